@@ -1,0 +1,1 @@
+"""Fledge: LoRA fine-tuning that proves what it did."""

@@ -1,0 +1,65 @@
+"""The `data` section: sources, formats, lengths, and what happens to rows that do not fit."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from fledge.config.section import Section
+
+Format = Literal["alpaca", "chat", "completion", "text"]
+Overlong = Literal["drop", "truncate", "split", "error"]
+InvalidRows = Literal["error", "drop"]
+TrainOn = Literal["completion", "all"]
+
+
+class SourceConfig(Section):
+    """Where rows come from and what they mean."""
+
+    path: str = Field(min_length=1)
+    """Hub id, file, folder or glob: json, jsonl, csv, parquet, txt, and gz of these."""
+    format: Format
+    """alpaca, chat, completion or text."""
+    split: str = "train"
+    """Split of a hub data set."""
+    weight: float = Field(default=1.0, gt=0, le=1000)
+    """How many times an epoch sees each row of this source: 0.5 is every other row, 2 is each row twice."""
+    prompt: str = "prompt"
+    """completion: the column that holds the prompt."""
+    completion: str = "completion"
+    """completion: the column that holds the completion."""
+    prompt_prefix: str = ""
+    """completion: text put before each prompt."""
+    text_column: str = "text"
+    """text: the column that holds the text."""
+
+
+class ValidationFraction(Section):
+    """A part of the training rows, held out."""
+
+    fraction: float = Field(gt=0, lt=1)
+    """Share of the training rows that is held out, chosen by the seed."""
+
+
+class DataConfig(Section):
+    """What is trained on."""
+
+    train: SourceConfig | tuple[SourceConfig, ...]
+    """A source, or a list of sources: a mixture."""
+    validation: SourceConfig | tuple[SourceConfig, ...] | ValidationFraction | None = None
+    """{fraction: 0.01} of the training rows, or a source of its own; null for none."""
+    test: SourceConfig | tuple[SourceConfig, ...] | None = None
+    """A source for `fledge evaluate --on test`."""
+    max_length: int = Field(default=512, ge=8, le=1_048_576)
+    """Longest row in tokens."""
+    overlong: Overlong = "drop"
+    """Rows longer than max_length: drop, truncate, split (text only) or error; always counted."""
+    invalid_rows: InvalidRows = "error"
+    """Rows that cannot be read (broken JSON, ragged CSV, not UTF-8, wrong type): error, or drop and count."""
+    train_on: TrainOn = "completion"
+    """completion: only the answer's tokens are trained; all: the prompt's too."""
+    chat_template: str | None = None
+    """chat: chatml or a Jinja file, for a base that brings no chat template of its own."""
+    new_special_tokens: tuple[str, ...] = ()
+    """Tokens the tokenizer lacks: added, trained, and saved with the adapter. chatml adds its own two."""
+    packing: bool = True
+    """Put several rows into one without letting them see each other; no padding is computed."""

@@ -1,0 +1,18 @@
+"""The `evaluate` section: what is measured, and how often."""
+
+from pydantic import Field
+
+from fledge.config.section import Section
+
+
+class EvaluateConfig(Section):
+    """Validation during training and evaluation after it."""
+
+    every_steps: int = Field(default=200, ge=1)
+    """Validation loss every so many steps, and after the last."""
+    max_rows: int | None = Field(default=None, ge=1)
+    """At most this many validation rows; null for all."""
+    exact_match: bool = False
+    """Generate an answer for each validation row before and after training and count the exact ones."""
+    max_new_tokens: int = Field(default=128, ge=1)
+    """Longest generated answer, in tokens."""

@@ -1,0 +1,18 @@
+"""The `output` section: where a run lies and who listens to it."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from fledge.config.section import Section
+
+Tracker = Literal["tensorboard", "wandb"]
+
+
+class OutputConfig(Section):
+    """The run folder and its trackers."""
+
+    dir: str = Field(default="", validate_default=False)
+    """The run folder; default runs/NAME beside the recipe, where NAME is the recipe's file name."""
+    trackers: tuple[Tracker, ...] = ()
+    """tensorboard, wandb; each needs its extra (pip install 'fledge[tensorboard]')."""

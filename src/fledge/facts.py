@@ -1,0 +1,28 @@
+"""What a model is, read once off its modules: the value that passes between rooms."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Packing = Literal["interface", "alibi-mask", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """Facts about a loaded base. Counts are numbers of parameters, sizes are in bytes."""
+
+    architecture: str
+    """Class name, for people to read; nothing decides by it."""
+    num_layers: int
+    hidden_size: int
+    vocab_size: int
+    """Rows of the input embedding."""
+    num_parameters: int
+    parameter_bytes: int
+    is_head_tied: bool
+    max_positions: int | None
+    """Longest row that the model has positions for; None where there is no such limit."""
+    linear_names: tuple[str, ...]
+    """Distinct last names of the linear layers in the blocks, the head left out, in model order."""
+    has_attention_interface: bool
+    """Whether attention goes through transformers' AttentionInterface, so that a function of ours can be named."""
+    supports_sdpa: bool

@@ -1,0 +1,208 @@
+"""The run folder: the names inside it, whole-or-absent writes, its lock, and reading its events."""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fledge.errors import RunError
+from fledge.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """Where each thing of one run lies."""
+
+    root: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.root / "recipe.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.json"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        return self.root / "summary.json"
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "ledger.json"
+
+    @property
+    def adapter(self) -> Path:
+        return self.root / "adapter"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        return self.checkpoints / "best"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.root / "evaluation"
+
+    @property
+    def trackers(self) -> Path:
+        return self.root / "trackers"
+
+    def checkpoint(self, step: int) -> Path:
+        return self.checkpoints / f"step-{step}"
+
+    def checkpoint_steps(self) -> list[int]:
+        """Steps of the complete checkpoints, oldest first."""
+        if not self.checkpoints.is_dir():
+            return []
+        names = (path.name for path in self.checkpoints.iterdir() if path.is_dir())
+        return sorted(int(name[5:]) for name in names if name.startswith("step-") and name[5:].isdigit())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_file(path: Path) -> None:
+    """Flush one file's bytes to the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` whole or not at all: temporary name, sync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON document whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder beside `target` that becomes `target` at the end, or vanishes on an error.
+
+    An older `target` is replaced. Files directly inside and below are synced before the rename.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for path in sorted(temporary.rglob("*")):
+            sync_folder(path) if path.is_dir() else sync_file(path)
+        sync_folder(temporary)
+        retired = target.with_name(f".{target.name}.{os.getpid()}.old.tmp")
+        if target.exists():
+            os.rename(target, retired)
+        os.rename(temporary, target)
+        shutil.rmtree(retired, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    sync_folder(target.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files and folders that a killed process left in `folder`."""
+    for path in folder.glob(".*.tmp"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextlib.contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Hold the run folder for this process; the kernel lets go when the process dies, however it dies.
+
+    Raises RunError when another process holds it or the folder cannot be written.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        handle = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise RunError(
+            f"the output folder cannot be written: {error.strerror}", where=str(root), cure="choose another output.dir"
+        ) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(
+                "another process is training in this run folder",
+                where=str(root),
+                cure="wait for it, stop it, or choose another output.dir",
+            ) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+class EventLog:
+    """Appends events to events.jsonl, one whole line each."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _cut_torn_line(path)
+        self._file = path.open("ab", buffering=0)
+
+    def __call__(self, event: Event) -> None:
+        self._file.write((json.dumps(event.as_json(), ensure_ascii=False) + "\n").encode())
+
+    def sync(self) -> None:
+        """Flush to the disk; called when a checkpoint is complete."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Remove a last line that a killed process did not finish, so that the next one starts on its own line."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    if content and not content.endswith(b"\n"):
+        keep = content.rfind(b"\n") + 1
+        with path.open("rb+") as file:
+            file.truncate(keep)
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """All whole events of a log, a torn last line left out."""
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [json.loads(line) for line in lines if line]
+
+
+def read_steps(path: Path) -> list[dict[str, Any]]:
+    """The `step` events in order of step; where a step was run twice the last telling counts."""
+    latest = {event["step"]: event for event in read_events(path) if event["event"] == "step"}
+    return [latest[step] for step in sorted(latest)]
