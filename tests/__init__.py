@@ -1,0 +1,1 @@
+"""The tests: tiny models and fixtures are importable as `tests.*`."""
