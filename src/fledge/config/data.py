@@ -1,8 +1,8 @@
 """The `data` section: sources, formats, lengths, and what happens to rows that do not fit."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from fledge.config.section import Section
 
@@ -18,18 +18,18 @@ class SourceConfig(Section):
     path: str = Field(min_length=1)
     """Hub id, file, folder or glob: json, jsonl, csv, parquet, txt, and gz of these."""
     format: Format
-    """alpaca, chat, completion or text."""
-    split: str = "train"
+    """What a row holds: alpaca (instruction, input, output), chat (messages), completion (two columns) or text."""
+    split: str = Field(default="train", min_length=1)
     """Split of a hub data set."""
     weight: float = Field(default=1.0, gt=0, le=1000)
     """How many times an epoch sees each row of this source: 0.5 is every other row, 2 is each row twice."""
-    prompt: str = "prompt"
+    prompt: str = Field(default="prompt", min_length=1)
     """completion: the column that holds the prompt."""
-    completion: str = "completion"
+    completion: str = Field(default="completion", min_length=1)
     """completion: the column that holds the completion."""
     prompt_prefix: str = ""
     """completion: text put before each prompt."""
-    text_column: str = "text"
+    text_column: str = Field(default="text", min_length=1)
     """text: the column that holds the text."""
 
 
@@ -40,14 +40,34 @@ class ValidationFraction(Section):
     """Share of the training rows that is held out, chosen by the seed."""
 
 
+def _kind(value: Any) -> str | None:
+    """Which of the forms of a source `value` is meant to be, so that its errors are those of that form alone."""
+    if isinstance(value, tuple | list):
+        return "mixture"
+    return "source" if isinstance(value, dict | SourceConfig) else None
+
+
+def _kind_of_validation(value: Any) -> str | None:
+    is_fraction = isinstance(value, ValidationFraction) or (isinstance(value, dict) and "fraction" in value)
+    return "fraction" if is_fraction else _kind(value)
+
+
+_Source = Annotated[SourceConfig, Tag("source")]
+_Mixture = Annotated[tuple[SourceConfig, ...], Field(min_length=1), Tag("mixture")]
+_Fraction = Annotated[ValidationFraction, Tag("fraction")]
+
+Sources = Annotated[_Source | _Mixture, Discriminator(_kind)]
+ValidationSources = Annotated[_Source | _Mixture | _Fraction, Discriminator(_kind_of_validation)]
+
+
 class DataConfig(Section):
     """What is trained on."""
 
-    train: SourceConfig | tuple[SourceConfig, ...]
+    train: Sources
     """A source, or a list of sources: a mixture."""
-    validation: SourceConfig | tuple[SourceConfig, ...] | ValidationFraction | None = None
+    validation: ValidationSources | None = None
     """{fraction: 0.01} of the training rows, or a source of its own; null for none."""
-    test: SourceConfig | tuple[SourceConfig, ...] | None = None
+    test: Sources | None = None
     """A source for `fledge evaluate --on test`."""
     max_length: int = Field(default=512, ge=8, le=1_048_576)
     """Longest row in tokens."""
@@ -59,7 +79,7 @@ class DataConfig(Section):
     """completion: only the answer's tokens are trained; all: the prompt's too."""
     chat_template: str | None = None
     """chat: chatml or a Jinja file, for a base that brings no chat template of its own."""
-    new_special_tokens: tuple[str, ...] = ()
+    new_special_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Tokens the tokenizer lacks: added, trained, and saved with the adapter. chatml adds its own two."""
     packing: bool = True
     """Put several rows into one without letting them see each other; no padding is computed."""

@@ -1,5 +1,9 @@
 """The recipe: all sections together, and the combinations that cannot work."""
 
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 from pydantic import Field
 
 from fledge.config.data import DataConfig, SourceConfig, ValidationFraction
@@ -9,18 +13,35 @@ from fledge.config.model import ModelConfig
 from fledge.config.output import OutputConfig
 from fledge.config.section import Section
 from fledge.config.train import TrainConfig
-from fledge.errors import Problem
+
+# Options of a source that only one format reads.
+_ONLY_FOR = {"prompt": "completion", "completion": "completion", "prompt_prefix": "completion", "text_column": "text"}
 
 
 class Recipe(Section):
     """Everything that one training is."""
 
     model: ModelConfig
+    """The frozen base model."""
     data: DataConfig
+    """What is trained on."""
     lora: LoraSection = Field(default_factory=LoraSection)
+    """The adapter that is trained."""
     train: TrainConfig = Field(default_factory=TrainConfig)
+    """How the adapter is trained."""
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
+    """Validation during training and evaluation after it."""
     output: OutputConfig = Field(default_factory=OutputConfig)
+    """The run folder and its trackers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Values that are valid each and cannot work together. `keys` are those involved, the one to change first."""
+
+    what: str
+    keys: tuple[tuple[str | int, ...], ...]
+    cure: str
 
 
 def sources(value: SourceConfig | tuple[SourceConfig, ...] | ValidationFraction | None) -> tuple[SourceConfig, ...]:
@@ -30,19 +51,81 @@ def sources(value: SourceConfig | tuple[SourceConfig, ...] | ValidationFraction 
     return value if isinstance(value, tuple) else ()
 
 
-def conflicts(recipe: Recipe) -> list[Problem]:
-    """Combinations of valid values that cannot work together; `where` is the key."""
-    data, train, lora = recipe.data, recipe.train, recipe.lora
-    found = []
-    if data.overlong == "split" and any(s.format != "text" for s in sources(data.train)):
-        found.append(Problem("split is for the text format only", "data.overlong", "use drop, truncate or error"))
-    if train.micro_batch_rows is not None and train.micro_batch_tokens != "auto":
-        cure = "keep one of the two"
-        found.append(Problem("given together with micro_batch_tokens", "train.micro_batch_rows", cure))
-    if train.warmup_ratio is not None and train.warmup_steps is not None:
-        found.append(Problem("given together with warmup_ratio", "train.warmup_steps", "keep one of the two"))
-    if recipe.evaluate.exact_match and data.validation is None:
-        found.append(Problem("needs data.validation", "evaluate.exact_match", "give data.validation a source"))
+def conflicts(recipe: Recipe) -> list[Conflict]:
+    """Combinations of valid values that cannot work together, or where one has no effect."""
+    return [*_of_sources(recipe), *_of_data(recipe), *_of_training(recipe), *_of_adapter(recipe), *_of_output(recipe)]
+
+
+def _located(recipe: Recipe) -> Iterator[tuple[tuple[str | int, ...], SourceConfig]]:
+    """Every source with its key."""
+    for name in ("train", "validation", "test"):
+        value = getattr(recipe.data, name)
+        for index, source in enumerate(sources(value)):
+            yield ("data", name, index) if isinstance(value, tuple) else ("data", name), source
+
+
+def _of_sources(recipe: Recipe) -> Iterator[Conflict]:
+    for key, source in _located(recipe):
+        for name, fmt in _ONLY_FOR.items():
+            default = SourceConfig.model_fields[name].default
+            if source.format != fmt and getattr(source, name) != default:
+                cure = f"remove it, or write format: {fmt}"
+                yield Conflict(f"has no effect on format {source.format}", ((*key, name), (*key, "format")), cure)
+        if source.format == "completion" and source.prompt == source.completion:
+            what = f"prompt and completion are the same column, {source.prompt}"
+            yield Conflict(what, ((*key, "completion"), (*key, "prompt")), "name the column that holds the answer")
+        if source.path.startswith("/") and source.split != "train":
+            cure = "remove it: a local path has no splits, name the file"
+            yield Conflict("has no effect on a local path", ((*key, "split"), (*key, "path")), cure)
+        if recipe.data.overlong == "split" and source.format != "text":
+            yield Conflict(
+                f"split is for the text format only, and {'.'.join(map(str, key))} has the format {source.format}",
+                (("data", "overlong"), (*key, "format")),
+                "use drop, truncate or error",
+            )
+
+
+def _of_data(recipe: Recipe) -> Iterator[Conflict]:
+    data, tokens = recipe.data, recipe.data.new_special_tokens
+    if len(set(tokens)) < len(tokens):
+        yield Conflict("a token is given twice", (("data", "new_special_tokens"),), "keep one of the two")
+    if not recipe.evaluate.exact_match:
+        return
+    keys = (("evaluate", "exact_match"), ("data", "validation"))
+    if data.validation is None:
+        yield Conflict("needs data.validation", keys, "give data.validation a source, or {fraction: 0.01}")
+        return
+    asked = sources(data.train) if isinstance(data.validation, ValidationFraction) else sources(data.validation)
+    if all(source.format == "text" for source in asked):
+        yield Conflict("plain text has no prompt and no answer to compare", keys, "write exact_match: false")
+
+
+def _of_training(recipe: Recipe) -> Iterator[Conflict]:
+    train = recipe.train
+    for first, second in (("micro_batch_rows", "micro_batch_tokens"), ("warmup_steps", "warmup_ratio")):
+        if getattr(train, first) is not None and getattr(train, second) not in (None, "auto"):
+            keys = (("train", first), ("train", second))
+            yield Conflict(f"given together with {second}", keys, "keep one of the two")
+
+
+def _of_adapter(recipe: Recipe) -> Iterator[Conflict]:
+    lora = recipe.lora
     if lora.use_dora and lora.init_lora_weights == "pissa":
-        found.append(Problem("pissa does not go together with use_dora", "lora.init_lora_weights", "use one of the two"))
-    return found
+        keys = (("lora", "init_lora_weights"), ("lora", "use_dora"))
+        yield Conflict("pissa does not go together with use_dora", keys, "use one of the two")
+    if isinstance(lora.target_modules, str):
+        try:
+            re.compile(lora.target_modules)
+        except re.error as error:
+            cure = "write all-linear, a list of names, or a regular expression that matches whole names"
+            yield Conflict(f"not a regular expression: {error}", (("lora", "target_modules"),), cure)
+
+
+def _of_output(recipe: Recipe) -> Iterator[Conflict]:
+    trackers = recipe.output.trackers
+    if len(set(trackers)) < len(trackers):
+        yield Conflict("a tracker is given twice", (("output", "trackers"),), "keep one of the two")
+    model = recipe.model
+    if model.revision != "main" and model.name_or_path.startswith(("/", "builtin:")):
+        keys = (("model", "revision"), ("model", "name_or_path"))
+        yield Conflict("has no effect on a base that is not on the hub", keys, "remove it")

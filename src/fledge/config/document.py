@@ -1,0 +1,206 @@
+"""YAML text as a plain tree, with the place of every key, and every fault of the text told at once."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from fledge.errors import Problem
+
+Key = tuple[str | int, ...]
+
+MAX_BYTES = 65_536
+"""A recipe is read, checked and answered in under a second; this is far above any that a person writes."""
+_MAX_NODES = 20_000
+_MAX_DEPTH = 40
+
+# The core schema of YAML 1.2 (yaml.org/spec/1.2.2, 10.3.2): `1e-4` is a number and `yes` is text.
+_NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+_BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_INT = re.compile(r"[-+]?[0-9]{1,40}|0o[0-7]{1,40}|0x[0-9a-fA-F]{1,40}")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_LEADING_ZERO = re.compile(r"[-+]?0[0-9]+")
+_TYPES = ("null", "bool", "int", "float", "timestamp", "merge", "map", "seq")
+_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in _TYPES)
+_TEXT_TAG = "tag:yaml.org,2002:str"
+_MERGE = "<<"
+
+
+@dataclass(slots=True)
+class Document:
+    """A tree of dict, tuple, str, int, float, bool and None; `marks` says where each of its keys was written."""
+
+    tree: Any
+    marks: dict[Key, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    unreadable: set[Key] = field(default_factory=set)
+    """Keys whose value is among the problems already; None stands in the tree."""
+
+    def where(self, key: Key) -> str:
+        """Where `key` was written, or the nearest thing around it that was."""
+        while key not in self.marks and key:
+            key = key[:-1]
+        return self.marks.get(key, "")
+
+
+def read_document(content: bytes, name: str) -> Document:
+    """Read the bytes of a YAML file called `name`; faults are in the document's `problems`."""
+    document = Document(None, {(): name})
+    text = _decode(content, name, document.problems)
+    if text is not None:
+        document.tree = _parse(text, document, mark=lambda line: f"{name}:{line}")
+    return document
+
+
+def read_value(text: str, where: str, key: Key) -> Document:
+    """Read one value as YAML, for a setting on the command line; every part of it lies at `where`, below `key`."""
+    document = Document(None, {key: where})
+    document.tree = _parse(text, document, mark=lambda _: where, top=key)
+    return document
+
+
+def _decode(content: bytes, name: str, problems: list[Problem]) -> str | None:
+    if len(content) > MAX_BYTES:
+        what = f"larger than {MAX_BYTES // 1024} KB, so it is no recipe"
+        problems.append(Problem(what, name, "give the recipe's YAML file; data are named in it by path"))
+        return None
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        problems.append(Problem("not UTF-8 text", f"{name}:{line}", "save the file as UTF-8"))
+        return None
+    return text
+
+
+def _parse(text: str, document: Document, *, mark: Callable[[int], str], top: Key = ()) -> Any:
+    """The tree of `text`, or None where the text is no YAML at all."""
+    try:
+        node = YAML(typ="safe", pure=True).compose(text)
+        return None if node is None else _Reader(document, mark).value(node, top)
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        document.problems.append(_syntax_problem(error, mark(line)))
+    except (RecursionError, _TooMuchError):
+        document.problems.append(Problem("nested too deeply, or aliases that unfold without end", mark(1)))
+    except (YAMLError, ValueError, AssertionError, IndexError) as error:
+        # ruamel raises the last three on some malformed escapes and directives
+        position = getattr(error, "position", None)
+        line = text.count("\n", 0, position) + 1 if isinstance(position, int) else 1
+        what = "a character that YAML does not allow" if position is not None else f"not valid YAML ({error})"
+        document.problems.append(Problem(what, mark(line), "remove it, or write it as an escape inside double quotes"))
+    return None
+
+
+def _syntax_problem(error: MarkedYAMLError, where: str) -> Problem:
+    what = str(error.problem)
+    if "'\\t'" in what:
+        return Problem("a tab where YAML wants spaces", where, "indent with spaces")
+    if "another document" in what:
+        return Problem("a second document (after ---)", where, "keep one recipe in one file")
+    if "mapping values are not allowed" in what:
+        return Problem("not valid YAML: a second ': ' on the line, or a wrong indent", where, "put the value in quotes")
+    context = f" {error.context}" if error.context else ""
+    return Problem(f"not valid YAML: {what}{context}", where)
+
+
+class _TooMuchError(Exception):
+    """More nodes than any recipe has: aliases of aliases."""
+
+
+class _Reader:
+    """Turns composed nodes into plain values, noting marks and problems in the document."""
+
+    def __init__(self, document: Document, mark: Callable[[int], str]) -> None:
+        self._document = document
+        self._mark = mark
+        self._num_nodes = 0
+
+    def value(self, node: Node, key: Key) -> Any:
+        self._num_nodes += 1
+        if self._num_nodes > _MAX_NODES or len(key) > _MAX_DEPTH:
+            raise _TooMuchError
+        self._document.marks.setdefault(key, self._where(node))
+        if str(node.tag) not in _TAGS | {_TEXT_TAG}:
+            self._document.unreadable.add(key)
+            self._complain(node, f"the tag {node.tag} has no meaning in a recipe", "write the plain value")
+            return None
+        if isinstance(node, MappingNode):
+            return self._mapping(node, key)
+        if isinstance(node, SequenceNode):
+            return tuple(self.value(item, (*key, index)) for index, item in enumerate(node.value))
+        assert isinstance(node, ScalarNode), "YAML has three kinds of nodes"
+        if node.style is None and node.tag != _TEXT_TAG and _LEADING_ZERO.fullmatch(node.value):
+            return self._refuse_leading_zero(node, key)
+        return _scalar(node)
+
+    def _refuse_leading_zero(self, node: ScalarNode, key: Key) -> None:
+        text = node.value
+        self._document.unreadable.add(key)
+        cure = f"write {text.lstrip('+-0') or '0'}, or 0o... for an octal number, or quote it where it is text"
+        self._complain(node, f"{text} can be read as octal or as decimal", cure)
+
+    def _mapping(self, node: MappingNode, key: Key) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        lines: dict[str, int] = {}
+        for name_node, value_node in node.value:
+            if _is_merge(name_node):
+                merged = self._merge(value_node, key) | merged
+        for name_node, value_node in node.value:
+            if _is_merge(name_node):
+                continue
+            name = name_node.value if isinstance(name_node, ScalarNode) else None
+            if name is None or not isinstance(_scalar(name_node), str):
+                self._complain(name_node, "a key must be text", "name an option here")
+                continue
+            if name in lines:
+                self._complain(name_node, f"{name} is given twice", f"the first is in line {lines[name]}; keep one")
+                continue
+            lines[name] = name_node.start_mark.line + 1
+            self._document.marks[(*key, name)] = self._where(name_node)
+            found[name] = self.value(value_node, (*key, name))
+        return merged | found
+
+    def _merge(self, node: Node, key: Key) -> dict[str, Any]:
+        """The mapping (or list of mappings, the first one winning) that `<<` puts in."""
+        parts = node.value if isinstance(node, SequenceNode) else [node]
+        merged: dict[str, Any] = {}
+        for part in parts:
+            if not isinstance(part, MappingNode):
+                self._complain(node, "<< needs a mapping", "write << : *name, where &name is a mapping")
+                return {}
+            merged = self._mapping(part, key) | merged
+        return merged
+
+    def _where(self, node: Node) -> str:
+        return self._mark(node.start_mark.line + 1)
+
+    def _complain(self, node: Node, what: str, cure: str = "") -> None:
+        self._document.problems.append(Problem(what, self._where(node), cure))
+
+
+def _scalar(node: ScalarNode) -> Any:
+    text: str = node.value
+    return text if node.style is not None or node.tag == _TEXT_TAG else plain_scalar(text)
+
+
+def _is_merge(name: Node) -> bool:
+    return isinstance(name, ScalarNode) and name.style is None and name.value == _MERGE
+
+
+def plain_scalar(text: str) -> str | int | float | bool | None:
+    """An unquoted scalar by the core schema of YAML 1.2; what is no number, boolean or null is text."""
+    if text in _NULLS:
+        return None
+    if text in _BOOLS:
+        return _BOOLS[text]
+    if _INT.fullmatch(text):
+        return int(text, 0) if text.startswith(("0o", "0x")) else int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    return text

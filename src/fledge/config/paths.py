@@ -1,0 +1,128 @@
+"""What a recipe names, found: local paths made absolute from the recipe's folder, hub ids checked by their form."""
+
+import glob
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from fledge.config.document import Document, Key
+from fledge.config.nearest import nearest_name
+from fledge.errors import Problem
+
+BUILTIN_BASES = ("nestling",)
+CHAT_TEMPLATES = ("chatml",)
+DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".txt", ".md")
+"""What a data file's name may end with, each also with .gz."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?", re.ASCII)
+_LOCAL_STARTS = ("/", "~", "./", "../")
+
+
+class Resolver:
+    """Resolves the paths of one recipe in place, and keeps what it could not find in `problems`."""
+
+    def __init__(self, document: Document, recipe: Path) -> None:
+        self.problems: list[Problem] = []
+        self._document = document
+        self._folder = Path(os.path.normpath(Path.cwd() / recipe)).parent
+        self._default_run = self._folder / "runs" / recipe.stem
+
+    def resolve(self) -> None:
+        """Look at every key that names a file or a hub id; values of a wrong type are left to the type check."""
+        tree = self._document.tree
+        self._replace(tree.get("model"), ("model", "name_or_path"), self._base)
+        data = tree.get("data")
+        if isinstance(data, dict):
+            for name in ("train", "validation", "test"):
+                self._sources(data.get(name), ("data", name))
+            self._replace(data, ("data", "chat_template"), self._chat_template)
+        output = tree.setdefault("output", {})
+        if isinstance(output, dict):
+            output["dir"] = output.get("dir", "") or str(self._default_run)
+            self._replace(output, ("output", "dir"), self._run_folder)
+
+    def _sources(self, value: Any, key: Key) -> None:
+        parts = [((*key, i), part) for i, part in enumerate(value)] if isinstance(value, tuple) else [(key, value)]
+        for part_key, part in parts:
+            self._replace(part, (*part_key, "path"), self._source)
+
+    def _replace(self, section: Any, key: Key, resolve: Any) -> None:
+        value = section.get(key[-1]) if isinstance(section, dict) else None
+        if isinstance(value, str) and value and "\0" not in value:
+            try:
+                section[key[-1]] = resolve(value, key)
+            except (OSError, RuntimeError) as error:  # a name too long, a home that is not there
+                self._complain(f"{value[:60]!r} cannot be looked up: {error}", key)
+
+    def _absolute(self, text: str) -> Path:
+        return Path(os.path.normpath(self._folder / Path(text).expanduser()))
+
+    def _source(self, text: str, key: Key) -> str:
+        path = self._absolute(text)
+        if path.exists():
+            return str(path)
+        if glob.has_magic(text):
+            pattern = os.path.normpath(Path(glob.escape(str(self._folder))) / Path(text).expanduser())
+            if not any(Path("/").glob(pattern.lstrip("/"))):
+                self._missing(f"no file matches {text}", key, path)
+            return pattern
+        if text.startswith(_LOCAL_STARTS) or text.lower().removesuffix(".gz").endswith(DATA_SUFFIXES):
+            self._missing(f"there is no {text}", key, path)
+            return str(path)
+        return self._hub_id(text, key)
+
+    def _base(self, text: str, key: Key) -> str:
+        if text.startswith("builtin:"):
+            name = text.removeprefix("builtin:")
+            if name not in BUILTIN_BASES:
+                cure = f"there is: {', '.join(f'builtin:{known}' for known in BUILTIN_BASES)}"
+                self._complain(f"there is no built-in base {name}", key, cure)
+            return text
+        path = self._absolute(text)
+        if not path.exists() and not text.startswith(_LOCAL_STARTS):
+            return self._hub_id(text, key)
+        if not path.exists():
+            self._missing(f"there is no {text}", key, path)
+        elif not (path / "config.json").is_file():
+            what = f"{text} holds no config.json" if path.is_dir() else f"{text} is a file"
+            self._complain(what, key, "give the folder of a model: config.json, weights, tokenizer")
+        return str(path)
+
+    def _chat_template(self, text: str, key: Key) -> str:
+        if text in CHAT_TEMPLATES:
+            return text
+        path = self._absolute(text)
+        if not path.is_file():
+            self._missing(f"there is no file {text}", key, path, other=CHAT_TEMPLATES)
+        return str(path)
+
+    def _run_folder(self, text: str, key: Key) -> str:
+        path = existing = self._absolute(text)
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+        if not existing.is_dir():
+            self._complain(f"{existing} is a file, so no run folder can be there", key, "choose another output.dir")
+        elif not os.access(existing, os.W_OK | os.X_OK):
+            self._complain(f"the folder {existing} cannot be written", key, "choose another output.dir")
+        return str(path)
+
+    def _hub_id(self, text: str, key: Key) -> str:
+        if not _HUB_ID.fullmatch(text) or ".." in text or "--" in text:
+            cure = "a hub id is NAME or OWNER/NAME; a local path starts with ./ ../ ~ or /"
+            self._complain(f"{text!r} is neither an existing path nor a hub id", key, cure)
+        return text
+
+    def _missing(self, what: str, key: Key, path: Path, other: tuple[str, ...] = ()) -> None:
+        """Complain about a path that does not exist, with the nearest one that does."""
+        while not path.parent.is_dir():
+            path = path.parent
+        parent = path.parent
+        names = [*other, *sorted(entry.name for entry in parent.iterdir())] if os.access(parent, os.R_OK) else []
+        nearest = nearest_name(path.name, names)
+        near = os.path.relpath(parent / nearest, self._folder) if nearest and nearest not in other else nearest
+        start = f"relative paths start from {self._folder}"
+        self._complain(what, key, f"did you mean {near}? ({start})" if near else start)
+
+    def _complain(self, what: str, key: Key, cure: str = "") -> None:
+        self.problems.append(Problem(what, self._document.where(key), cure))

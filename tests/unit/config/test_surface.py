@@ -1,0 +1,60 @@
+"""The recipe's options: frozen by name, each documented, each read by the code that it steers."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+import fledge
+from fledge.config.data import DataConfig, SourceConfig, ValidationFraction
+from fledge.config.evaluate import EvaluateConfig
+from fledge.config.lora import LoraSection
+from fledge.config.model import ModelConfig
+from fledge.config.output import OutputConfig
+from fledge.config.recipe import Recipe
+from fledge.config.train import TrainConfig
+
+# A new option is a promise to every user: it is written here by hand, in the same change as its effect.
+OPTIONS = {
+    Recipe: "model data lora train evaluate output",
+    ModelConfig: "name_or_path revision dtype attention placement trust_remote_code",
+    DataConfig: "train validation test max_length overlong invalid_rows train_on chat_template new_special_tokens packing",
+    SourceConfig: "path format split weight prompt completion prompt_prefix text_column",
+    ValidationFraction: "fraction",
+    LoraSection: "r lora_alpha lora_dropout target_modules use_rslora use_dora init_lora_weights loraplus_lr_ratio "
+    "modules_to_save",
+    TrainConfig: "num_epochs max_steps global_batch_size micro_batch_tokens micro_batch_rows learning_rate lr_scheduler "
+    "warmup_ratio warmup_steps weight_decay adam_betas adam_eps max_grad_norm gradient_checkpointing save_every_steps "
+    "keep_checkpoints seed",
+    EvaluateConfig: "every_steps max_rows exact_match max_new_tokens",
+    OutputConfig: "dir trackers",
+}
+
+
+@pytest.mark.parametrize("section", OPTIONS, ids=lambda section: section.__name__)
+def test_the_options_of_a_section_are_those_that_were_agreed(section: type[BaseModel]) -> None:
+    assert list(section.model_fields) == OPTIONS[section].split()
+
+
+@pytest.mark.parametrize("section", OPTIONS, ids=lambda section: section.__name__)
+def test_every_option_has_a_docstring_and_a_section_has_at_most_twenty(section: type[BaseModel]) -> None:
+    assert len(section.model_fields) <= 20
+    for name, field in section.model_fields.items():
+        assert field.description and field.description.endswith("."), f"{section.__name__}.{name}"
+
+
+def test_every_option_is_read_by_code_outside_config() -> None:
+    source = Path(fledge.__file__).parent
+    files = [path for path in source.rglob("*.py") if "config" not in path.relative_to(source).parts]
+    assert files
+    read = {
+        node.attr
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+    }
+    options = {f"{section.__name__}.{name}" for section in OPTIONS for name in section.model_fields}
+    assert len(options) == 62
+    unread = sorted(option for option in options if option.split(".")[1] not in read)
+    assert not unread, f"options without an effect: {', '.join(unread)}"
