@@ -1,0 +1,1 @@
+"""Adapters: attaching, saving, loading and merging LoRA through peft."""

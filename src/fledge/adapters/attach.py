@@ -1,0 +1,102 @@
+"""Attaches a LoRA adapter to a frozen base, by peft's own definition of it."""
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel
+
+from fledge.adapters.dropout import DropoutKeys, KeyedDropout
+from fledge.adapters.targets import check_targets
+from fledge.config.lora import LoraSection
+from fledge.errors import ModelError
+from fledge.facts import ModelFacts
+from fledge.runtime.random import derive_seed, seed_everything
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """A base with its adapter."""
+
+    model: PeftModel
+    dropout: DropoutKeys
+    """Says which rows are under way; the loss function sets it before each micro-batch."""
+    initial: dict[str, torch.Tensor]
+    """The adapter's first weights where the base was changed to go with them (pissa), else empty."""
+
+
+def attach(
+    model: PreTrainedModel, lora: LoraSection, facts: ModelFacts, *, seed: int, new_tokens: tuple[int, ...] = ()
+) -> Adapted:
+    """Put a fresh adapter on `model`, which is changed in place. Adapter weights are float32.
+
+    `new_tokens` are ids the base has never seen: the embedding is enlarged to hold them, starts them at the mean of
+    the others, and only their rows are trained. Raises ModelError where a target or an initialisation does not fit.
+    """
+    targets = check_targets(model, lora.target_modules, facts)
+    trainable_tokens = _make_room(model, new_tokens) if new_tokens else None
+    seed_everything(derive_seed(seed, "adapter"))
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.lora_alpha,
+        lora_dropout=lora.lora_dropout,
+        target_modules=targets,
+        use_rslora=lora.use_rslora,
+        use_dora=lora.use_dora,
+        init_lora_weights=lora.init_lora_weights,
+        modules_to_save=list(lora.modules_to_save) or None,
+        trainable_token_indices=trainable_tokens,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            adapted = get_peft_model(model, config)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise ModelError(f"the adapter does not fit this model: {error}", where="lora") from error
+    _hold_in_float32(adapted)
+    keys = DropoutKeys(seed=seed)
+    _key_dropout(adapted, keys)
+    is_base_changed = lora.init_lora_weights == "pissa"
+    initial = {n: p.detach().clone() for n, p in adapted.named_parameters() if p.requires_grad} if is_base_changed else {}
+    return Adapted(adapted, keys, initial)
+
+
+def _make_room(model: PreTrainedModel, new_tokens: tuple[int, ...]) -> dict[str, list[int]]:
+    """Enlarge the embedding for new ids; the names whose new rows must be trained, in peft's form."""
+    if max(new_tokens) >= model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(max(new_tokens) + 1, mean_resizing=False)
+    model.requires_grad_(False)
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    names = {module: name.rsplit(".", 1)[-1] for name, module in model.named_modules()}
+    chosen = {names[embedding]: list(new_tokens)}
+    _start_at_mean(embedding.weight, new_tokens)
+    if head is not None and head.weight is not embedding.weight:
+        chosen[names[head]] = list(new_tokens)
+        _start_at_mean(head.weight, new_tokens)
+    return chosen
+
+
+def _start_at_mean(weight: torch.Tensor, new_tokens: tuple[int, ...]) -> None:
+    """Rows of new tokens start at the mean of the rows before them, so that no logit stands out."""
+    weight.data[list(new_tokens)] = weight.data[: min(new_tokens)].float().mean(dim=0).to(weight.dtype)
+
+
+def _hold_in_float32(model: nn.Module) -> None:
+    """Trained weights are held in float32 so that small updates are not rounded away."""
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            parameter.data = parameter.data.float()
+
+
+def _key_dropout(model: nn.Module, keys: DropoutKeys) -> None:
+    """Replace peft's dropout by one whose masks do not depend on the shape of the batch."""
+    for name, module in model.named_modules():
+        dropouts = getattr(module, "lora_dropout", None)
+        if not isinstance(dropouts, nn.ModuleDict):
+            continue
+        for adapter, dropout in dropouts.items():
+            if isinstance(dropout, nn.Dropout):
+                dropouts[adapter] = KeyedDropout(dropout.p, name=name, keys=keys)

@@ -1,0 +1,81 @@
+"""Writes an adapter in peft's format, so that plain peft loads it with Fledge uninstalled, and reads it back."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import save_file
+from transformers import PreTrainedModel
+
+from fledge.adapters.attach import Adapted
+from fledge.errors import ModelError
+
+
+def save_adapter(adapted: Adapted, folder: Path, *, base: str, revision: str) -> None:
+    """Write adapter_config.json and adapter_model.safetensors into `folder`.
+
+    Where the start changed the base (pissa), the saved adapter is the difference to the start, of rank 2r, so that
+    it goes onto the untouched base.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = adapted.model.peft_config["default"]
+    saved = type(config)(**config.to_dict())
+    state = get_peft_model_state_dict(adapted.model, save_embedding_layers=False)
+    if adapted.initial:
+        state = _difference(state, _initial_state(adapted))
+        saved.lora_alpha = config.lora_alpha * (math.sqrt(2) if config.use_rslora else 2)
+        saved.r, saved.init_lora_weights = 2 * config.r, True
+    saved.inference_mode, saved.base_model_name_or_path, saved.revision = True, base, revision
+    if isinstance(saved.target_modules, set):
+        saved.target_modules = sorted(saved.target_modules)
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(state.items())}
+    save_file(tensors, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
+    saved.save_pretrained(str(folder))
+
+
+def _initial_state(adapted: Adapted) -> dict[str, torch.Tensor]:
+    """The first weights under the names that the saved file uses."""
+    return {name.replace(".default", ""): tensor for name, tensor in adapted.initial.items()}
+
+
+def _difference(now: dict[str, torch.Tensor], start: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """B A - B0 A0 as one adapter: [B, -B0] [A; A0]. A is [r,in], B is [out,r]."""
+    result = dict(now)
+    for name, tensor in now.items():
+        if "lora_A" in name:
+            result[name] = torch.cat([tensor, start[name].to(tensor)], dim=0)
+        elif "lora_B" in name:
+            result[name] = torch.cat([tensor, -start[name].to(tensor)], dim=1)
+    return result
+
+
+def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """`model` (an untouched base) with the adapter of `folder`, in eval mode, adapter weights in float32."""
+    if not (folder / SAFETENSORS_WEIGHTS_NAME).is_file():
+        raise ModelError("there is no adapter here", where=str(folder), cure="train first, or give a run folder")
+    _fit_vocabulary(model, folder)
+    adapted = PeftModel.from_pretrained(model, str(folder))
+    return adapted.requires_grad_(requires_grad=False).eval()
+
+
+def _fit_vocabulary(model: PreTrainedModel, folder: Path) -> None:
+    """Enlarge the embedding for the rows of new tokens, which the adapter holds."""
+    indices = json.loads((folder / CONFIG_NAME).read_text()).get("trainable_token_indices") or {}
+    rows = indices if isinstance(indices, list) else [row for rows in indices.values() for row in rows]
+    if rows and max(rows) >= model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(max(rows) + 1, mean_resizing=False)
+
+
+def adapter_digest(model: torch.nn.Module) -> str:
+    """sha256 over every trained tensor: its name, shape and float32 bytes, in order of name."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        if parameter.requires_grad:
+            tensor = parameter.detach().float().cpu().contiguous()
+            digest.update(f"{name}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,41 @@
+"""Which modules get an adapter: all-linear, a list of names, or a regular expression."""
+
+import difflib
+import re
+
+from torch import nn
+
+from fledge.errors import ModelError
+from fledge.facts import ModelFacts
+
+ALL_LINEAR = "all-linear"
+
+
+def check_targets(model: nn.Module, targets: str | tuple[str, ...], facts: ModelFacts) -> str | list[str]:
+    """The targets in peft's form, each of them known to match. Raises ModelError naming what the model has."""
+    if targets == ALL_LINEAR:
+        return ALL_LINEAR
+    names = [name for name, _ in model.named_modules() if name]
+    if isinstance(targets, str):
+        _check_regex(targets, names, facts)
+        return targets
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in names):
+            raise _no_match(f"no module is named {target}", target, facts)
+    return list(targets)
+
+
+def _check_regex(pattern: str, names: list[str], facts: ModelFacts) -> None:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ModelError(f"not a regular expression: {error}", where=f"lora.target_modules: {pattern}") from error
+    if not any(compiled.fullmatch(name) for name in names):
+        raise _no_match("the regular expression matches no module's full name", pattern, facts)
+
+
+def _no_match(what: str, target: str, facts: ModelFacts) -> ModelError:
+    known = ", ".join(facts.linear_names)
+    near = difflib.get_close_matches(target, facts.linear_names, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return ModelError(what, where="lora.target_modules", cure=f"{hint}this model's linear layers are {known}")

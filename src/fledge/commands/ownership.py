@@ -1,0 +1,64 @@
+"""Whether a run folder belongs to a recipe, and what an earlier start of the run has settled."""
+
+from typing import Any
+
+from fledge.config.load import load_recipe
+from fledge.config.recipe import Recipe
+from fledge.errors import RunError
+from fledge.rundir import RunDir
+
+FREE = ("output.", "train.save_every_steps", "train.keep_checkpoints")
+"""Keys that may change between two starts of one run: they do not change what is trained."""
+
+SETTLED = ("model.attention", "model.placement", "train.micro_batch_tokens", "train.gradient_checkpointing")
+"""Keys that `auto` leaves to the machine; the first start settles them."""
+
+
+def settled_recipe(recipe: Recipe, run: RunDir) -> Recipe:
+    """The recipe with whatever the run's first start settled; the recipe itself where the run is new.
+
+    Raises RunError with every differing key where the folder belongs to another recipe, or holds something else.
+    """
+    if not run.recipe.exists():
+        _check_is_free(run)
+        return recipe
+    saved = load_recipe(run.recipe, ())
+    adopted = _adopt(recipe, saved)
+    ours, theirs = flatten(adopted), flatten(saved)
+    differing = [key for key in sorted(ours | theirs) if ours.get(key) != theirs.get(key) and not key.startswith(FREE)]
+    if differing:
+        shown = "; ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in differing)
+        cure = "choose another output.dir, or train with the recipe.yaml that lies in it"
+        raise RunError(f"this run folder belongs to another recipe ({shown})", where=str(run.root), cure=cure)
+    return adopted
+
+
+def _check_is_free(run: RunDir) -> None:
+    """A folder with files that are not a run's is left alone."""
+    if run.root.is_dir() and any(not path.name.startswith(".") for path in run.root.iterdir()):
+        if run.events.exists() or run.checkpoints.exists():
+            return
+        cure = "choose another output.dir, or empty this folder"
+        raise RunError("the output folder holds files that are not a run's", where=str(run.root), cure=cure)
+
+
+def _adopt(recipe: Recipe, saved: Recipe) -> Recipe:
+    known, changes = flatten(saved), {}
+    for key in SETTLED:
+        if flatten(recipe)[key] == "auto":
+            section, name = key.split(".")
+            changes.setdefault(section, {})[name] = known[key]
+    return with_changes(recipe, changes)
+
+
+def with_changes(recipe: Recipe, changes: dict[str, dict[str, Any]]) -> Recipe:
+    """The recipe with some fields of some sections replaced."""
+    sections = {name: getattr(recipe, name).model_copy(update=fields) for name, fields in changes.items()}
+    return recipe.model_copy(update=sections)
+
+
+def flatten(recipe: Recipe) -> dict[str, Any]:
+    """`section.key` to value; values below a section stay as they are."""
+    body = recipe.model_dump(mode="json")
+    return {f"{section}.{key}": value for section, fields in body.items() for key, value in fields.items()}
+

@@ -1,0 +1,37 @@
+"""What `auto` means on this machine, written into the run's recipe so that a resume does the same."""
+
+import torch
+
+from fledge.commands.ownership import with_changes
+from fledge.config.recipe import Recipe
+from fledge.facts import ModelFacts
+from fledge.runtime.memory import available_bytes
+
+CPU_TOKENS, GPU_TOKENS = 2048, 16384
+SAVED_VALUES_PER_BLOCK = 40
+"""Activations that a block keeps for its backward pass, in multiples of tokens * hidden size (a coarse bound)."""
+
+
+def settle(recipe: Recipe, facts: ModelFacts, *, attention: str, device: torch.device) -> Recipe:
+    """The recipe with every `auto` replaced by what this machine and this model make of it."""
+    train = recipe.train
+    tokens = train.micro_batch_tokens
+    if tokens == "auto" and train.micro_batch_rows is None:
+        tokens = max(GPU_TOKENS if device.type == "cuda" else CPU_TOKENS, recipe.data.max_length)
+    checkpointing = train.gradient_checkpointing
+    if checkpointing == "auto":
+        width = tokens if isinstance(tokens, int) else (train.micro_batch_rows or 1) * recipe.data.max_length
+        checkpointing = activation_bytes(facts, tokens=width) > 0.6 * available_bytes(device)
+    return with_changes(
+        recipe,
+        {
+            "model": {"attention": attention, "placement": "gpu" if device.type == "cuda" else "cpu"},
+            "train": {"micro_batch_tokens": tokens, "gradient_checkpointing": checkpointing},
+        },
+    )
+
+
+def activation_bytes(facts: ModelFacts, *, tokens: int) -> int:
+    """A coarse upper bound of what a backward pass over `tokens` tokens keeps, in bytes."""
+    bytes_per_value = max(1, facts.parameter_bytes // max(1, facts.num_parameters))
+    return tokens * facts.hidden_size * facts.num_layers * SAVED_VALUES_PER_BLOCK * bytes_per_value

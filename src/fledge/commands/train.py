@@ -1,0 +1,221 @@
+"""`fledge train`: a recipe in, a run folder out; resumes where the folder stopped."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fledge.adapters.save import adapter_digest
+from fledge.commands.answers import count_exact
+from fledge.commands.manifest import describe
+from fledge.commands.ownership import settled_recipe
+from fledge.commands.settle import settle
+from fledge.commands.workshop import Workshop, at_work, attach_adapter
+from fledge.config.load import dump_recipe
+from fledge.config.recipe import Recipe
+from fledge.data.pipeline import PreparedData, prepare_training
+from fledge.errors import RunError
+from fledge.events import Event, Finished, Notice, Prepared, Resumed, TrainStarted
+from fledge.models.load import load_base
+from fledge.models.tokenizer import Tokenizer, load_tokenizer
+from fledge.rundir import EventLog, RunDir, locked, whole_folder, write_json, write_text
+from fledge.runtime.device import choose_device, make_deterministic
+from fledge.runtime.memory import peak_bytes
+from fledge.runtime.mesh import Mesh, is_first_rank, joined_mesh, local_rank
+from fledge.training.checkpoint import load_newest
+from fledge.training.loop import run_loop
+from fledge.training.state import Progress
+from fledge.training.stop import StopRequest, catching_signals
+
+Tell = Callable[[Event], None]
+OnPrepare = Callable[[int, int | None], None]
+"""Told how many rows are prepared, and of how many where that is known."""
+
+
+def _ignore_progress(done: int, total: int | None) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a training came to. `was_finished` says that the run was complete before this call."""
+
+    run: Path
+    summary: dict[str, Any]
+    was_finished: bool
+
+
+def train(recipe: Recipe, *, observers: Sequence[Tell] = (), on_prepare: OnPrepare = _ignore_progress) -> TrainResult:
+    """Train what `recipe` says, or go on where its run folder stopped.
+
+    Observers are told every event, on the first rank only; the run folder's events.jsonl has them too. Raises
+    FledgeError: RunError where the folder is locked or belongs to another recipe, DataError, ModelError,
+    TrainingError where going on would be wrong, StoppedBySignal after SIGINT or SIGTERM.
+    """
+    run = RunDir(Path(recipe.output.dir))
+    with _held(run):
+        recipe = settled_recipe(recipe, run)
+        if run.summary.exists():
+            return TrainResult(run.root, json.loads(run.summary.read_text()), was_finished=True)
+        with catching_signals() as stop, _telling(run, observers) as tell:
+            summary = _train(recipe, run, tell, stop, on_prepare)
+    return TrainResult(run.root, summary, was_finished=False)
+
+
+@contextlib.contextmanager
+def _held(run: RunDir) -> Iterator[None]:
+    """The run folder, locked by the first rank."""
+    with locked(run.root) if is_first_rank() else contextlib.nullcontext():
+        yield
+
+
+@contextlib.contextmanager
+def _telling(run: RunDir, observers: Sequence[Tell]) -> Iterator[Tell]:
+    """One function that tells the log and every observer; silent on all ranks but the first."""
+    if not is_first_rank():
+        yield lambda event: None
+        return
+    log = EventLog(run.events)
+
+    def tell(event: Event) -> None:
+        for listener in (log, *observers):
+            listener(event)
+
+    try:
+        yield tell
+    finally:
+        log.close()
+
+
+def _train(recipe: Recipe, run: RunDir, tell: Tell, stop: StopRequest, on_prepare: OnPrepare) -> dict[str, Any]:
+    tokenizer = load_tokenizer(recipe.model, recipe.data)
+    data = prepare_training(recipe.data, tokenizer, seed=recipe.train.seed, progress=on_prepare)
+    _tell_prepared(data, tell)
+    device = choose_device(recipe.model.placement, local_rank=local_rank())
+    make_deterministic(device)
+    with joined_mesh(device) as mesh:
+        shop = _open(recipe, run, tokenizer, data, mesh=mesh, device=device)
+        _settle_threads(run, tell)
+        before = count_exact(shop, "before")
+        with at_work(shop, tell, stop) as (parts, plan):
+            _tell_start(shop, plan.total_steps, tell)
+            progress = load_newest(run, parts.trained) or Progress()
+            if progress.step:
+                tell(Resumed(from_step=progress.step))
+            progress = run_loop(parts, plan, progress)
+        after = count_exact(shop, "after")
+        exact = {"exact_match_before": before, "exact_match_after": after} if recipe.evaluate.exact_match else {}
+        return _finish(shop, progress, tell, exact)
+
+
+def _open(
+    recipe: Recipe, run: RunDir, tokenizer: Tokenizer, data: PreparedData, *, mesh: Mesh, device: torch.device
+) -> Workshop:
+    """Load the base, settle what `auto` left open, put the adapter on, and write down what the run stands on."""
+    base = load_base(recipe.model, device=device)
+    if mesh.rank == 0:
+        attention = str(base.model.config._attn_implementation)
+        settled = settle(recipe, base.facts, attention=attention, device=device)
+        _write_beginnings(settled, run, tokenizer, data, mesh=mesh, device=device)
+    mesh.barrier()
+    settled = settled_recipe(recipe, run)
+    adapted = attach_adapter(settled, base, tokenizer)
+    return Workshop(settled, run, tokenizer, data, base.facts, adapted, device, mesh)
+
+
+def _write_beginnings(
+    recipe: Recipe, run: RunDir, tokenizer: Tokenizer, data: PreparedData, *, mesh: Mesh, device: torch.device
+) -> None:
+    manifest = describe(
+        name_or_path=recipe.model.name_or_path,
+        tokenizer=tokenizer.identity,
+        data=data.digest,
+        device=device,
+        world_size=mesh.world_size,
+    )
+    if run.manifest.exists():
+        _check_same_ground(json.loads(run.manifest.read_text()), manifest, run)
+    else:
+        write_json(run.manifest, manifest)
+    write_json(run.ledger, data.ledger.as_json())
+    write_text(run.recipe, dump_recipe(recipe))
+
+
+def _check_same_ground(before: dict[str, Any], now: dict[str, Any], run: RunDir) -> None:
+    """Raises RunError where base, tokenizer or data are not what the run began with."""
+    changed = [name for name, value in before["hashes"].items() if value != now["hashes"][name]]
+    if changed:
+        raise RunError(
+            f"{', '.join(changed)} changed since this run began",
+            where=str(run.root),
+            cure="put it back, or choose another output.dir",
+        )
+
+
+def _settle_threads(run: RunDir, tell: Tell) -> None:
+    """Use the thread count that the run began with, for the order of sums depends on it."""
+    threads = json.loads(run.manifest.read_text())["hardware"]["threads"]
+    if torch.get_num_threads() != threads:
+        tell(Notice(text=f"using {threads} threads, as this run began with, instead of {torch.get_num_threads()}"))
+        torch.set_num_threads(threads)
+
+
+def _tell_prepared(data: PreparedData, tell: Tell) -> None:
+    totals = data.ledger.totals
+    tell(
+        Prepared(
+            rows=totals.rows_kept,
+            dropped_rows=totals.rows_dropped,
+            tokens=totals.tokens,
+            supervised_tokens=totals.trained,
+            seconds=data.seconds,
+            from_cache=data.from_cache,
+        )
+    )
+    for text in data.ledger.announcements():
+        tell(Notice(text=text))
+
+
+def _tell_start(shop: Workshop, total_steps: int, tell: Tell) -> None:
+    tell(
+        TrainStarted(
+            run=str(shop.run.root),
+            total_steps=total_steps,
+            world_size=shop.mesh.world_size,
+            trainable_parameters=shop.num_trainable,
+            device=str(shop.device),
+        )
+    )
+
+
+def _finish(shop: Workshop, progress: Progress, tell: Tell, exact: dict[str, float | None]) -> dict[str, Any]:
+    """Write adapter/ and, last of all, summary.json, which says that the run is complete."""
+    digest = adapter_digest(shop.adapted.model)
+    summary = {
+        "steps": progress.step,
+        "rows": progress.rows,
+        "tokens": progress.tokens,
+        "supervised_tokens": progress.supervised_tokens,
+        "first_loss": progress.first_loss,
+        "last_loss": progress.last_loss,
+        "validation_loss": progress.validation_loss,
+        "best_validation_loss": progress.best_loss,
+        "best_step": progress.best_step,
+        "tokens_per_second": progress.tokens / progress.seconds if progress.seconds else None,
+        "prepare_seconds": shop.data.seconds,
+        "peak_memory_bytes": peak_bytes(shop.device),
+        "wall_seconds": progress.seconds,
+        "adapter_sha256": digest,
+        **exact,
+    }
+    if shop.mesh.rank == 0:
+        with whole_folder(shop.run.adapter) as folder:
+            shop.save_adapter(folder)
+        tell(Finished(step=progress.step, adapter_sha256=digest, seconds=progress.seconds))
+        write_json(shop.run.summary, summary)
+    shop.mesh.barrier()
+    return summary

@@ -1,0 +1,188 @@
+"""The rooms of a training, joined: base, adapter, data and mesh made into the loop's parts."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fledge.adapters.attach import Adapted, attach
+from fledge.adapters.dropout import KeyedDropout
+from fledge.adapters.save import save_adapter
+from fledge.config.data import SourceConfig
+from fledge.config.recipe import Recipe, sources
+from fledge.data.batches import BatchSource, Shape
+from fledge.data.pipeline import PreparedData
+from fledge.data.rows import Batch
+from fledge.data.sampler import RowOrder
+from fledge.data.store import TokenStore
+from fledge.errors import ModelError
+from fledge.evaluation.perplexity import mean_loss
+from fledge.events import Event
+from fledge.facts import ModelFacts
+from fledge.models.checkpointing import checkpointed_blocks
+from fledge.models.companions import save_companions
+from fledge.models.documents import Documents, documents_apart
+from fledge.models.load import Base
+from fledge.models.tokenizer import Tokenizer
+from fledge.rundir import RunDir
+from fledge.runtime.mesh import Mesh
+from fledge.runtime.precision import TORCH_DTYPES, scaler_for
+from fledge.training.checkpoint import Trained
+from fledge.training.loop import Parts, Plan, ValidationLoss
+from fledge.training.loss import causal_loss, find_guilty, to_device
+from fledge.training.optimizer import build_optimizer
+from fledge.training.schedule import learning_rate_of
+from fledge.training.step import LossOf
+from fledge.training.stop import StopRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """Everything a training is made of, before the first step."""
+
+    recipe: Recipe
+    run: RunDir
+    tokenizer: Tokenizer
+    data: PreparedData
+    facts: ModelFacts
+    adapted: Adapted
+    device: torch.device
+    mesh: Mesh
+
+    @property
+    def num_trainable(self) -> int:
+        return sum(p.numel() for p in self.adapted.model.parameters() if p.requires_grad)
+
+    def save_adapter(self, folder: Path) -> None:
+        """The adapter in peft's format with the tokenizer beside it."""
+        model = self.recipe.model
+        save_adapter(self.adapted, folder, base=model.name_or_path, revision=model.revision)
+        save_companions(self.tokenizer, folder)
+
+
+def attach_adapter(recipe: Recipe, base: Base, tokenizer: Tokenizer) -> Adapted:
+    """A fresh adapter on the base, as the recipe describes it. Raises ModelError where rows are too long for it."""
+    limit = base.facts.max_positions
+    if limit is not None and recipe.data.max_length > limit:
+        raise ModelError(
+            f"this base has positions for {limit} tokens", where="data.max_length", cure=f"use {limit} or less"
+        )
+    return attach(
+        base.model, recipe.lora, base.facts, seed=recipe.train.seed, new_tokens=tokenizer.new_tokens
+    )
+
+
+@contextlib.contextmanager
+def at_work(shop: Workshop, tell: Callable[[Event], None], stop: StopRequest) -> Iterator[tuple[Parts, Plan]]:
+    """The loop's parts and plan, with attention and activation checkpointing set up as the recipe says."""
+    recipe, model = shop.recipe, shop.adapted.model
+    with contextlib.ExitStack() as stack:
+        documents = stack.enter_context(documents_apart(model.get_base_model())) if recipe.data.packing else None
+        is_checkpointing = recipe.train.gradient_checkpointing is True
+        stack.enter_context(checkpointed_blocks(model, is_on=is_checkpointing))
+        _set_dropout_training(model)
+        order = row_order(recipe, shop.data.train)
+        plan = make_plan(recipe, order)
+        yield _parts(shop, order, documents, tell, stop), plan
+
+
+def row_order(recipe: Recipe, store: TokenStore) -> RowOrder:
+    """Which rows each step takes."""
+    weights = tuple(source.weight for source in sources(recipe.data.train))
+    return RowOrder(store.source_sizes, weights, recipe.train.seed, recipe.train.global_batch_size)
+
+
+def make_plan(recipe: Recipe, order: RowOrder) -> Plan:
+    """When things happen."""
+    train = recipe.train
+    total = order.total_steps(train.num_epochs, train.max_steps)
+    return Plan(
+        total_steps=total,
+        learning_rate=learning_rate_of(train, total),
+        max_grad_norm=train.max_grad_norm,
+        validate_every=recipe.evaluate.every_steps,
+        save_every=train.save_every_steps,
+        keep_checkpoints=train.keep_checkpoints,
+    )
+
+
+def shape_of(recipe: Recipe, tokenizer: Tokenizer) -> Shape:
+    """How much is computed at once."""
+    train = recipe.train
+    limit_tokens = train.micro_batch_tokens if train.micro_batch_rows is None else None
+    assert limit_tokens != "auto", "settled before"
+    return Shape(limit_tokens, train.micro_batch_rows, recipe.data.packing, tokenizer.pad_token_id)
+
+
+def announcer(adapted: Adapted, documents: Documents | None) -> Callable[[Batch], None]:
+    """Tells attention and dropout which rows are computed next."""
+
+    def announce(batch: Batch) -> None:
+        if documents is not None:
+            documents.lengths = batch.lengths if batch.is_packed else None
+        keys = adapted.dropout
+        keys.rows, keys.lengths, keys.is_packed = batch.rows, batch.lengths, batch.is_packed
+
+    return announce
+
+
+def _parts(
+    shop: Workshop, order: RowOrder, documents: Documents | None, tell: Callable[[Event], None], stop: StopRequest
+) -> Parts:
+    recipe, model, mesh, device = shop.recipe, shop.adapted.model, shop.mesh, shop.device
+    shape = shape_of(recipe, shop.tokenizer)
+    source = BatchSource(shop.data.train, order, shape, mesh.rank, mesh.world_size)
+    loss_of = causal_loss(model, announce=announcer(shop.adapted, documents), is_packed=recipe.data.packing)
+
+    def batches_of(step: int) -> list[Batch]:
+        shop.adapted.dropout.step = step
+        return [to_device(batch, device) for batch in source.micro_batches(step)]
+
+    def blame(batches: Sequence[Batch]) -> list[str]:
+        single = lambda row: to_device(source.single(row), device)  # noqa: E731
+        return find_guilty(model, batches, loss_of, single=single, where=shop.data.train.where)
+
+    ratio = recipe.lora.loraplus_lr_ratio
+    trained = Trained(
+        model=model,
+        optimizer=build_optimizer(model.named_parameters(), recipe.train, b_lr_ratio=ratio),
+        scaler=scaler_for(TORCH_DTYPES[recipe.model.dtype]),
+        save_adapter=shop.save_adapter,
+    )
+    return Parts(
+        trained=trained,
+        batches_of=batches_of,
+        rows_in=source.rows_in,
+        loss_of=loss_of,
+        blame=blame,
+        validate=_validator(shop, order, shape, loss_of),
+        mesh=mesh,
+        run=shop.run,
+        tell=tell,
+        stop=stop,
+    )
+
+
+def _validator(shop: Workshop, order: RowOrder, shape: Shape, loss_of: LossOf) -> Callable[[], ValidationLoss] | None:
+    store = shop.data.validation
+    if store is None:
+        return None
+    source = BatchSource(store, order, shape, shop.mesh.rank, shop.mesh.world_size)
+
+    def validate() -> ValidationLoss:
+        batches = (to_device(batch, shop.device) for batch in source.everything(shop.recipe.evaluate.max_rows))
+        return ValidationLoss(*mean_loss(shop.adapted.model, batches, loss_of, mesh=shop.mesh))
+
+    return validate
+
+
+def _set_dropout_training(model: nn.Module) -> None:
+    """The frozen base stays in eval mode, so that its own dropout adds no noise; the adapter's dropout trains."""
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, KeyedDropout):
+            module.train()

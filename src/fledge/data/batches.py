@@ -1,0 +1,81 @@
+"""Micro-batches of each step: which rows, on which rank, in which shape. Pure functions of the step."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fledge.data.collate import collate
+from fledge.data.pack import plan_micro_batches, share_of_rank
+from fledge.data.rows import Batch, Row
+
+
+class Rows(Protocol):
+    """Tokenised rows by index."""
+
+    @property
+    def lengths(self) -> NDArray[np.int32]: ...
+    def row(self, index: int) -> Row: ...
+    def __len__(self) -> int: ...
+
+
+class Order(Protocol):
+    """Which rows a step takes."""
+
+    def rows_of_step(self, step: int) -> tuple[int, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How much is computed at once; changes time and memory, never the result."""
+
+    limit_tokens: int | None
+    limit_rows: int | None
+    is_packed: bool
+    pad_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSource:
+    """The micro-batches of one rank."""
+
+    rows: Rows
+    order: Order
+    shape: Shape
+    rank: int
+    world_size: int
+
+    def micro_batches(self, step: int) -> list[Batch]:
+        """This rank's micro-batches of `step`, which counts from 1."""
+        return list(self._batches(self.order.rows_of_step(step)))
+
+    def rows_in(self, step: int) -> int:
+        """Rows of `step` over all ranks."""
+        return len(self.order.rows_of_step(step))
+
+    def single(self, index: int) -> Batch:
+        """One row alone."""
+        return collate([self.rows.row(index)], [index], is_packed=self.shape.is_packed, pad_id=self.shape.pad_id)
+
+    def everything(self, limit: int | None) -> Iterator[Batch]:
+        """This rank's share of all rows, or of the first `limit`, in order."""
+        count = len(self.rows) if limit is None else min(limit, len(self.rows))
+        block = 256  # rows planned at once, so that memory does not grow with the number of rows
+        for start in range(0, count, block):
+            yield from self._batches(range(start, min(start + block, count)))
+
+    def _batches(self, indices: Sequence[int]) -> Iterator[Batch]:
+        lengths = [int(self.rows.lengths[index]) for index in indices]
+        mine = share_of_rank(lengths, rank=self.rank, world_size=self.world_size)
+        plan = plan_micro_batches(
+            [lengths[position] for position in mine],
+            limit_tokens=self.shape.limit_tokens,
+            limit_rows=self.shape.limit_rows,
+            is_packed=self.shape.is_packed,
+        )
+        for positions in plan:
+            chosen = [indices[mine[position]] for position in positions]
+            rows = [self.rows.row(index) for index in chosen]
+            yield collate(rows, chosen, is_packed=self.shape.is_packed, pad_id=self.shape.pad_id)

@@ -1,0 +1,41 @@
+"""Loss and perplexity over rows, weighted by token as the training loss is."""
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+
+from fledge.data.rows import Batch
+from fledge.runtime.mesh import Mesh
+
+
+def mean_loss(
+    model: torch.nn.Module,
+    batches: Iterable[Batch],
+    loss_of: Callable[[torch.nn.Module, Batch], torch.Tensor],
+    *,
+    mesh: Mesh,
+) -> tuple[float, int]:
+    """Mean of -log p over the supervised tokens of all ranks' batches, and the number of those tokens.
+
+    The model is left in the mode it was in; no gradient is kept.
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    device = next(model.parameters()).device
+    total = torch.zeros(2, dtype=torch.float64, device=device)
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                total[0] += loss_of(model, batch).double()
+                total[1] += batch.supervised_tokens
+    finally:
+        for module, is_training in modes.items():
+            module.training = is_training
+    loss, tokens = mesh.sum(total).tolist()
+    return (loss / tokens if tokens else math.nan), int(tokens)
+
+
+def perplexity_of(loss: float) -> float:
+    """exp(loss); infinity where that is too large for a float."""
+    return math.exp(loss) if loss < 700 else math.inf

@@ -1,0 +1,1 @@
+"""Bases: loading, tokenizers, facts, and attention that keeps packed rows apart."""

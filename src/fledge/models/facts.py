@@ -1,0 +1,45 @@
+"""Reads the facts of a model off its modules."""
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from fledge.facts import ModelFacts
+
+LINEAR_TYPES = (nn.Linear, Conv1D)
+
+
+def read_facts(model: PreTrainedModel) -> ModelFacts:
+    """The facts of a loaded base, before any adapter is attached."""
+    head = model.get_output_embeddings()
+    embedding = model.get_input_embeddings()
+    config = model.config.get_text_config()
+    names = [name for name, module in model.named_modules() if isinstance(module, LINEAR_TYPES) and module is not head]
+    parameters = list(model.parameters())
+    return ModelFacts(
+        architecture=type(model).__name__,
+        num_layers=len(blocks(model)),
+        hidden_size=embedding.weight.shape[1],
+        vocab_size=embedding.weight.shape[0],
+        num_parameters=sum(p.numel() for p in parameters),
+        parameter_bytes=sum(p.numel() * p.element_size() for p in parameters),
+        is_head_tied=head is not None and head.weight is embedding.weight,
+        max_positions=_max_positions(model, config),
+        linear_names=tuple(dict.fromkeys(name.rsplit(".", 1)[-1] for name in names)),
+        has_attention_interface=bool(getattr(model, "_supports_attention_backend", False)),
+        supports_sdpa=bool(getattr(model, "_supports_sdpa", False)),
+    )
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """The transformer blocks in order: the longest list of modules that the model keeps."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return list(max(lists, key=len)) if lists else []
+
+
+def _max_positions(model: PreTrainedModel, config: object) -> int | None:
+    """A learned position table cannot be exceeded; rotary and ALiBi positions are computed for any length."""
+    declared = getattr(config, "max_position_embeddings", None)
+    sizes = {module.num_embeddings for module in model.modules() if isinstance(module, nn.Embedding)}
+    offsets = range(3)  # some tables keep a row or two before position 0
+    return declared if declared is not None and any(declared + offset in sizes for offset in offsets) else None

@@ -1,0 +1,68 @@
+"""Loads a base: any causal model that transformers loads, frozen, in one number format, on one device."""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from fledge.config.model import Attention, ModelConfig
+from fledge.errors import ModelError
+from fledge.facts import ModelFacts
+from fledge.models.facts import read_facts
+from fledge.models.locate import locate
+from fledge.runtime.precision import TORCH_DTYPES
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A loaded base and what it is."""
+
+    model: PreTrainedModel
+    facts: ModelFacts
+
+
+def load_base(config: ModelConfig, *, device: torch.device) -> Base:
+    """The frozen base in eval mode. Raises ModelError with the cure where it cannot be loaded."""
+    source = locate(config.name_or_path)
+    try:
+        described = AutoConfig.from_pretrained(
+            source, revision=config.revision, trust_remote_code=config.trust_remote_code
+        )
+        if described.is_encoder_decoder:
+            raise ModelError("it is an encoder-decoder; causal models only so far", where=config.name_or_path)
+        model = _load(source, config, _attention(config.attention))
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+        raise ModelError(f"the base cannot be loaded: {_first_line(error)}", where=config.name_or_path) from error
+    model.requires_grad_(False)
+    model.eval()
+    model.config.use_cache = False
+    return Base(model.to(device), read_facts(model))
+
+
+def _attention(attention: Attention) -> str | None:
+    return None if attention == "auto" else attention
+
+
+def _load(source: str, config: ModelConfig, attention: str | None) -> PreTrainedModel:
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            source,
+            revision=config.revision,
+            dtype=TORCH_DTYPES[config.dtype],
+            trust_remote_code=config.trust_remote_code,
+            attn_implementation=attention,
+            use_safetensors=True,
+        )
+    finally:
+        transformers_logging.set_verbosity(level)
+        transformers_logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]

@@ -1,0 +1,19 @@
+"""Where a base lies: a built-in name, a local folder, or a hub id."""
+
+from pathlib import Path
+
+from fledge.errors import ModelError
+from fledge.models.nestling import FOLDER
+
+BUILTIN = {"builtin:nestling": FOLDER}
+
+
+def locate(name_or_path: str) -> str:
+    """What transformers should load for a recipe's model.name_or_path. Raises ModelError for an unknown built-in."""
+    if name_or_path in BUILTIN:
+        return str(BUILTIN[name_or_path])
+    if name_or_path.startswith("builtin:"):
+        raise ModelError(f"no such built-in base: {name_or_path}", cure=f"there is {', '.join(BUILTIN)}")
+    if Path(name_or_path).is_absolute() and not (Path(name_or_path) / "config.json").is_file():
+        raise ModelError("this folder has no config.json", where=name_or_path, cure="give a Hugging Face model folder")
+    return name_or_path

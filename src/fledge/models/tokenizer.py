@@ -1,0 +1,178 @@
+"""The tokenizer of a base: text to ids, chat templates, and the tokens that end a turn."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from tokenizers import Encoding
+from tokenizers import Tokenizer as Backend
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from fledge.config.data import DataConfig
+from fledge.config.model import ModelConfig
+from fledge.errors import DataError, ModelError
+from fledge.models.locate import locate
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+"""OpenAI's ChatML as Jinja: one block a message, closed by <|im_end|>."""
+
+_NAMED_TEMPLATES: dict[str, tuple[str, tuple[str, ...]]] = {"chatml": (CHATML, ("<|im_start|>", "<|im_end|>"))}
+
+
+class Tokenizer:
+    """A fast tokenizer with what the data room and generation ask of it."""
+
+    def __init__(self, hf: PreTrainedTokenizerBase, *, new_tokens: tuple[int, ...] = ()) -> None:
+        self.hf = hf
+        self.new_tokens = new_tokens
+        """Ids that the recipe added and the base has never seen."""
+        self._backend: Backend = hf.backend_tokenizer
+        self._backend.no_truncation()
+        self._backend.no_padding()
+
+    @cached_property
+    def identity(self) -> str:
+        """Digest of everything that decides ids and rendered text."""
+        parts = [self._backend.to_str(), self.hf.chat_template or "", self.bos_token, self.eos_token]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @property
+    def bos_token(self) -> str | None:
+        return self.hf.bos_token
+
+    @property
+    def eos_token(self) -> str | None:
+        return self.hf.eos_token
+
+    @property
+    def bos_token_id(self) -> int | None:
+        return self.hf.bos_token_id
+
+    @property
+    def eos_token_id(self) -> int | None:
+        return self.hf.eos_token_id
+
+    @property
+    def pad_token_id(self) -> int:
+        """Some valid id: padding is masked by position, so even the end token will do."""
+        for candidate in (self.hf.pad_token_id, self.hf.eos_token_id):
+            if candidate is not None:
+                return int(candidate)
+        return 0
+
+    @cached_property
+    def prefix_ids(self) -> tuple[int, ...]:
+        """Ids that the tokenizer itself puts before a plain text (a BOS, or nothing)."""
+        probe = self._backend.encode("a", add_special_tokens=True)
+        bare = self._backend.encode("a", add_special_tokens=False)
+        for start in range(len(probe.ids) - len(bare.ids) + 1):
+            if probe.ids[start : start + len(bare.ids)] == bare.ids:
+                return tuple(probe.ids[:start])
+        return ()
+
+    @cached_property
+    def special_tokens(self) -> dict[str, int]:
+        """Every special or added token, text to id."""
+        return {token.content: index for index, token in self._backend.get_added_tokens_decoder().items()}
+
+    @cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """Ids after which an answer is complete: the end of text, and what closes a turn in the chat template."""
+        found = {self.eos_token_id} if self.eos_token_id is not None else set()
+        if self.has_chat_template:
+            found |= self._turn_ends()
+        return frozenset(found)
+
+    def _turn_ends(self) -> set[int]:
+        mark = "\ue000"
+        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": mark}]
+        try:
+            tail = self.render(turns).partition(mark)[2].lstrip()
+        except DataError:
+            return set()
+        return {index for text, index in self.special_tokens.items() if tail.startswith(text)}
+
+    @property
+    def has_chat_template(self) -> bool:
+        return bool(self.hf.chat_template)
+
+    @property
+    def size(self) -> int:
+        """Number of ids, the highest one plus one."""
+        return max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
+        """Tokenise without adding special tokens; special tokens written in the text become their ids."""
+        return self._backend.encode_batch(list(texts), add_special_tokens=False)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids, special tokens left out."""
+        return str(self._backend.decode(list(ids), skip_special_tokens=True))
+
+    def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = False) -> str:
+        """The chat template's text. Raises DataError with the template's own words where it refuses."""
+        template = self.hf.chat_template
+        if not template:
+            cure = "set data.chat_template: chatml, or a Jinja file"
+            raise DataError("this base has no chat template", where="data.format: chat", cure=cure)
+        if isinstance(template, dict):
+            template = template.get("default") or next(iter(template.values()))
+        try:
+            rendered, _ = render_jinja_template(
+                [list(messages)],
+                chat_template=template,
+                add_generation_prompt=add_generation_prompt,
+                **self.hf.special_tokens_map,
+            )
+        except (jinja2.TemplateError, TypeError, KeyError, AttributeError) as error:
+            raise DataError(f"the chat template refuses this conversation: {error}") from error
+        return str(rendered[0])
+
+
+def load_tokenizer(model: ModelConfig, data: DataConfig) -> Tokenizer:
+    """The base's tokenizer with the recipe's chat template and new special tokens.
+
+    Raises ModelError where it cannot be loaded or has no offsets (a slow tokenizer).
+    """
+    source = locate(model.name_or_path)
+    try:
+        hf = AutoTokenizer.from_pretrained(
+            source, revision=model.revision, trust_remote_code=model.trust_remote_code, use_fast=True
+        )
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise ModelError(f"the tokenizer cannot be loaded: {error}", where=model.name_or_path) from error
+    if not getattr(hf, "is_fast", False) or not hasattr(hf, "backend_tokenizer"):
+        cure = "use a base whose folder has a tokenizer.json"
+        raise ModelError("its tokenizer gives no character offsets, so masks cannot be proven", where=source, cure=cure)
+    wanted = list(data.new_special_tokens)
+    if data.chat_template is not None:
+        hf.chat_template, tokens = _template(data.chat_template)
+        wanted = [*tokens, *(token for token in wanted if token not in tokens)]
+    vocabulary = hf.get_vocab()
+    fresh = [token for token in wanted if token not in vocabulary]
+    if fresh:
+        hf.add_special_tokens({"extra_special_tokens": fresh}, replace_extra_special_tokens=False)
+    return Tokenizer(hf, new_tokens=tuple(hf.convert_tokens_to_ids(fresh)))
+
+
+def saved_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer that was saved beside an adapter or a model."""
+    return Tokenizer(AutoTokenizer.from_pretrained(folder))
+
+
+def _template(name_or_file: str) -> tuple[str, tuple[str, ...]]:
+    if name_or_file in _NAMED_TEMPLATES:
+        return _NAMED_TEMPLATES[name_or_file]
+    path = Path(name_or_file)
+    if not path.is_file():
+        known = ", ".join(_NAMED_TEMPLATES)
+        raise ModelError("no such chat template", where=f"data.chat_template: {name_or_file}", cure=f"a file, or {known}")
+    return path.read_text(encoding="utf-8"), ()

@@ -1,0 +1,1 @@
+"""The machine: devices, number formats, ranks, memory, random numbers."""

@@ -1,0 +1,33 @@
+"""Which device a run uses, and what it promises about determinism."""
+
+import os
+
+import torch
+
+from fledge.config.model import Placement
+from fledge.errors import ModelError
+
+
+def choose_device(placement: Placement, *, local_rank: int = 0) -> torch.device:
+    """The device for this process. Raises ModelError where a GPU is asked for and there is none."""
+    has_gpu = torch.cuda.is_available()
+    if placement == "gpu" and not has_gpu:
+        raise ModelError("no GPU is visible to this process", where="model.placement", cure="use auto or cpu")
+    if placement != "cpu" and has_gpu:
+        return torch.device("cuda", local_rank % torch.cuda.device_count())
+    return torch.device("cpu")
+
+
+def make_deterministic(device: torch.device) -> None:
+    """Ask for kernels whose result does not depend on timing, so that a resumed run repeats every bit."""
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.cuda.set_device(device)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs a pass over every buffer, decides nothing
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given; nothing to wait for on a CPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,1 @@
+"""The loop: one step, many steps, and the state that a resume needs."""

@@ -1,0 +1,72 @@
+"""The loss of a causal model on one batch, and the rows to blame where it is not finite."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from fledge.data.rows import IGNORED, Batch
+from fledge.ops.cross_entropy import sum_cross_entropy
+from fledge.training.step import LossOf
+
+
+@dataclass(frozen=True, slots=True)
+class CausalLoss:
+    """Sum of token losses; the head is computed on supervised positions only."""
+
+    announce: Callable[[Batch], None]
+    """Told of each batch before it is computed: attention and dropout need to know its rows."""
+    needs_positions: bool
+    needs_mask: bool
+
+    def __call__(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        self.announce(batch)
+        supervised = batch.labels != IGNORED
+        inputs = {"input_ids": batch.input_ids, "logits_to_keep": supervised, "use_cache": False}
+        if self.needs_positions:
+            inputs["position_ids"] = batch.position_ids
+        if self.needs_mask and batch.attention_mask is not None:
+            inputs["attention_mask"] = batch.attention_mask
+        return sum_cross_entropy(model(**inputs).logits, batch.labels[supervised])
+
+
+def causal_loss(model: torch.nn.Module, *, announce: Callable[[Batch], None], is_packed: bool) -> CausalLoss:
+    """The loss function for `model`, by what its forward takes.
+
+    Packed or not, rows are padded on the right only, so where attention keeps documents apart no mask is needed.
+    """
+    takes = inspect.signature(model.forward).parameters
+    return CausalLoss(announce, needs_positions="position_ids" in takes, needs_mask=not is_packed)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its tensors on `device`."""
+    mask = batch.attention_mask
+    return replace(
+        batch,
+        input_ids=batch.input_ids.to(device, non_blocking=True),
+        labels=batch.labels.to(device, non_blocking=True),
+        position_ids=batch.position_ids.to(device, non_blocking=True),
+        attention_mask=None if mask is None else mask.to(device, non_blocking=True),
+    )
+
+
+def find_guilty(
+    model: torch.nn.Module,
+    batches: Sequence[Batch],
+    loss_of: LossOf,
+    *,
+    single: Callable[[int], Batch],
+    where: Callable[[int], str],
+) -> list[str]:
+    """Where the rows lie whose own loss or own gradient is not finite."""
+    guilty = []
+    trained = [p for p in model.parameters() if p.requires_grad]
+    for row in (row for batch in batches for row in batch.rows):
+        loss = loss_of(model, single(row))
+        gradients = torch.autograd.grad(loss, trained, allow_unused=True)
+        values = [loss, *(g for g in gradients if g is not None)]
+        if not all(bool(torch.isfinite(value).all()) for value in values):
+            guilty.append(where(row))
+    return guilty
