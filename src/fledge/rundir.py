@@ -95,7 +95,7 @@ def write_text(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
@@ -123,8 +123,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
         sync_folder(temporary)
         retired = target.with_name(f".{target.name}.{os.getpid()}.old.tmp")
         if target.exists():
-            os.rename(target, retired)
-        os.rename(temporary, target)
+            target.rename(retired)
+        temporary.rename(target)
         shutil.rmtree(retired, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

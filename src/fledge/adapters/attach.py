@@ -60,7 +60,9 @@ def attach(
     keys = DropoutKeys(seed=seed)
     _key_dropout(adapted, keys)
     is_base_changed = lora.init_lora_weights == "pissa"
-    initial = {n: p.detach().clone() for n, p in adapted.named_parameters() if p.requires_grad} if is_base_changed else {}
+    initial = (
+        {n: p.detach().clone() for n, p in adapted.named_parameters() if p.requires_grad} if is_base_changed else {}
+    )
     return Adapted(adapted, keys, initial)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fledge.config.load import load_recipe
+from fledge.config.load import read_recipe
 from fledge.config.recipe import Recipe
 from fledge.errors import RunError
 from fledge.rundir import RunDir
@@ -22,7 +22,7 @@ def settled_recipe(recipe: Recipe, run: RunDir) -> Recipe:
     if not run.recipe.exists():
         _check_is_free(run)
         return recipe
-    saved = load_recipe(run.recipe, ())
+    saved = read_recipe(run.recipe)
     adopted = _adopt(recipe, saved)
     ours, theirs = flatten(adopted), flatten(saved)
     differing = [key for key in sorted(ours | theirs) if ours.get(key) != theirs.get(key) and not key.startswith(FREE)]
@@ -43,7 +43,8 @@ def _check_is_free(run: RunDir) -> None:
 
 
 def _adopt(recipe: Recipe, saved: Recipe) -> Recipe:
-    known, changes = flatten(saved), {}
+    known = flatten(saved)
+    changes: dict[str, dict[str, Any]] = {}
     for key in SETTLED:
         if flatten(recipe)[key] == "auto":
             section, name = key.split(".")
@@ -61,4 +62,3 @@ def flatten(recipe: Recipe) -> dict[str, Any]:
     """`section.key` to value; values below a section stay as they are."""
     body = recipe.model_dump(mode="json")
     return {f"{section}.{key}": value for section, fields in body.items() for key, value in fields.items()}
-

@@ -82,8 +82,9 @@ def _telling(run: RunDir, observers: Sequence[Tell]) -> Iterator[Tell]:
     log = EventLog(run.events)
 
     def tell(event: Event) -> None:
-        for listener in (log, *observers):
-            listener(event)
+        log(event)
+        for observer in observers:
+            observer(event)
 
     try:
         yield tell

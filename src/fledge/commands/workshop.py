@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,7 +11,6 @@ from torch import nn
 from fledge.adapters.attach import Adapted, attach
 from fledge.adapters.dropout import KeyedDropout
 from fledge.adapters.save import save_adapter
-from fledge.config.data import SourceConfig
 from fledge.config.recipe import Recipe, sources
 from fledge.data.batches import BatchSource, Shape
 from fledge.data.pipeline import PreparedData
@@ -71,9 +69,7 @@ def attach_adapter(recipe: Recipe, base: Base, tokenizer: Tokenizer) -> Adapted:
         raise ModelError(
             f"this base has positions for {limit} tokens", where="data.max_length", cure=f"use {limit} or less"
         )
-    return attach(
-        base.model, recipe.lora, base.facts, seed=recipe.train.seed, new_tokens=tokenizer.new_tokens
-    )
+    return attach(base.model, recipe.lora, base.facts, seed=recipe.train.seed, new_tokens=tokenizer.new_tokens)
 
 
 @contextlib.contextmanager

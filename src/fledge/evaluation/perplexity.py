@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 import torch
 
 from fledge.data.rows import Batch
+from fledge.evaluation.mode import evaluating
 from fledge.runtime.mesh import Mesh
 
 
@@ -20,18 +21,12 @@ def mean_loss(
 
     The model is left in the mode it was in; no gradient is kept.
     """
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
     device = next(model.parameters()).device
     total = torch.zeros(2, dtype=torch.float64, device=device)
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                total[0] += loss_of(model, batch).double()
-                total[1] += batch.supervised_tokens
-    finally:
-        for module, is_training in modes.items():
-            module.training = is_training
+    with evaluating(model):
+        for batch in batches:
+            total[0] += loss_of(model, batch).double()
+            total[1] += batch.supervised_tokens
     loss, tokens = mesh.sum(total).tolist()
     return (loss / tokens if tokens else math.nan), int(tokens)
 

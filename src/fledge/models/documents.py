@@ -66,7 +66,7 @@ def attend_documents(
 def _inner(module: nn.Module, name: str) -> Callable[..., Any]:
     """The attention function that the model would have called without us."""
     eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-    return ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)  # type: ignore[no-any-return]
+    return ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
 
 
 def _mask(length: int, *, window: int | None, like: torch.Tensor, inner: str) -> torch.Tensor | None:

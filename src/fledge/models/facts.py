@@ -33,8 +33,8 @@ def read_facts(model: PreTrainedModel) -> ModelFacts:
 
 def blocks(model: nn.Module) -> list[nn.Module]:
     """The transformer blocks in order: the longest list of modules that the model keeps."""
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return list(max(lists, key=len)) if lists else []
+    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=len, default=[])
 
 
 def _max_positions(model: PreTrainedModel, config: object) -> int | None:

@@ -19,7 +19,8 @@ from fledge.errors import DataError, ModelError
 from fledge.models.locate import locate
 
 CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 """OpenAI's ChatML as Jinja: one block a message, closed by <|im_end|>."""
@@ -174,5 +175,7 @@ def _template(name_or_file: str) -> tuple[str, tuple[str, ...]]:
     path = Path(name_or_file)
     if not path.is_file():
         known = ", ".join(_NAMED_TEMPLATES)
-        raise ModelError("no such chat template", where=f"data.chat_template: {name_or_file}", cure=f"a file, or {known}")
+        raise ModelError(
+            "no such chat template", where=f"data.chat_template: {name_or_file}", cure=f"a file, or {known}"
+        )
     return path.read_text(encoding="utf-8"), ()

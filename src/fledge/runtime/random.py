@@ -24,7 +24,7 @@ def seed_everything(seed: int) -> None:
 def generator_states() -> dict[str, torch.Tensor]:
     """Every generator's state as tensors of bytes, so that safetensors can hold them."""
     version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # type: ignore[misc]
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     states = {
         "torch.cpu": torch.get_rng_state(),
         "python": _as_bytes(json.dumps([version, words, gauss])),

@@ -1,10 +1,10 @@
 """Checkpoints: everything a resume needs, in folders that are complete or absent.
 
-    step-N/  weights.safetensors     trained tensors, float32
-             optimizer.safetensors   AdamW's moments and step counts
-             generators.safetensors  every random generator's state
-             state.json              counters, the gradient scaler, what the run was
-             adapter/                the same weights in peft's format
+step-N/  weights.safetensors     trained tensors, float32
+         optimizer.safetensors   AdamW's moments and step counts
+         generators.safetensors  every random generator's state
+         state.json              counters, the gradient scaler, what the run was
+         adapter/                the same weights in peft's format
 """
 
 import json

@@ -1,6 +1,6 @@
 """The loop: many steps, told to whoever listens, saved so that it can be killed anywhere.
 
-    for each step:  batches -> train_step -> tell(step) -> [validate] -> [save] -> [stop]
+for each step:  batches -> train_step -> tell(step) -> [validate] -> [save] -> [stop]
 """
 
 import time
@@ -144,11 +144,12 @@ def _until_finite(parts: Parts, plan: Plan, step: int, watch: GradientWatch) -> 
 def _fail(parts: Parts, step: int, reason: str, batches: Sequence[Batch]) -> None:
     guilty = parts.blame(batches)
     named = "; ".join(guilty[:10]) if guilty else "no single row is to blame"
+    kept = parts.run.checkpoints
     parts.tell(Failed(step=step, reason=f"{reason}: {named}"))
     raise TrainingError(
         reason,
         where=named,
-        cure=f"the checkpoint before it is kept in {parts.run.checkpoints}; look at these rows, or lower the learning rate",
+        cure=f"look at these rows, or lower the learning rate; the last good checkpoint is kept in {kept}",
     )
 
 

@@ -25,7 +25,7 @@ class LearningRate:
     total_steps: int
 
     def at(self, step: int) -> float:
-        """Step k of w warm-up steps uses k/w of the peak, so never 0; the decay would reach 0 one step after the last."""
+        """Step k of w warm-up steps uses k/w of the peak, so never 0; decay reaches 0 one step after the last."""
         if step <= self.warmup_steps:
             return self.peak * step / self.warmup_steps
         decaying = self.total_steps - self.warmup_steps

@@ -105,7 +105,11 @@ def test_an_overflow_in_float16_is_an_event_and_the_rows_are_tried_again(tmp_pat
 
     run.loss_of = loss_of
     run_loop(run.parts(), run.plan(), Progress())
-    assert [(e.step, e.scale) for e in run.told if isinstance(e, StepSkipped)] == [(1, 2.0**19), (1, 2.0**18), (1, limit)]
+    assert [(e.step, e.scale) for e in run.told if isinstance(e, StepSkipped)] == [
+        (1, 2.0**19),
+        (1, 2.0**18),
+        (1, limit),
+    ]
     assert losses(run) == losses(whole_run(tmp_path / "plain"))
 
 

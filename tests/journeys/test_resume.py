@@ -1,0 +1,83 @@
+"""Real processes killed and stopped: what is left goes on to the same bits."""
+
+import json
+import signal
+import time
+
+import pytest
+
+from fledge.rundir import RunDir
+from tests.journeys.killing import PATIENCE_SECONDS, count_steps, start, steps_of, train_through_kills
+from tests.runs import fledge, recipe_dict, write_recipe, write_rows
+from tests.tiny_models import tiny_folder
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resume")
+    base = tiny_folder("llama", folder / "base")
+    rows = write_rows(folder / "rows.jsonl")
+
+    def recipe(name: str) -> tuple:
+        content = recipe_dict(
+            base,
+            rows,
+            folder / name,
+            lora__lora_dropout=0.1,
+            train__max_steps=14,
+            train__micro_batch_rows=2,
+            data__validation={"fraction": 0.2},
+            evaluate__every_steps=3,
+        )
+        return write_recipe(folder / f"{name}.yaml", content), folder / name
+
+    return recipe
+
+
+@pytest.fixture(scope="module")
+def undisturbed(workplace):
+    recipe, run = workplace("undisturbed")
+    fledge("train", str(recipe))
+    return json.loads((run / "summary.json").read_text()), steps_of(run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_anywhere_and_resumed_changes_no_bit(workplace, undisturbed, seed):
+    recipe, run = workplace(f"killed-{seed}")
+    outcome = train_through_kills(recipe, run, kills=3, seed=seed)
+    summary, steps = undisturbed
+    assert outcome.kills
+    assert outcome.summary["adapter_sha256"] == summary["adapter_sha256"]
+    assert outcome.steps == steps
+    assert {k: outcome.summary[k] for k in ("tokens", "rows", "validation_loss", "first_loss", "last_loss")} == {
+        k: summary[k] for k in ("tokens", "rows", "validation_loss", "first_loss", "last_loss")
+    }
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_finishes_the_step_saves_and_exits_and_the_same_command_goes_on(workplace, undisturbed, number, code):
+    recipe, run = workplace(f"stopped-{code}")
+    process = start(recipe)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while count_steps(run) < 3 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.send_signal(number)
+    process.wait(timeout=60)
+    assert process.returncode == code
+    stopped_at = RunDir(run).checkpoint_steps()[-1]
+    assert 3 <= stopped_at < 14
+    assert steps_of(run)[-1][0] == stopped_at
+    fledge("train", str(recipe))
+    summary, steps = undisturbed
+    assert json.loads((run / "summary.json").read_text())["adapter_sha256"] == summary["adapter_sha256"]
+    assert steps_of(run) == steps
+
+
+def test_a_finished_run_is_left_as_it_is(workplace, undisturbed):
+    recipe, run = workplace("undisturbed")
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+    done = fledge("train", str(recipe))
+    assert done.returncode == 0
+    after = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert before == after
