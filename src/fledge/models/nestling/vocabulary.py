@@ -24,7 +24,7 @@ CONFIG = {
 
 
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
-    """Learn `vocab_size` tokens, 256 bytes and the special ones among them; nothing is put before a text, as in BLOOM."""
+    """Learn `vocab_size` tokens, 256 bytes and the special ones among them; nothing is put before a text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
