@@ -7,7 +7,7 @@ from fledge.config.recipe import Recipe
 from fledge.config.schema import DIALECT, recipe_schema
 
 SCHEMA = recipe_schema()
-SECTIONS = [name for name in SCHEMA["$defs"]]
+SECTIONS = list(SCHEMA["$defs"])
 SHORTEST = {"model": {"name_or_path": "a"}, "data": {"train": {"path": "b", "format": "text"}}}
 
 

@@ -1,0 +1,116 @@
+"""The entry of `fledge`: finds the verb, imports it alone, and turns every error into words and an exit code."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+
+import typer
+from typer.exceptions import TyperException
+
+from fledge.cli.show import show_problems
+from fledge.errors import FledgeError, Problem
+
+VERBS = {
+    "train": ("train", "Train the adapter that a recipe describes; go on where its run folder stopped."),
+    "evaluate": ("evaluate", "Measure a run: loss and perplexity, base beside tuned."),
+    "generate": ("generate", "Answer one prompt with a run's adapter."),
+    "chat": ("chat", "Talk with a run's adapter."),
+    "export": ("export", "Write a run's adapter, or base and adapter merged, checked against what was trained."),
+    "init": ("init", "Write a commented recipe to start from."),
+    "import": ("import_recipe", "Translate another tool's configuration into a recipe."),
+    "schema": ("schema", "Print the recipe's JSON Schema, for editors."),
+    "doctor": ("doctor", "Say what is on this machine and what it can do."),
+}
+"""Each verb's module in this folder and its line in `fledge --help`."""
+
+BUG_EXIT_CODE = 70
+INTERRUPTED_EXIT_CODE = 130
+_TRACEBACK_SWITCH = "FLEDGE_TRACEBACK"
+
+
+def main() -> None:
+    """Run `fledge` with the process's arguments and exit with its code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run `fledge` with `arguments`; returns the exit code, having printed whatever is to be said."""
+    as_json = "--json" in arguments
+    try:
+        code = build_app(arguments)(args=list(arguments), prog_name="fledge", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except FledgeError as error:
+        show_problems(error, as_json=as_json)
+        return error.exit_code
+    except TyperException as error:
+        message = error.format_message()
+        if message:
+            cure = f"`fledge {_verb_of(arguments) or ''}".rstrip() + " --help` says what there is"
+            show_problems(FledgeError(message, where="command line", cure=cure), as_json=as_json)
+        return 2
+    except (typer.Abort, KeyboardInterrupt):
+        return INTERRUPTED_EXIT_CODE
+    except BrokenPipeError:
+        # the reader of our output went away; nothing more can be said to it, not even when Python exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        _show_bug(error, as_json=as_json)
+        return BUG_EXIT_CODE
+
+
+def build_app(arguments: Sequence[str]) -> typer.Typer:
+    """The application with the verb that `arguments` ask for; the others are names and lines of help only."""
+    app = typer.Typer(
+        name="fledge",
+        help="LoRA fine-tuning from one recipe, proven.",
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(_top)
+    asked = _verb_of(arguments)
+    for verb, (module, line) in VERBS.items():
+        command = import_module(f"fledge.cli.{module}").run if verb == asked else _not_asked_for
+        app.command(verb, help=line, short_help=line)(command)
+    return app
+
+
+def _top(
+    is_version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+) -> None:
+    if is_version:
+        typer.echo(f"fledge {version('fledge')}")
+        raise typer.Exit
+
+
+def _not_asked_for() -> None:
+    raise AssertionError("the verb that is asked for is imported before the application is built")
+
+
+def _verb_of(arguments: Sequence[str]) -> str | None:
+    return next((argument for argument in arguments if argument in VERBS), None)
+
+
+def _show_bug(error: Exception, *, as_json: bool) -> None:
+    lines = traceback.format_exception(error)
+    if os.environ.get(_TRACEBACK_SWITCH):
+        typer.echo("".join(lines), err=True)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    problem = Problem(
+        f"this is a bug in Fledge: {type(error).__name__}: {error}",
+        f"{frame.filename}:{frame.lineno}",
+        f"please report it; {_TRACEBACK_SWITCH}=1 prints the whole traceback",
+    )
+    bug = FledgeError(problem.what, where=problem.where, cure=problem.cure)
+    show_problems(bug, as_json=as_json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,14 @@
+"""Options that several verbs share, written once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder that `fledge train` wrote.")]
+UseBase = Annotated[bool, typer.Option("--base", help="Ask the untuned base instead.")]
+MaxNewTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
+Temperature = Annotated[float, typer.Option(min=0.0, help="0 is greedy; higher is more varied.")]
+TopP = Annotated[float, typer.Option(min=0.0, max=1.0, help="Sample from the likeliest tokens of this total mass.")]
+Seed = Annotated[int, typer.Option(min=0, help="Decides what is sampled.")]

@@ -1,0 +1,58 @@
+"""How results and problems are printed: words for people, one JSON object for machines."""
+
+import dataclasses
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from fledge.errors import FledgeError, StoppedBySignal
+
+_WIDTH_OF_NAMES = 24
+
+
+def is_first_rank() -> bool:
+    """Whether this process speaks for the run: the only one, or the first of several."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def show_problems(error: FledgeError, *, as_json: bool) -> None:
+    """Print every problem of an error to stderr; with `as_json` the same as an object on stdout."""
+    if isinstance(error, StoppedBySignal) and not is_first_rank():
+        return
+    speaker = "fledge" if is_first_rank() else f"fledge rank {os.environ['RANK']}"
+    for problem in error.problems:
+        typer.echo(f"{speaker}: {problem}", err=True)
+    if len(error.problems) > 1:
+        typer.echo(f"{speaker}: {len(error.problems)} problems", err=True)
+    if as_json and is_first_rank():
+        problems = [dataclasses.asdict(problem) for problem in error.problems]
+        show_json({"error": type(error).__name__, "problems": problems})
+
+
+def show_json(value: Any) -> None:
+    """Print one JSON object."""
+    typer.echo(json.dumps(plain(value), ensure_ascii=False))
+
+
+def show_pairs(pairs: dict[str, str]) -> None:
+    """Print names and values in two columns."""
+    width = min(max(map(len, pairs), default=0), _WIDTH_OF_NAMES)
+    for name, value in pairs.items():
+        typer.echo(f"{name:<{width}}  {value}".rstrip())
+
+
+def plain(value: Any) -> Any:
+    """A result value as JSON has it: dataclasses as objects, paths as text, numbers that are not finite as text."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,59 @@
+"""`fledge train RECIPE [key=value ...]`: the main job."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fledge.cli.options import AsJson
+from fledge.cli.show import is_first_rank, show_json, show_pairs
+
+
+def run(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Options to set.")] = None,
+    nproc: Annotated[int, typer.Option("--nproc", min=1, help="Number of processes on this machine.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Train the adapter that RECIPE describes, or go on where its run folder stopped; a finished run is left alone."""
+    from fledge.config.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides or ())
+    if nproc > 1:
+        from fledge.commands.ranks import run_on_ranks
+
+        flags = ["--json"] if as_json else []
+        raise typer.Exit(run_on_ranks(["train", str(recipe), *(overrides or ()), *flags], num_ranks=nproc))
+
+    from fledge.commands.console import console
+    from fledge.commands.train import train
+
+    with console() as screen:
+        result = train(loaded, observers=[screen], on_prepare=screen.preparing)
+    if not is_first_rank():
+        return
+    if as_json:
+        show_json(result)
+        return
+    if result.was_finished:
+        typer.echo("this run is finished; nothing was done")
+    show_pairs(_lines(result.run, result.summary))
+
+
+def _lines(run: Path, summary: dict[str, Any]) -> dict[str, str]:
+    from fledge.units import format_bytes, format_count, format_seconds
+
+    lines = {"run folder": str(run), "steps": f"{summary['steps']:,}"}
+    if summary["first_loss"] is not None:
+        lines["loss"] = f"{summary['first_loss']:.4f} at first, {summary['last_loss']:.4f} at last"
+    if summary["validation_loss"] is not None:
+        lines["validation loss"] = f"{summary['validation_loss']:.4f}"
+    if summary.get("exact_match_after") is not None:
+        before, after = summary["exact_match_before"], summary["exact_match_after"]
+        lines["exact match"] = f"{before:.1%} before, {after:.1%} after"
+    if summary["tokens_per_second"] is not None:
+        lines["tokens per second"] = format_count(summary["tokens_per_second"])
+    lines["training time"] = format_seconds(summary["wall_seconds"])
+    lines["peak memory"] = format_bytes(summary["peak_memory_bytes"])
+    lines["adapter"] = str(run / "adapter")
+    return lines

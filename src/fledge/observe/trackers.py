@@ -1,0 +1,38 @@
+"""The trackers a recipe can name: one line here and one file beside it for each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+
+from fledge.errors import ExtraError
+from fledge.observe.observer import Observer
+from fledge.rundir import RunDir
+
+
+@dataclass(frozen=True, slots=True)
+class Tracker:
+    """A tracker's module, which has `open_tracker(run) -> Observer`, and the package that its extra installs."""
+
+    module: str
+    package: str
+
+
+TRACKERS = {
+    "tensorboard": Tracker("fledge.observe.tensorboard", package="tensorboard"),
+    "wandb": Tracker("fledge.observe.wandb", package="wandb"),
+}
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raises ExtraError where a tracker's package is not installed; asked before anything heavy is loaded."""
+    for name in names:
+        if find_spec(TRACKERS[name].package) is None:
+            cure = f"pip install 'fledge[{name}]', or remove {name} from output.trackers"
+            raise ExtraError(f"the tracker {name} is not installed", where="output.trackers", cure=cure)
+
+
+def open_trackers(names: Sequence[str], run: RunDir) -> tuple[Observer, ...]:
+    """The observers of the trackers that a recipe names. Raises ExtraError as `check_trackers` does."""
+    check_trackers(names)
+    return tuple(import_module(TRACKERS[name].module).open_tracker(run) for name in names)
