@@ -1,9 +1,6 @@
 """What a model is, read once off its modules: the value that passes between rooms."""
 
 from dataclasses import dataclass
-from typing import Literal
-
-Packing = Literal["interface", "alibi-mask", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,3 +23,5 @@ class ModelFacts:
     has_attention_interface: bool
     """Whether attention goes through transformers' AttentionInterface, so that a function of ours can be named."""
     supports_sdpa: bool
+    takes_positions: bool
+    """Whether forward takes position_ids; where it does not (BLOOM), positions come from attention alone."""

@@ -31,7 +31,7 @@ from fledge.runtime.mesh import Mesh
 from fledge.runtime.precision import TORCH_DTYPES, scaler_for
 from fledge.training.checkpoint import Trained
 from fledge.training.loop import Parts, Plan, ValidationLoss
-from fledge.training.loss import causal_loss, find_guilty, to_device
+from fledge.training.loss import CausalLoss, find_guilty, to_device
 from fledge.training.optimizer import build_optimizer
 from fledge.training.schedule import learning_rate_of
 from fledge.training.step import LossOf
@@ -132,7 +132,11 @@ def _parts(
     recipe, model, mesh, device = shop.recipe, shop.adapted.model, shop.mesh, shop.device
     shape = shape_of(recipe, shop.tokenizer)
     source = BatchSource(shop.data.train, order, shape, mesh.rank, mesh.world_size)
-    loss_of = causal_loss(model, announce=announcer(shop.adapted, documents), is_packed=recipe.data.packing)
+    loss_of = CausalLoss(
+        announcer(shop.adapted, documents),
+        needs_positions=shop.facts.takes_positions,
+        needs_mask=documents is None,
+    )
 
     def batches_of(step: int) -> list[Batch]:
         shop.adapted.dropout.step = step

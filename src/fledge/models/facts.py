@@ -1,5 +1,7 @@
 """Reads the facts of a model off its modules."""
 
+import inspect
+
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -28,6 +30,7 @@ def read_facts(model: PreTrainedModel) -> ModelFacts:
         linear_names=tuple(dict.fromkeys(name.rsplit(".", 1)[-1] for name in names)),
         has_attention_interface=bool(getattr(model, "_supports_attention_backend", False)),
         supports_sdpa=bool(getattr(model, "_supports_sdpa", False)),
+        takes_positions="position_ids" in inspect.signature(model.forward).parameters,
     )
 
 

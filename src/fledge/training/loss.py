@@ -1,6 +1,5 @@
 """The loss of a causal model on one batch, and the rows to blame where it is not finite."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +17,10 @@ class CausalLoss:
     announce: Callable[[Batch], None]
     """Told of each batch before it is computed: attention and dropout need to know its rows."""
     needs_positions: bool
+    """Whether the model's forward takes position_ids."""
     needs_mask: bool
+    """Whether attention must be told where padding is; not where it keeps documents apart, for rows are padded on the
+    right only and causality hides what comes after."""
 
     def __call__(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         self.announce(batch)
@@ -29,15 +31,6 @@ class CausalLoss:
         if self.needs_mask and batch.attention_mask is not None:
             inputs["attention_mask"] = batch.attention_mask
         return sum_cross_entropy(model(**inputs).logits, batch.labels[supervised])
-
-
-def causal_loss(model: torch.nn.Module, *, announce: Callable[[Batch], None], is_packed: bool) -> CausalLoss:
-    """The loss function for `model`, by what its forward takes.
-
-    Packed or not, rows are padded on the right only, so where attention keeps documents apart no mask is needed.
-    """
-    takes = inspect.signature(model.forward).parameters
-    return CausalLoss(announce, needs_positions="position_ids" in takes, needs_mask=not is_packed)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
