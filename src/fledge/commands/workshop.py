@@ -21,6 +21,7 @@ from fledge.errors import ModelError
 from fledge.evaluation.perplexity import mean_loss
 from fledge.events import Event
 from fledge.facts import ModelFacts
+from fledge.models.apart import prove_apart
 from fledge.models.checkpointing import checkpointed_blocks
 from fledge.models.companions import save_companions
 from fledge.models.documents import Documents, documents_apart
@@ -77,13 +78,22 @@ def at_work(shop: Workshop, tell: Callable[[Event], None], stop: StopRequest) ->
     """The loop's parts and plan, with attention and activation checkpointing set up as the recipe says."""
     recipe, model = shop.recipe, shop.adapted.model
     with contextlib.ExitStack() as stack:
-        documents = stack.enter_context(documents_apart(model.get_base_model())) if recipe.data.packing else None
+        documents = stack.enter_context(_packing(shop)) if recipe.data.packing else None
         is_checkpointing = recipe.train.gradient_checkpointing is True
         stack.enter_context(checkpointed_blocks(model, is_on=is_checkpointing))
         _set_dropout_training(model)
         order = row_order(recipe, shop.data.train)
         plan = make_plan(recipe, order)
         yield _parts(shop, order, documents, tell, stop), plan
+
+
+@contextlib.contextmanager
+def _packing(shop: Workshop) -> Iterator[Documents]:
+    """Attention that keeps packed rows apart, proven on this model before the first step."""
+    base = shop.adapted.model.get_base_model()
+    with documents_apart(base) as documents:
+        prove_apart(base, documents, takes_positions=shop.facts.takes_positions)
+        yield documents
 
 
 def row_order(recipe: Recipe, store: TokenStore) -> RowOrder:
