@@ -1,13 +1,17 @@
 """The values that pass through the data room: a rendered row, a tokenised row, a batch."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 IGNORED = -100
+TEXT_COLUMN = "\n"
+"""The column of a text file's one row: a name that no recipe can ask for by accident."""
+
+Reason = Literal["invalid", "empty", "empty_completion", "no_supervised_token", "overlong"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +20,25 @@ class RawRow:
 
     number: int
     record: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a row is not trained on. `invalid` stops the run unless the recipe says drop; the others are counted."""
+
+    reason: Reason
+    what: str
+    cure: str = ""
+    text: str = ""
+    """What of the row could be rendered, so that its tokens are counted as dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenRow:
+    """A place in a source where a row should be and none can be read."""
+
+    number: int
+    refusal: Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +51,26 @@ class RenderedRow:
     """True where the text already holds its special tokens (a chat template's): none is put before it."""
     ends_turn: bool
     """True where an end-of-turn token must stand after the text unless the text ends with one."""
+    answer: tuple[int, int] = (0, 0)
+    """The last answer without what ends its turn: what a generated answer is compared with."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of this row; counted in the ledger."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """A row as ids. `ranges` are the trained tokens as half-open ranges, in order, never with token 0 in them."""
+
+    ids: list[int]
+    ranges: tuple[tuple[int, int], ...]
+    answer: tuple[int, int]
+    """The last answer's tokens, without what ends its turn."""
+    num_repeated: int = 0
+    """Tokens at the start that another piece has already: context, never trained."""
+
+    @property
+    def supervised_tokens(self) -> int:
+        return sum(stop - start for start, stop in self.ranges)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from fledge.data.rows import RenderedRow, TokenRow
+
 
 class Encoding(Protocol):
     """One tokenised text, as the tokenizers library returns it."""
@@ -12,6 +14,7 @@ class Encoding(Protocol):
     @property
     def offsets(self) -> list[tuple[int, int]]: ...
     def char_to_token(self, char_pos: int, sequence_index: int = 0) -> int | None: ...
+    def token_to_chars(self, token_index: int) -> tuple[int, int] | None: ...
     def __len__(self) -> int: ...
 
 
@@ -49,3 +52,98 @@ class TextTokenizer(Protocol):
 
     def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = False) -> str:
         """The chat template's text. Raises DataError with the template's own words where it refuses."""
+
+
+Span = tuple[int, int]
+
+
+def token_rows(rows: Sequence[RenderedRow], encodings: Sequence[Encoding], tokenizer: TextTokenizer) -> list[TokenRow]:
+    """Carry the spans of rendered rows over to the tokens of their texts.
+
+    The tokenizer's own prefix (a BOS) is put before unless the text brings its special tokens or starts with it;
+    the EOS, trained, is put after where the row asks for one and has none. Token 0 is nobody's target.
+    """
+    prefix, eos = tokenizer.prefix_ids, tokenizer.eos_token_id
+    return [_token_row(row, encoding, prefix, eos) for row, encoding in zip(rows, encodings, strict=True)]
+
+
+def _token_row(row: RenderedRow, encoding: Encoding, prefix: tuple[int, ...], eos: int | None) -> TokenRow:
+    ids = encoding.ids
+    length = len(ids)
+    ranges = token_ranges(encoding, row.spans, text_length=len(row.text))
+    same = row.spans == (row.answer,)
+    answer = ranges if same else token_ranges(encoding, (row.answer,), text_length=len(row.text))
+    start, stop = (answer[0][0], answer[-1][1]) if answer else (length, length)
+    shift = 0
+    if prefix and not row.has_specials and tuple(ids[: len(prefix)]) != prefix:
+        ids = [*prefix, *ids]
+        shift = len(prefix)
+    if row.ends_turn and eos is not None and ids[-1:] != [eos]:
+        ids.append(eos)
+        ranges = _merged([*ranges, (length, length + 1)])
+    moved = tuple((max(first + shift, 1), last + shift) for first, last in ranges if last + shift > 1)
+    return TokenRow(ids, moved, (start + shift, stop + shift))
+
+
+def token_ranges(encoding: Encoding, spans: Sequence[Span], *, text_length: int) -> tuple[Span, ...]:
+    """Ranges of the tokens that overlap the spans of text; a token that straddles an end is inside.
+
+    The fast path: only the tokens at the spans' ends are looked up. Where one of those characters belongs to no
+    token, the reference `token_ranges_by_offsets` decides; both give the same wherever both can answer.
+    """
+    length = len(encoding)
+    found = []
+    for start, stop in spans:
+        if start >= stop:
+            continue
+        first = 0 if start == 0 else encoding.char_to_token(start)
+        last = _stop_of(encoding, stop, length) if stop < text_length else length
+        if first is None or last is None:
+            return token_ranges_by_offsets(encoding.offsets, spans)
+        found.append((first, last))
+    return _merged(found)
+
+
+def _stop_of(encoding: Encoding, stop: int, length: int) -> int | None:
+    """Index after the last token that holds a character before `stop`."""
+    after = encoding.char_to_token(stop)
+    if after is None or encoding.char_to_token(stop - 1) is None:
+        return None
+    characters = encoding.token_to_chars(after)
+    if characters is None:
+        return None
+    while characters is not None and characters[0] < stop:
+        after += 1
+        characters = encoding.token_to_chars(after) if after < length else None
+    return after
+
+
+def _merged(ranges: Sequence[Span]) -> tuple[Span, ...]:
+    """The same positions in as few ranges as can be; `ranges` are in order and may touch or overlap."""
+    merged: list[Span] = []
+    for first, last in ranges:
+        if first >= last:
+            continue
+        if merged and first <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    return tuple(merged)
+
+
+def token_ranges_by_offsets(offsets: Sequence[Span], spans: Sequence[Span]) -> tuple[Span, ...]:
+    """The reference: every token's characters are compared with every span.
+
+    Characters that no token claims (white space that a tokenizer trims off its offsets) belong to the token that
+    follows; a token that claims none stands where it stands, and is inside a span that holds that place.
+    """
+    found = []
+    reached = 0
+    for index, (start, end) in enumerate(offsets):
+        begin = min(start, reached)
+        reached = max(reached, end)
+        for first, last in spans:
+            if (begin < last and end > first) or (begin == end and first <= begin < last):
+                found.append((index, index + 1))
+                break
+    return _merged(found)

@@ -1,0 +1,170 @@
+"""From opened sources to a token store: read, render, tokenise, fit, write; two batches in flight."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from fledge.config.data import DataConfig, Overlong
+from fledge.data.fit import fit
+from fledge.data.formats.render import Render, renderer
+from fledge.data.ledger import SourceLedger, Tally
+from fledge.data.readers.rows import OpenSource, read_part
+from fledge.data.rows import BrokenRow, RawRow, Refusal, RenderedRow, TokenRow
+from fledge.data.store import Origin, StoreWriter
+from fledge.data.tokenize import Encoding, TextTokenizer, token_rows
+from fledge.errors import DataError
+
+Progress = Callable[[int, int | None], None]
+_BATCH_ROWS = 1024
+_BATCH_CHARACTERS = 1 << 21
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One row on its way: rendered, or why it was refused."""
+
+    part: int
+    number: int
+    outcome: RenderedRow | Refusal
+
+    @property
+    def text(self) -> str:
+        return self.outcome.text
+
+
+def build_store(
+    sources: Sequence[OpenSource],
+    data: DataConfig,
+    tokenizer: TextTokenizer,
+    *,
+    folder: Path,
+    progress: Progress,
+) -> tuple[SourceLedger, ...]:
+    """Write the store of all sources into `folder` and return each source's ledger.
+
+    The tokenizer works in a thread of its own (it lets go of the interpreter lock and uses all cores) while this one
+    renders the next batch and writes the last, so memory is three batches. Raises DataError for a row that the recipe
+    wants no run with, and where a source has no row at all.
+    """
+    ledgers = []
+    with StoreWriter(folder) as writer, ThreadPoolExecutor(max_workers=1) as pool:
+        for number, source in enumerate(sources):
+            first_part = sum(len(earlier.part_names()) for earlier in sources[:number])
+            builder = _Builder(source, data, tokenizer, writer, number, first_part)
+            builder.run(pool, progress)
+            source.check_unchanged()
+            ledgers.append(builder.tally.close())
+    return tuple(ledgers)
+
+
+class _Builder:
+    """One source on its way into the store."""
+
+    def __init__(
+        self,
+        source: OpenSource,
+        data: DataConfig,
+        tokenizer: TextTokenizer,
+        writer: StoreWriter,
+        number: int,
+        first_part: int,
+    ) -> None:
+        self._source = source
+        self._data = data
+        self._tokenizer = tokenizer
+        self._writer = writer
+        self._number = number
+        self._first_part = first_part
+        self._names = source.part_names()
+        self._total: int | None = None
+        is_text = source.config.format == "text"
+        self._overlong: Overlong = "drop" if data.overlong == "split" and not is_text else data.overlong
+        self._render: Render = renderer(source.config, tokenizer, trains_all=data.train_on == "all")
+        self.tally = Tally(source.name, source.config.format)
+
+    def run(self, pool: ThreadPoolExecutor, progress: Progress) -> None:
+        """Read the whole source: while one batch is tokenised, the one before is written and the next is read."""
+        before = None
+        for items in _batches(self._items()):
+            encodings = pool.submit(self._tokenizer.encode_batch, [item.text for item in items])
+            if before is not None:
+                self._finish(before[0], before[1].result())
+                progress(self.tally.rows_read, self._total)
+            before = (items, encodings)
+        if before is None:
+            raise DataError("the source holds no row", where=self._source.name)
+        self._finish(before[0], before[1].result())
+        progress(self.tally.rows_read, self._total)
+
+    def _items(self) -> Iterator[_Item]:
+        for part in range(len(self._names)):
+            rows, total = read_part(self._source, part)
+            self._total = total if len(self._names) == 1 else None
+            is_empty = True
+            for row in rows:
+                is_empty = False
+                yield _Item(part, row.number, self._outcome(part, row))
+            if is_empty:
+                raise DataError("the file holds no row", where=self._source.full_where(part, None))
+
+    def _outcome(self, part: int, row: RawRow | BrokenRow) -> RenderedRow | Refusal:
+        outcome = row.refusal if isinstance(row, BrokenRow) else self._render(row.record)
+        if isinstance(outcome, Refusal) and outcome.reason == "invalid" and self._data.invalid_rows == "error":
+            cure = f"{outcome.cure}; " if outcome.cure else ""
+            cure += "or set data.invalid_rows: drop to leave such rows out and count them"
+            raise DataError(outcome.what, where=self._source.full_where(part, row.number), cure=cure)
+        return outcome
+
+    def _finish(self, items: Sequence[_Item], encodings: Sequence[Encoding]) -> None:
+        kept = [(item, item.outcome, one) for item, one in zip(items, encodings, strict=True)]
+        rendered = [(item, outcome, one) for item, outcome, one in kept if isinstance(outcome, RenderedRow)]
+        for item, outcome, one in kept:
+            if isinstance(outcome, Refusal):
+                self._drop(item, outcome, num_tokens=len(one))
+        rows = token_rows([row for _, row, _ in rendered], [one for _, _, one in rendered], self._tokenizer)
+        stored: list[tuple[Origin, TokenRow]] = []
+        for (item, outcome, _), row in zip(rendered, rows, strict=True):
+            stored.extend(self._fitted(item, outcome, row))
+        if stored:
+            self._writer.write(stored)
+
+    def _fitted(self, item: _Item, rendered: RenderedRow, row: TokenRow) -> list[tuple[Origin, TokenRow]]:
+        length, limit = len(row.ids), self._data.max_length
+        if length > limit and self._overlong == "error":
+            cure = "raise data.max_length, or set data.overlong to drop or truncate"
+            where = self._source.full_where(item.part, item.number)
+            raise DataError(f"the row is {length:,} tokens long, data.max_length is {limit:,}", where=where, cure=cure)
+        fitted = fit(row, max_length=limit, overlong=self._overlong, prefix=self._tokenizer.prefix_ids)
+        if fitted.dropped is not None:
+            what = f"{length:,} tokens" if fitted.dropped == "overlong" else ""
+            self._drop(item, Refusal(fitted.dropped, what), num_tokens=length)
+            return []
+        parent = self._writer.num_parents
+        self._writer.num_parents += 1
+        self.tally.keep(fitted.pieces, num_tokens=length, num_cut=fitted.num_cut, notes=rendered.notes)
+        is_whole = len(fitted.pieces) == 1
+        return [
+            (
+                Origin(self._number, self._first_part + item.part, item.number, parent, -1 if is_whole else number),
+                piece,
+            )
+            for number, piece in enumerate(fitted.pieces)
+        ]
+
+    def _drop(self, item: _Item, refusal: Refusal, *, num_tokens: int) -> None:
+        where = self._source.where(item.part, item.number)
+        self.tally.drop(refusal.reason, where, what=refusal.what, num_tokens=num_tokens)
+
+
+def _batches(items: Iterator[_Item]) -> Iterator[list[_Item]]:
+    batch: list[_Item] = []
+    characters = 0
+    for item in items:
+        batch.append(item)
+        characters += len(item.text)
+        if len(batch) >= _BATCH_ROWS or characters >= _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch

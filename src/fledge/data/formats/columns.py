@@ -1,0 +1,52 @@
+"""A record's columns as text, and what is said where one is missing or is not text."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fledge.config.nearest import nearest_name
+from fledge.data.rows import Refusal
+
+_KINDS = {list: "a list", dict: "an object", int: "a number", float: "a number", bool: "true or false"}
+
+
+def kind_of(value: Any) -> str:
+    """The kind of a value, as people say it."""
+    return "null" if value is None else _KINDS.get(type(value), type(value).__name__)
+
+
+def text_of(record: Mapping[str, Any], column: str) -> str | Refusal:
+    """The text in a column, or what is wrong with it: missing (with those present and the nearest), or not text."""
+    value = record.get(column)
+    if isinstance(value, str):
+        return (
+            value
+            if is_text(value)
+            else Refusal("invalid", f"column {column!r} holds half a surrogate pair", _SURROGATE)
+        )
+    if column not in record:
+        return missing(record, column)
+    return Refusal("invalid", f"column {column!r} holds {kind_of(value)}, not text", "write the value as text")
+
+
+_SURROGATE = "a \\ud800 to \\udfff escape stands alone; write the character whole"
+
+
+def is_text(value: str) -> bool:
+    """False where a lone surrogate keeps a string from being UTF-8."""
+    if value.isascii():
+        return True
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def missing(record: Mapping[str, Any], column: str) -> Refusal:
+    """What is said where a row lacks a column."""
+    present = ", ".join(map(repr, record)) or "none"
+    near = nearest_name(column, [str(name) for name in record])
+    cure = f"did you mean {near!r}?" if near else "name the right column in the source, or choose another format"
+    if len(record) == 1 and ";" in next(iter(record)):
+        cure = "the header has no comma: separate columns by commas, not semicolons"
+    return Refusal("invalid", f"no column {column!r}; present: {present}", cure)

@@ -1,0 +1,76 @@
+"""The formats without turns: alpaca, completion, text."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fledge.data.formats.columns import text_of
+from fledge.data.rows import TEXT_COLUMN, Refusal, RenderedRow
+
+# Stanford Alpaca's own prompts, to the letter: PROMPT_DICT in train.py of github.com/tatsu-lab/stanford_alpaca
+# (commit 761dc5b), where the output follows the colon at once and the end token follows the output.
+_WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:"
+)
+_WITHOUT_INPUT = (
+    "Below is an instruction that describes a task. "
+    "Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Response:"
+)
+
+
+def alpaca_prompt(instruction: str, context: str = "") -> str:
+    """The prompt for an instruction, with an input where there is one."""
+    if context:
+        return _WITH_INPUT.format(instruction=instruction, input=context)
+    return _WITHOUT_INPUT.format(instruction=instruction)
+
+
+def render_alpaca(record: Mapping[str, Any]) -> RenderedRow | Refusal:
+    """instruction, input (may be missing, null or empty) and output; the output is trained."""
+    instruction = text_of(record, "instruction")
+    context = "" if record.get("input") is None else text_of(record, "input")
+    output = text_of(record, "output")
+    for value in (instruction, context, output):
+        if isinstance(value, Refusal):
+            return value
+    assert isinstance(instruction, str) and isinstance(context, str) and isinstance(output, str)
+    if not (instruction.strip() or context.strip() or output.strip()):
+        return Refusal("empty", "the row is empty")
+    return _joined(alpaca_prompt(instruction, context), output)
+
+
+def render_completion(
+    record: Mapping[str, Any], *, prompt_column: str, completion_column: str, prefix: str
+) -> RenderedRow | Refusal:
+    """A prompt and its completion, which is trained."""
+    prompt = text_of(record, prompt_column)
+    if isinstance(prompt, Refusal):
+        return prompt
+    completion = text_of(record, completion_column)
+    if isinstance(completion, Refusal):
+        return completion
+    if not prompt.strip() and not completion.strip():
+        return Refusal("empty", "the row is empty")
+    return _joined(prefix + prompt, completion)
+
+
+def render_text(record: Mapping[str, Any], *, column: str, eos: str | None) -> RenderedRow | Refusal:
+    """A text, all of it trained: a text file's whole content, or a column (a ready prompt with its special tokens)."""
+    text = text_of(record, TEXT_COLUMN if TEXT_COLUMN in record else column)
+    if isinstance(text, Refusal):
+        return text
+    if not text.strip():
+        return Refusal("empty", "the text is empty", text=text)
+    has_end = bool(eos) and text.rstrip().endswith(str(eos))
+    span = (0, len(text))
+    return RenderedRow(text, (span,), has_specials=False, ends_turn=not has_end, answer=span)
+
+
+def _joined(prompt: str, answer: str) -> RenderedRow | Refusal:
+    text = prompt + answer
+    if not answer.strip():
+        return Refusal("empty_completion", "there is nothing to learn: the answer is empty", text=text)
+    span = (len(prompt), len(text))
+    return RenderedRow(text, (span,), has_specials=False, ends_turn=True, answer=span)

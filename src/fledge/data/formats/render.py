@@ -1,0 +1,48 @@
+"""From a source's format to the function that renders its records."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from fledge.config.data import SourceConfig
+from fledge.data.formats.chat import render_chat
+from fledge.data.formats.plain import render_alpaca, render_completion, render_text
+from fledge.data.formats.turns import specials_of
+from fledge.data.rows import Refusal, RenderedRow
+from fledge.data.tokenize import TextTokenizer
+from fledge.errors import DataError
+
+Render = Callable[[Mapping[str, Any]], RenderedRow | Refusal]
+
+
+def renderer(source: SourceConfig, tokenizer: TextTokenizer, *, trains_all: bool) -> Render:
+    """The function that turns a record of `source` into text with trained spans.
+
+    `trains_all` trains the prompt too. Raises DataError where chat is asked of a tokenizer without a template.
+    """
+    render = _of_format(source, tokenizer)
+    return partial(_all_trained, render) if trains_all else render
+
+
+def _of_format(source: SourceConfig, tokenizer: TextTokenizer) -> Render:
+    if source.format == "alpaca":
+        return render_alpaca
+    if source.format == "completion":
+        return partial(
+            render_completion,
+            prompt_column=source.prompt,
+            completion_column=source.completion,
+            prefix=source.prompt_prefix,
+        )
+    if source.format == "text":
+        return partial(render_text, column=source.text_column, eos=tokenizer.eos_token)
+    if not tokenizer.has_chat_template:
+        cure = "set data.chat_template: chatml, or a Jinja file; or use another format"
+        raise DataError("this base has no chat template", where=f"{source.path} (format: chat)", cure=cure)
+    return partial(render_chat, tokenizer=tokenizer, specials=specials_of(tokenizer))
+
+
+def _all_trained(render: Render, record: Mapping[str, Any]) -> RenderedRow | Refusal:
+    row = render(record)
+    return row if isinstance(row, Refusal) else replace(row, spans=((0, len(row.text)),))

@@ -1,0 +1,187 @@
+"""The ledger: what became of each row and each token of every source."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from fledge.data.rows import Reason, TokenRow
+
+Role = Literal["train", "validation", "test"]
+MOST_EXAMPLES = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceLedger:
+    """One source. rows_read = rows_kept + all of rows_dropped; tokens_read = trained + masked + cut + all dropped."""
+
+    source: str
+    format: str
+    rows_read: int
+    rows_kept: int
+    pieces: int
+    """Rows in the store: more than rows_kept where overlong rows were split."""
+    rows_dropped: Mapping[str, int]
+    """Rows by reason."""
+    tokens_read: int
+    """Tokens of every row that could be rendered, those of the dropped included."""
+    tokens_trained: int
+    tokens_masked: int
+    """Kept, but nobody's target: prompts, and each row's first token, which nothing predicts."""
+    tokens_cut: int
+    """Cut off the end of overlong rows."""
+    tokens_dropped: Mapping[str, int]
+    """Tokens of dropped rows by reason; a row that cannot be read has none."""
+    tokens_repeated: int
+    """Context given once more at the start of pieces; not among tokens_read."""
+    examples: Mapping[str, tuple[str, ...]]
+    """By reason, where the first few such rows are, and what is wrong with them."""
+    notes: Mapping[str, int]
+    """What else is worth knowing, and of how many rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one part of the data (training, validation, test) came to."""
+
+    rows: int
+    """Rows in the store, pieces counted one by one."""
+    tokens: int
+    supervised_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """All sources by role, and the shares that they were divided into."""
+
+    sources: Mapping[Role, tuple[SourceLedger, ...]]
+    shares: Mapping[Role, Share]
+
+    @property
+    def rows_read(self) -> int:
+        return sum(entry.rows_read for entry in self._all())
+
+    @property
+    def rows_kept(self) -> int:
+        return sum(entry.rows_kept for entry in self._all())
+
+    @property
+    def rows_dropped(self) -> int:
+        return self.rows_read - self.rows_kept
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are kept, in all shares, context given again included."""
+        return sum(share.tokens for share in self.shares.values())
+
+    @property
+    def supervised_tokens(self) -> int:
+        return sum(share.supervised_tokens for share in self.shares.values())
+
+    def dropped_by_reason(self) -> dict[str, int]:
+        """Dropped rows of all sources by reason."""
+        total: dict[str, int] = {}
+        for entry in self._all():
+            for reason, count in entry.rows_dropped.items():
+                total[reason] = total.get(reason, 0) + count
+        return total
+
+    def notices(self) -> list[str]:
+        """A line for each kind of drop, cut and oddity, for a person to read."""
+        lines = []
+        for entry in self._all():
+            for reason, count in entry.rows_dropped.items():
+                first = entry.examples.get(reason, ("",))[0]
+                lines.append(
+                    f"{entry.source}: {count:,} of {entry.rows_read:,} rows dropped ({reason}), first: {first}"
+                )
+            if entry.tokens_cut:
+                lines.append(f"{entry.source}: {entry.tokens_cut:,} tokens cut off overlong rows")
+            lines.extend(f"{entry.source}: {count:,} rows: {note}" for note, count in entry.notes.items())
+        return lines
+
+    def as_json(self) -> dict[str, Any]:
+        """The ledger as a JSON object: totals, shares, sources by role."""
+        return {
+            "rows_read": self.rows_read,
+            "rows_kept": self.rows_kept,
+            "rows_dropped": self.dropped_by_reason(),
+            "tokens": self.tokens,
+            "supervised_tokens": self.supervised_tokens,
+            "shares": {role: asdict(share) for role, share in self.shares.items()},
+            "sources": {role: [as_json(entry) for entry in entries] for role, entries in self.sources.items()},
+        }
+
+    def _all(self) -> list[SourceLedger]:
+        return [entry for entries in self.sources.values() for entry in entries]
+
+
+def as_json(entry: SourceLedger) -> dict[str, Any]:
+    """One source's ledger as a JSON object."""
+    return {**asdict(entry), "examples": {reason: list(found) for reason, found in entry.examples.items()}}
+
+
+def from_json(value: Mapping[str, Any]) -> SourceLedger:
+    """The inverse of `as_json`."""
+    examples = {reason: tuple(found) for reason, found in value["examples"].items()}
+    return SourceLedger(**{**value, "examples": examples})
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts one source while it is read."""
+
+    source: str
+    format: str
+    rows_read: int = 0
+    rows_kept: int = 0
+    pieces: int = 0
+    tokens_read: int = 0
+    tokens: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("trained", "masked", "cut", "repeated"), 0))
+    rows_dropped: dict[str, int] = field(default_factory=dict)
+    tokens_dropped: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
+
+    def keep(self, pieces: tuple[TokenRow, ...], *, num_tokens: int, num_cut: int, notes: tuple[str, ...] = ()) -> None:
+        """Count a row of `num_tokens` that is kept as `pieces`, `num_cut` of its tokens having been cut off."""
+        self.rows_read += 1
+        self.rows_kept += 1
+        self.tokens_read += num_tokens
+        self.pieces += len(pieces)
+        for piece in pieces:
+            trained = piece.supervised_tokens
+            self.tokens["trained"] += trained
+            self.tokens["repeated"] += piece.num_repeated
+            self.tokens["masked"] += len(piece.ids) - piece.num_repeated - trained
+        self.tokens["cut"] += num_cut
+        for note in notes:
+            self.notes[note] = self.notes.get(note, 0) + 1
+
+    def drop(self, reason: Reason, where: str, *, what: str, num_tokens: int) -> None:
+        """Count a row that is dropped, and remember the first few places."""
+        self.rows_read += 1
+        self.tokens_read += num_tokens
+        self.rows_dropped[reason] = self.rows_dropped.get(reason, 0) + 1
+        self.tokens_dropped[reason] = self.tokens_dropped.get(reason, 0) + num_tokens
+        examples = self.examples.setdefault(reason, [])
+        if len(examples) < MOST_EXAMPLES:
+            examples.append(f"{where}: {what}" if what else where)
+
+    def close(self) -> SourceLedger:
+        """The counts as a value."""
+        return SourceLedger(
+            source=self.source,
+            format=self.format,
+            rows_read=self.rows_read,
+            rows_kept=self.rows_kept,
+            pieces=self.pieces,
+            rows_dropped=self.rows_dropped,
+            tokens_read=self.tokens_read,
+            tokens_trained=self.tokens["trained"],
+            tokens_masked=self.tokens["masked"],
+            tokens_cut=self.tokens["cut"],
+            tokens_dropped=self.tokens_dropped,
+            tokens_repeated=self.tokens["repeated"],
+            examples={reason: tuple(found) for reason, found in self.examples.items()},
+            notes=self.notes,
+        )

@@ -1,0 +1,154 @@
+"""From the recipe's data section to token stores: cached by content, divided by seed, accounted in the ledger."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from fledge.config.data import DataConfig, SourceConfig, ValidationFraction
+from fledge.config.recipe import sources as listed
+from fledge.data.build import Progress, build_store
+from fledge.data.cache import fetch, key_of
+from fledge.data.ledger import Ledger, Role, Share, SourceLedger, as_json, from_json
+from fledge.data.readers.rows import OpenSource, open_source
+from fledge.data.split import hold_out
+from fledge.data.store import TokenStore
+from fledge.data.tokenize import TextTokenizer
+from fledge.errors import DataError
+
+_META = "meta.json"
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedSplit:
+    """The rows of some sources, tokenised."""
+
+    store: TokenStore
+    ledger: Ledger
+    seconds: float
+    from_cache: bool
+    digest: str
+    """Tells these rows from any others."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedData:
+    """What a run trains and validates on."""
+
+    train: TokenStore
+    validation: TokenStore | None
+    ledger: Ledger
+    weights: tuple[float, ...]
+    """Weight of each training source, in the order of `train.source_sizes`."""
+    seconds: float
+    from_cache: bool
+    digest: str
+    """Tells these rows, and how they are divided, from any others."""
+
+
+def prepare_training(data: DataConfig, tokenizer: TextTokenizer, *, seed: int, progress: Progress) -> PreparedData:
+    """The training rows and the validation rows, if any, with the ledger of both.
+
+    `progress` is called with rows done and rows in all (None where that is not known). Raises DataError for what is
+    wrong with a source or a row, and where nothing is left to train on.
+    """
+    started = time.perf_counter()
+    train = _prepare(listed(data.train), data, tokenizer, role="train", progress=progress)
+    ledgers = dict(train.ledger.sources)
+    store, validation = train.store, None
+    digest, from_cache = train.digest, train.from_cache
+    if isinstance(data.validation, ValidationFraction):
+        trained, held = hold_out(store.parents, fraction=data.validation.fraction, seed=seed)
+        store, validation = store.select(trained), store.select(held)
+        digest = key_of({"rows": digest, "fraction": data.validation.fraction, "seed": seed})
+    elif data.validation is not None:
+        apart = _prepare(listed(data.validation), data, tokenizer, role="validation", progress=progress)
+        ledgers |= apart.ledger.sources
+        validation = apart.store
+        digest = key_of({"rows": digest, "validation": apart.digest})
+        from_cache = from_cache and apart.from_cache
+    shares: dict[Role, Share] = {"train": _share(store)}
+    if validation is not None:
+        shares["validation"] = _share(validation)
+    return PreparedData(
+        train=store,
+        validation=validation,
+        ledger=Ledger(ledgers, shares),
+        weights=tuple(source.weight for source in listed(data.train)),
+        seconds=time.perf_counter() - started,
+        from_cache=from_cache,
+        digest=digest,
+    )
+
+
+def prepare_sources(
+    sources: tuple[SourceConfig, ...], data: DataConfig, tokenizer: TextTokenizer, *, progress: Progress
+) -> PreparedSplit:
+    """The rows of some sources alone, under the recipe's other data options: for evaluation on a test source."""
+    return _prepare(sources, data, tokenizer, role="test", progress=progress)
+
+
+def _prepare(
+    chosen: tuple[SourceConfig, ...], data: DataConfig, tokenizer: TextTokenizer, *, role: Role, progress: Progress
+) -> PreparedSplit:
+    started = time.perf_counter()
+    opened = [open_source(source) for source in chosen]
+    key = _key(opened, data, tokenizer)
+
+    def build(folder: Path) -> None:
+        entries = build_store(opened, data, tokenizer, folder=folder, progress=progress)
+        if not any(entry.rows_kept for entry in entries):
+            _refuse_nothing(entries, role)
+        parts = [part for source in opened for part in source.part_names()]
+        meta = {"parts": parts, "ledgers": [as_json(entry) for entry in entries]}
+        (folder / _META).write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
+
+    folder, from_cache = fetch(key, build)
+    meta = json.loads((folder / _META).read_text(encoding="utf-8"))
+    parts = [(str(name), str(between)) for name, between in meta["parts"]]
+    store = TokenStore(folder, parts=parts, num_sources=len(chosen))
+    if from_cache:
+        progress(sum(entry["rows_read"] for entry in meta["ledgers"]), None)
+    entries = tuple(from_json(entry) for entry in meta["ledgers"])
+    return PreparedSplit(
+        store=store,
+        ledger=Ledger({role: entries}, {role: _share(store)}),
+        seconds=time.perf_counter() - started,
+        from_cache=from_cache,
+        digest=key,
+    )
+
+
+def _key(opened: list[OpenSource], data: DataConfig, tokenizer: TextTokenizer) -> str:
+    """Everything that decides a store's content. The weight and the seed do not: they come after."""
+    described = [
+        {
+            **source.config.model_dump(exclude={"path", "weight"}),
+            "name": source.name,
+            "parts": source.part_names(),
+            "content": source.content_digests(),
+        }
+        for source in opened
+    ]
+    options = data.model_dump(include={"max_length", "overlong", "invalid_rows", "train_on"})
+    special = [tokenizer.prefix_ids, tokenizer.bos_token, tokenizer.eos_token, tokenizer.eos_token_id]
+    return key_of({"sources": described, "options": options, "tokenizer": tokenizer.identity, "special": special})
+
+
+def _share(store: TokenStore) -> Share:
+    return Share(
+        rows=len(store),
+        tokens=int(store.lengths.sum(dtype=int)),
+        supervised_tokens=int(store.supervised.sum(dtype=int)),
+    )
+
+
+def _refuse_nothing(entries: tuple[SourceLedger, ...], role: Role) -> None:
+    reasons = [
+        f"{count:,} {reason} (first: {entry.examples[reason][0]})"
+        for entry in entries
+        for reason, count in entry.rows_dropped.items()
+    ]
+    cure = "raise data.max_length or set data.overlong: truncate" if any("overlong" in one for one in reasons) else ""
+    what = f"no row is left of {sum(entry.rows_read for entry in entries):,}: dropped {', '.join(reasons)}"
+    raise DataError(what, where=f"data.{role}", cure=cure)

@@ -1,0 +1,113 @@
+"""A source opened: its rows, where each lies, and what tells its content from another."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fledge.config.data import SourceConfig
+from fledge.data.readers.find import SourceFile, find_files, is_local
+from fledge.data.readers.hub import fingerprint, load_hub, read_hub, read_parquet
+from fledge.data.readers.lines import opened, read_whole
+from fledge.data.readers.objects import read_json, read_json_lines
+from fledge.data.readers.table import read_csv
+from fledge.data.rows import TEXT_COLUMN, BrokenRow, RawRow, Refusal
+from fledge.errors import DataError
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSource:
+    """One source of the recipe: either files or a loaded hub data set."""
+
+    config: SourceConfig
+    files: tuple[SourceFile, ...] = ()
+    hub: Any = None
+    stamps: tuple[tuple[int, int], ...] = ()
+    """Size and modification time of each file when it was opened."""
+
+    @property
+    def name(self) -> str:
+        """The source as the ledger names it."""
+        return self.config.path
+
+    def part_names(self) -> list[tuple[str, str]]:
+        """How each part is told to people: its name, and what stands between the name and a row's number."""
+        if self.hub is not None:
+            return [(self.config.path, ", row ")]
+        return [
+            (file.name, "" if file.kind == "txt" else ":" if file.counts_lines else ", row ") for file in self.files
+        ]
+
+    def where(self, part: int, number: int) -> str:
+        """A row's place as the ledger tells it, under the part's short name."""
+        name, between = self.part_names()[part]
+        return f"{name}{between}{number}" if between else name
+
+    def full_where(self, part: int, number: int | None) -> str:
+        """A row's place (a part's, where number is None) as an error tells it, under the file's full path."""
+        if self.hub is not None:
+            return self.config.path if number is None else self.where(part, number)
+        path = str(self.files[part].path)
+        between = self.part_names()[part][1]
+        return f"{path}{between}{number}" if between and number is not None else path
+
+    def content_digests(self) -> list[str]:
+        """A digest of each part's content."""
+        if self.hub is not None:
+            return [fingerprint(self.hub)]
+        return [_digest(file) for file in self.files]
+
+    def check_unchanged(self) -> None:
+        """Raise DataError where a file was written to since it was opened."""
+        for file, stamp in zip(self.files, self.stamps, strict=True):
+            if _stamp(file) != stamp:
+                raise DataError("the file changed while it was read", where=str(file.path), cure="run again")
+
+
+def open_source(config: SourceConfig) -> OpenSource:
+    """Find the files of a source, or load its hub data set. Raises DataError where there is nothing to read."""
+    if not is_local(config.path):
+        return OpenSource(config, hub=load_hub(config))
+    files = find_files(config)
+    return OpenSource(config, files, stamps=tuple(_stamp(file) for file in files))
+
+
+def read_part(source: OpenSource, part: int) -> tuple[Iterator[RawRow | BrokenRow], int | None]:
+    """The rows of one file (or of the hub data set), and their number where it is known beforehand."""
+    if source.hub is not None:
+        return read_hub(source.hub), len(source.hub)
+    file = source.files[part]
+    if file.kind == "json":
+        return read_json(file)
+    if file.kind == "txt":
+        return _read_text(file), 1
+    readers = {"jsonl": read_json_lines, "csv": read_csv, "parquet": read_parquet}
+    return readers[file.kind](file), None
+
+
+def _read_text(file: SourceFile) -> Iterator[RawRow | BrokenRow]:
+    with opened(file) as stream:
+        try:
+            text = read_whole(stream, file)
+        except DataError as error:
+            yield BrokenRow(1, Refusal("invalid", error.problems[0].what, error.problems[0].cure))
+        else:
+            yield RawRow(1, {TEXT_COLUMN: text})
+
+
+def _digest(file: SourceFile) -> str:
+    digest = hashlib.sha256()
+    try:
+        with file.path.open("rb") as stream:
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", where=str(file.path)) from error
+    return digest.hexdigest()
+
+
+def _stamp(file: SourceFile) -> tuple[int, int]:
+    status = file.path.stat()
+    return status.st_size, status.st_mtime_ns

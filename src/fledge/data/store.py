@@ -1,0 +1,148 @@
+"""Tokenised rows on disk, memory-mapped: flat arrays of ids and trained bits, and an index of rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fledge.data.rows import Row, TokenRow
+
+INDEX = np.dtype(
+    [
+        ("offset", "<i8"),  # where the row's tokens begin in the flat arrays
+        ("parent", "<i8"),  # which kept row of the sources it is, or is a piece of
+        ("number", "<i8"),  # line or row in its file
+        ("part", "<i4"),  # which file, counted over all sources
+        ("source", "<i4"),
+        ("piece", "<i4"),  # from 0; -1 where the row is whole
+        ("length", "<i4"),
+        ("supervised", "<i4"),
+        ("answer_start", "<i4"),
+        ("answer_stop", "<i4"),
+    ]
+)
+FILES = ("tokens.bin", "trained.bin", "rows.bin")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a stored row comes from."""
+
+    source: int
+    part: int
+    number: int
+    parent: int
+    piece: int
+
+
+class StoreWriter:
+    """Appends rows to the three files of a store; memory is one batch."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = [(folder / name).open("wb") for name in FILES]
+        self._offset = 0
+        self.num_parents = 0
+        """Rows of the sources that were kept, however many pieces each became."""
+
+    def __enter__(self) -> "StoreWriter":
+        return self
+
+    def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        for file in self._files:
+            file.close()
+
+    def write(self, rows: Sequence[tuple[Origin, TokenRow]]) -> None:
+        """Append rows."""
+        tokens, trained, index = self._files
+        total = sum(len(row.ids) for _, row in rows)
+        flat = np.fromiter(chain.from_iterable(row.ids for _, row in rows), dtype=np.int32, count=total)
+        bits = np.zeros(total, dtype=np.uint8)
+        entries = []
+        position = 0
+        for origin, row in rows:
+            for start, stop in row.ranges:
+                bits[position + start : position + stop] = 1
+            place = (self._offset + position, origin.parent, origin.number, origin.part, origin.source, origin.piece)
+            entries.append((*place, len(row.ids), row.supervised_tokens, *row.answer))
+            position += len(row.ids)
+        tokens.write(flat.tobytes())
+        trained.write(bits.tobytes())
+        index.write(np.array(entries, dtype=INDEX).tobytes())
+        self._offset += total
+
+
+class TokenStore:
+    """The rows of a store, or some of them.
+
+    `parts` is each file's name and what stands between it and a row's number.
+    """
+
+    def __init__(self, folder: Path, *, parts: Sequence[tuple[str, str]], num_sources: int) -> None:
+        self._folder = folder
+        self._parts = parts
+        self._num_sources = num_sources
+        self._tokens = np.memmap(folder / FILES[0], dtype=np.int32, mode="r")
+        self._trained = np.memmap(folder / FILES[1], dtype=np.bool_, mode="r")
+        self._index: NDArray[np.void] = np.memmap(folder / FILES[2], dtype=INDEX, mode="r")
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def select(self, selection: NDArray[np.int64]) -> "TokenStore":
+        """The rows at `selection` (positions in this store, rising) as a store of their own, on the same files."""
+        narrowed = TokenStore(self._folder, parts=self._parts, num_sources=self._num_sources)
+        narrowed._index = self._index[selection]
+        return narrowed
+
+    def row(self, index: int) -> Row:
+        """Row `index` as arrays of its own."""
+        start, stop = self._extent(index)
+        return Row(np.array(self._tokens[start:stop]), np.array(self._trained[start:stop]))
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int32]:
+        """[rows] tokens of each row"""
+        return np.ascontiguousarray(self._index["length"])
+
+    @cached_property
+    def supervised(self) -> NDArray[np.int32]:
+        """[rows] trained tokens of each row"""
+        return np.ascontiguousarray(self._index["supervised"])
+
+    @cached_property
+    def parents(self) -> NDArray[np.int64]:
+        """[rows] the row of the sources that each is, or is a piece of; rising"""
+        return np.ascontiguousarray(self._index["parent"])
+
+    @property
+    def source_sizes(self) -> tuple[int, ...]:
+        """Rows of each source; the rows lie in this order."""
+        return tuple(int(count) for count in np.bincount(self._index["source"], minlength=self._num_sources))
+
+    def where(self, index: int) -> str:
+        """Where the row comes from: `data.jsonl:17`, or `data.json, row 17`; a piece says which it is."""
+        entry = self._index[index]
+        name, between = self._parts[int(entry["part"])]
+        place = f"{name}{between}{entry['number']}" if between else name
+        return place if entry["piece"] < 0 else f"{place} (piece {entry['piece'] + 1})"
+
+    def prompt_ids(self, index: int) -> list[int]:
+        """Ids before the last answer: what is given to the model to generate that answer."""
+        start, _ = self._extent(index)
+        return [int(token) for token in self._tokens[start : start + self._index[index]["answer_start"]]]
+
+    def answer_ids(self, index: int) -> list[int]:
+        """Ids of the last answer, without what ends its turn."""
+        start, _ = self._extent(index)
+        entry = self._index[index]
+        return [int(t) for t in self._tokens[start + entry["answer_start"] : start + entry["answer_stop"]]]
+
+    def _extent(self, index: int) -> tuple[int, int]:
+        entry = self._index[index]
+        start = int(entry["offset"])
+        return start, start + int(entry["length"])
