@@ -28,7 +28,7 @@ from transformers import (
 VOCABULARY = 320
 WINDOW = 6
 """Sliding windows are shorter than the rows of the tests, so that a window which is forgotten shows."""
-_BOS, _EOS, _PAD = "<s>", "</s>", "<pad>"
+_BOS, _EOS, _PAD = "<s>", "</s>", "<|endoftext|>"  # the last one because Qwen2's tokenizer class adds it where it lacks
 _COMMON = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "vocab_size": VOCABULARY, "initializer_range": 0.15}
 _ROTARY = _COMMON | {
     "hidden_size": 32,

@@ -9,7 +9,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from fledge.adapters.dropout import DropoutKeys, KeyedDropout
-from fledge.adapters.targets import check_targets
+from fledge.adapters.targets import check_saved, check_targets
+from fledge.adapters.vocabulary import NewRows, make_room
 from fledge.config.lora import LoraSection
 from fledge.errors import ModelError
 from fledge.facts import ModelFacts
@@ -36,7 +37,8 @@ def attach(
     the others, and only their rows are trained. Raises ModelError where a target or an initialisation does not fit.
     """
     targets = check_targets(model, lora.target_modules, facts)
-    trainable_tokens = _make_room(model, new_tokens) if new_tokens else None
+    check_saved(model, lora.modules_to_save)
+    rows = make_room(model, new_tokens) if new_tokens else NewRows({}, ())
     seed_everything(derive_seed(seed, "adapter"))
     config = LoraConfig(
         r=lora.r,
@@ -46,8 +48,8 @@ def attach(
         use_rslora=lora.use_rslora,
         use_dora=lora.use_dora,
         init_lora_weights=lora.init_lora_weights,
-        modules_to_save=list(lora.modules_to_save) or None,
-        trainable_token_indices=trainable_tokens,
+        modules_to_save=[*lora.modules_to_save, *(set(rows.modules_to_save) - set(lora.modules_to_save))] or None,
+        trainable_token_indices=rows.trainable_token_indices or None,
         task_type="CAUSAL_LM",
     )
     try:
@@ -64,26 +66,6 @@ def attach(
         {n: p.detach().clone() for n, p in adapted.named_parameters() if p.requires_grad} if is_base_changed else {}
     )
     return Adapted(adapted, keys, initial)
-
-
-def _make_room(model: PreTrainedModel, new_tokens: tuple[int, ...]) -> dict[str, list[int]]:
-    """Enlarge the embedding for new ids; the names whose new rows must be trained, in peft's form."""
-    if max(new_tokens) >= model.get_input_embeddings().weight.shape[0]:
-        model.resize_token_embeddings(max(new_tokens) + 1, mean_resizing=False)
-    model.requires_grad_(False)
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    names = {module: name.rsplit(".", 1)[-1] for name, module in model.named_modules()}
-    chosen = {names[embedding]: list(new_tokens)}
-    _start_at_mean(embedding.weight, new_tokens)
-    if head is not None and head.weight is not embedding.weight:
-        chosen[names[head]] = list(new_tokens)
-        _start_at_mean(head.weight, new_tokens)
-    return chosen
-
-
-def _start_at_mean(weight: torch.Tensor, new_tokens: tuple[int, ...]) -> None:
-    """Rows of new tokens start at the mean of the rows before them, so that no logit stands out."""
-    weight.data[list(new_tokens)] = weight.data[: min(new_tokens)].float().mean(dim=0).to(weight.dtype)
 
 
 def _hold_in_float32(model: nn.Module) -> None:

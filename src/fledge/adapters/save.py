@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from fledge.adapters.attach import Adapted
+from fledge.adapters.vocabulary import make_room
 from fledge.errors import ModelError
 
 
@@ -63,11 +64,12 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
 
 
 def _fit_vocabulary(model: PreTrainedModel, folder: Path) -> None:
-    """Enlarge the embedding for the rows of new tokens, which the adapter holds."""
+    """Make room for the rows of new tokens, which the adapter holds."""
     indices = json.loads((folder / CONFIG_NAME).read_text()).get("trainable_token_indices") or {}
-    rows = indices if isinstance(indices, list) else [row for rows in indices.values() for row in rows]
-    if rows and max(rows) >= model.get_input_embeddings().weight.shape[0]:
-        model.resize_token_embeddings(max(rows) + 1, mean_resizing=False)
+    lists = [indices] if isinstance(indices, list) else indices.values()
+    rows = {row for rows in lists for row in rows}
+    if rows:
+        make_room(model, tuple(sorted(rows)))
 
 
 def adapter_digest(model: torch.nn.Module) -> str:

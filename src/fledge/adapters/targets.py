@@ -25,6 +25,20 @@ def check_targets(model: nn.Module, targets: str | tuple[str, ...], facts: Model
     return list(targets)
 
 
+def check_saved(model: nn.Module, chosen: tuple[str, ...]) -> None:
+    """Raises ModelError where a module that is to be trained whole is not there; peft would leave it out in silence."""
+    names = [name for name, _ in model.named_modules() if name]
+    for each in chosen:
+        if not any(name == each or name.endswith(f".{each}") for name in names):
+            last_names = sorted(
+                {name.rsplit(".", 1)[-1] for name in names} - {str(number) for number in range(len(names))}
+            )
+            near = difflib.get_close_matches(each, last_names, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            cure = f"{hint}this model's modules are {', '.join(last_names)}"
+            raise ModelError(f"no module is named {each}", where="lora.modules_to_save", cure=cure)
+
+
 def _check_regex(pattern: str, names: list[str], facts: ModelFacts) -> None:
     try:
         compiled = re.compile(pattern)
