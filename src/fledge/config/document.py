@@ -56,7 +56,7 @@ def read_document(content: bytes, name: str) -> Document:
     return document
 
 
-def read_value(text: str, where: str, key: Key) -> Document:
+def read_value(text: str, key: Key, *, where: str) -> Document:
     """Read one value as YAML, for a setting on the command line; every part of it lies at `where`, below `key`."""
     document = Document(None, {key: where})
     document.tree = _parse(text, document, mark=lambda _: where, top=key)

@@ -16,8 +16,13 @@ _OLD_WORDS = frozenset({"y", "n", "yes", "no", "on", "off"})
 
 def dump_recipe(recipe: Recipe) -> str:
     """The whole recipe as YAML. `load_recipe` of it, anywhere, gives an equal recipe where its paths are absolute."""
+    return dump_tree(recipe.model_dump())
+
+
+def dump_tree(tree: dict[str, dict[str, Any]]) -> str:
+    """Sections and their options as YAML."""
     lines: list[str] = []
-    for name, section in recipe.model_dump().items():
+    for name, section in tree.items():
         lines += [f"{name}:", *(line for key, value in section.items() for line in _entry(key, value, "  "))]
     return "\n".join(lines) + "\n"
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fledge.config.document import MAX_BYTES, Document, Key, read_document
+from fledge.config.document import Document, Key
 from fledge.config.dump import dump_recipe
 from fledge.config.explain import dotted, explain
-from fledge.config.nearest import nearest_name
+from fledge.config.files import read_mapping
 from fledge.config.overrides import WHERE, apply_overrides
 from fledge.config.paths import Resolver
 from fledge.config.recipe import Recipe, conflicts
@@ -19,7 +19,7 @@ from fledge.errors import Problem, RecipeError
 
 __all__ = ["dump_recipe", "load_recipe", "read_recipe"]
 
-_START = "`fledge init` writes a recipe to start from"
+_START = "a mapping of sections is wanted; `fledge init` writes a recipe to start from"
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -28,15 +28,15 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Relative paths start from the recipe's folder. Raises RecipeError with every problem that can be found at once:
     faults of the YAML, unknown keys, wrong types and ranges, values that do not go together, paths that are not there.
     """
-    document = _read(Path(path))
+    document = read_mapping(Path(path), "recipe", start=_START)
     apply_overrides(document, overrides)
     resolver = Resolver(document, Path(path))
     resolver.resolve()
-    recipe, refused = _validate(document)
+    recipe, refused = validate(document)
     problems = [*document.problems, *resolver.problems, *refused.values()]
     problems += _conflicts(recipe or _without(document, refused), refused, document)
     if problems or recipe is None:
-        raise RecipeError(_in_order(problems))
+        raise RecipeError(in_order(problems))
     return recipe
 
 
@@ -45,52 +45,16 @@ def read_recipe(path: str | Path) -> Recipe:
 
     Raises RecipeError where the file is not a recipe.
     """
-    document = _read(Path(path))
-    recipe, refused = _validate(document)
+    document = read_mapping(Path(path), "recipe", start=_START)
+    recipe, refused = validate(document)
     problems = [*document.problems, *refused.values()]
     if problems or recipe is None:
-        raise RecipeError(_in_order(problems))
+        raise RecipeError(in_order(problems))
     return recipe
 
 
-def _read(path: Path) -> Document:
-    """The document of a file that holds a mapping; RecipeError where there is none to go on with."""
-    document = read_document(_content(path), str(path))
-    if document.tree is None and not document.problems:
-        document.problems.append(Problem("the recipe is empty", str(path), _START))
-    elif document.tree is not None and not isinstance(document.tree, dict):
-        found = "a list" if isinstance(document.tree, tuple) else "a single value"
-        what = f"a recipe is a mapping of sections ({', '.join(Recipe.model_fields)}); this is {found}"
-        document.problems.append(Problem(what, document.where(()), _START))
-    if not isinstance(document.tree, dict):
-        raise RecipeError(document.problems)
-    return document
-
-
-def _content(path: Path) -> bytes:
-    try:
-        if path.exists() and not path.is_file():
-            kind = "a folder" if path.is_dir() else "not a regular file"
-            inside = sorted(entry.name for entry in path.glob("*.y*ml")) if path.is_dir() else []
-            cure = f"in it there is: {', '.join(inside[:5])}" if inside else "give the recipe's YAML file"
-            raise RecipeError([Problem(f"this is {kind}, not a recipe", str(path), cure)])
-        with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise RecipeError([Problem("there is no such recipe", str(path), _near(path))]) from None
-    except (OSError, ValueError) as error:
-        what = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise RecipeError([Problem(f"the recipe cannot be read: {what}", str(path))]) from None
-
-
-def _near(path: Path) -> str:
-    folder = path.parent
-    names = [entry.name for entry in folder.glob("*.y*ml")] if folder.is_dir() else []
-    nearest = nearest_name(path.name, names)
-    return f"did you mean {folder / nearest}?" if nearest else _START
-
-
-def _validate(document: Document) -> tuple[Recipe | None, dict[Key, Problem]]:
+def validate(document: Document) -> tuple[Recipe | None, dict[Key, Problem]]:
+    """The recipe that a tree is, or None and what is wrong with each key of it."""
     try:
         return Recipe.model_validate(document.tree), {}
     except ValidationError as error:
@@ -127,7 +91,7 @@ def _conflicts(recipe: Recipe | None, refused: dict[Key, Problem], document: Doc
     ]
 
 
-def _in_order(problems: Sequence[Problem]) -> list[Problem]:
+def in_order(problems: Sequence[Problem]) -> list[Problem]:
     """By line, those of the command line last; each once."""
 
     def rank(problem: Problem) -> tuple[bool, int]:

@@ -23,7 +23,7 @@ def _apply(document: Document, text: str, where: str) -> Problem | None:
     if not equals or not all(parts):
         return Problem("not a setting", where, "write key.path=value, for instance train.learning_rate=1e-4")
     key: Key = tuple(int(part) if part.isascii() and part.isdigit() else part for part in parts)
-    value = read_value(value_text, where, key)
+    value = read_value(value_text, key, where=where)
     if value.problems:
         document.problems.extend(value.problems)
         return None

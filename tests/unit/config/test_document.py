@@ -113,7 +113,7 @@ def test_marks_point_at_the_line_of_each_key() -> None:
 
 @given(st.text(max_size=60))
 def test_no_text_at_all_makes_the_reader_fall(text: str) -> None:
-    read_value(text, "command line", ("a",))
+    read_value(text, ("a",), where="command line")
     read_document(text.encode("utf-8", "surrogatepass"), "r.yaml")
 
 

@@ -150,7 +150,7 @@ def test_what_is_no_recipe_is_told_as_such(folder: Path) -> None:
     expected = {
         "empty.yaml": "the recipe is empty",
         "list.yaml": "this is a list",
-        "text.yaml": "this is a single value",
+        "text.yaml": "this is a single value, not a recipe",
         "binary.yaml": "not UTF-8 text",
         "huge.yaml": "larger than 64 KB",
         "pipe.yaml": "this is not a regular file",

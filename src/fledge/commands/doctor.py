@@ -1,0 +1,145 @@
+"""`fledge doctor`: what is on this machine, and what Fledge can do with it."""
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from fledge.errors import Problem
+from fledge.observe.trackers import TRACKERS
+from fledge.runtime.memory import available_bytes
+from fledge.units import format_bytes
+
+LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "datasets", "pydantic")
+LEAST_FREE_BYTES = 2_000_000_000
+BF16_FLAGS = ("amx_bf16", "avx512_bf16")
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU: memory in bytes, compute capability as CUDA numbers it."""
+
+    name: str
+    memory_bytes: int
+    capability: str
+    has_bfloat16: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What was found; `problems` are what is in the way of a training."""
+
+    fledge: str
+    python: str
+    system: str
+    libraries: dict[str, str]
+    cores: int
+    threads: int
+    memory_bytes: int
+    bfloat16_instructions: tuple[str, ...]
+    gpus: tuple[Gpu, ...]
+    extras: dict[str, bool]
+    cache: str
+    cache_free_bytes: int
+    problems: tuple[Problem, ...]
+
+    def as_lines(self) -> dict[str, str]:
+        """The findings as names and values for people."""
+        slow = "none: bfloat16 works and is slow, float32 may be faster"
+        lines = {
+            "fledge": f"{self.fledge}, Python {self.python}, {self.system}",
+            "libraries": ", ".join(f"{name} {found}" for name, found in self.libraries.items()),
+            "cores": f"{self.cores}, torch uses {self.threads} threads",
+            "memory": f"{format_bytes(self.memory_bytes)} to be had",
+            "bfloat16 on the CPU": ", ".join(self.bfloat16_instructions) or slow,
+        }
+        for index, gpu in enumerate(self.gpus):
+            dtype = "bfloat16" if gpu.has_bfloat16 else "float16 only"
+            lines[f"GPU {index}"] = (
+                f"{gpu.name}, {format_bytes(gpu.memory_bytes)}, capability {gpu.capability}, {dtype}"
+            )
+        if not self.gpus:
+            lines["GPU"] = "none visible; training runs on the CPU"
+        lines["extras"] = ", ".join(f"{name} {'yes' if has else 'no'}" for name, has in self.extras.items())
+        lines["cache"] = f"{self.cache}, {format_bytes(self.cache_free_bytes)} free"
+        return lines
+
+
+def examine() -> Findings:
+    """Look at this machine. Opens no connection and changes nothing."""
+    cache = cache_folder()
+    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    problems = [*_problems_of_libraries(), *_problems_of_cache(cache, existing, free)]
+    return Findings(
+        fledge=version("fledge"),
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.machine()}",
+        libraries={name: found for name in LIBRARIES if (found := _version(name)) is not None},
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        threads=torch.get_num_threads(),
+        memory_bytes=available_bytes(torch.device("cpu")),
+        bfloat16_instructions=_bfloat16_instructions(),
+        gpus=tuple(_gpu(index) for index in range(torch.cuda.device_count())),
+        extras={name: importlib.util.find_spec(tracker.package) is not None for name, tracker in TRACKERS.items()},
+        cache=str(cache),
+        cache_free_bytes=free,
+        problems=tuple(problems),
+    )
+
+
+def cache_folder() -> Path:
+    """Where prepared data are kept: XDG_CACHE_HOME, or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fledge"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _problems_of_libraries() -> list[Problem]:
+    missing = [name for name in LIBRARIES if _version(name) is None]
+    cure = "install Fledge anew: pip install fledge"
+    found = [Problem(f"{name} is not installed", "libraries", cure) for name in missing]
+    if sys.version_info < (3, 11):
+        found.append(Problem("Fledge needs Python 3.11 or newer", "python", "install a newer Python"))
+    return found
+
+
+def _problems_of_cache(cache: Path, existing: Path, free: int) -> list[Problem]:
+    found = []
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        cure = "set XDG_CACHE_HOME to a folder that can be written"
+        found.append(Problem(f"the cache cannot be written: {error.strerror}", str(cache), cure))
+    if free < LEAST_FREE_BYTES:
+        what = f"only {format_bytes(free)} are free where prepared data are kept"
+        found.append(Problem(what, str(cache), "free some, or set XDG_CACHE_HOME to another disk"))
+    return found
+
+
+def _bfloat16_instructions() -> tuple[str, ...]:
+    """Instructions of this CPU that compute in bfloat16, as Linux lists them."""
+    information = Path("/proc/cpuinfo")
+    text = information.read_text(encoding="utf-8", errors="replace") if information.exists() else ""
+    flags = set(text.partition("\nflags")[2].partition("\n")[0].split())
+    return tuple(flag for flag in BF16_FLAGS if flag in flags)
+
+
+def _gpu(index: int) -> Gpu:
+    properties = torch.cuda.get_device_properties(index)
+    has_bfloat16 = properties.major >= 8  # what is older emulates it
+    capability = f"{properties.major}.{properties.minor}"
+    return Gpu(properties.name, int(properties.total_memory), capability, has_bfloat16)

@@ -1,0 +1,60 @@
+"""The floors: which rooms a room may import, and where each library is at home."""
+
+_GROUND = "errors units events facts"
+ALLOWED = {
+    "errors": "",
+    "units": "",
+    "events": "",
+    "facts": "",
+    "rundir": "errors events",
+    "config": "errors units",
+    "ops": "errors",
+    "runtime": "errors config",
+    "data": "errors config",
+    "models": "errors config facts ops runtime",
+    "adapters": "errors config facts ops runtime",
+    "training": "errors config events rundir ops runtime data",
+    "evaluation": "errors config events ops runtime data",
+    "planning": "errors config units facts runtime data",
+    "inspection": "errors config data",
+    "exporting": "errors config facts rundir runtime models adapters",
+    "observe": "errors config events units rundir",
+    "commands": f"{_GROUND} rundir config ops runtime data models adapters training evaluation planning inspection "
+    "exporting observe",
+    "web": "errors events units rundir observe commands",
+    "cli": "errors config events units commands",
+    "__main__": "cli",
+    "__init__": "config commands",
+}
+"""Every row names only rooms above it, so that no circle can be written."""
+
+_FROM_OPS_ON = "ops runtime data models adapters training evaluation planning inspection exporting observe commands"
+AT_HOME = {
+    "bitsandbytes": "ops",
+    "datasets": "data",
+    "gguf": "exporting",
+    "huggingface_hub": "models exporting",
+    "jinja2": "data models inspection",
+    "numpy": _FROM_OPS_ON,
+    "peft": "adapters",
+    "pyarrow": "data",
+    "pydantic": "config",
+    "rich": "observe cli",
+    "rouge_score": "evaluation",
+    "ruamel": "config",
+    # training writes its checkpoints with it: there is no pickle on disk
+    "safetensors": "models adapters training exporting",
+    "starlette": "web",
+    "tensorboard": "observe",
+    "tokenizers": "data models",
+    # torchrun's agent is started by a command; every other use of torch.distributed is the machine's
+    "torch.distributed": "runtime commands",
+    "torch": _FROM_OPS_ON,
+    # an adapter is put on a PreTrainedModel, and peft returns one
+    "transformers": "models adapters",
+    "triton": "ops",
+    "typer": "cli",
+    "uvicorn": "web",
+    "wandb": "observe",
+}
+"""The longest name that fits an import decides."""
