@@ -62,7 +62,7 @@ def fledge_losses(recipe) -> list[float]:
 def reference(args, recipe, dtype: torch.dtype) -> list[float]:
     tokenizer = load_tokenizer(recipe.model, recipe.data)
     data = prepare_training(recipe.data, tokenizer, seed=recipe.train.seed, progress=lambda done, total: None)
-    order = row_order(recipe, data.train)
+    order = row_order(recipe, data)
     steps = []
     for step in range(1, args.steps + 1):
         rows = [data.train.row(index) for index in order.rows_of_step(step)]

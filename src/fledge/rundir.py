@@ -131,10 +131,11 @@ def whole_folder(target: Path) -> Iterator[Path]:
     sync_folder(target.parent)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files and folders that a killed process left in `folder`."""
-    for path in folder.glob(".*.tmp"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+def remove_leftovers(run: RunDir) -> None:
+    """Remove temporary files and folders that a killed process left behind; only for whoever holds the run folder."""
+    for folder in (run.root, run.checkpoints, run.evaluation):
+        for path in folder.glob(".*.tmp"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextlib.contextmanager

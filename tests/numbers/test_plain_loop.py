@@ -45,7 +45,7 @@ def reference_of(place, recipe, run, *, micro: int, dtype=torch.float32) -> list
         seed=recipe.train.seed,
         progress=lambda done, total: None,
     )
-    order = row_order(recipe, data.train)
+    order = row_order(recipe, data)
     steps = [
         [
             (row.input_ids.tolist(), row.trained.tolist())

@@ -22,7 +22,7 @@ from fledge.errors import RunError
 from fledge.events import Event, Finished, Notice, Prepared, Resumed, TrainStarted
 from fledge.models.load import load_base
 from fledge.models.tokenizer import Tokenizer, load_tokenizer
-from fledge.rundir import EventLog, RunDir, locked, whole_folder, write_json, write_text
+from fledge.rundir import EventLog, RunDir, locked, remove_leftovers, whole_folder, write_json, write_text
 from fledge.runtime.device import choose_device, make_deterministic
 from fledge.runtime.memory import peak_bytes
 from fledge.runtime.mesh import Mesh, is_first_rank, joined_mesh, local_rank
@@ -105,6 +105,7 @@ def _train(recipe: Recipe, run: RunDir, tell: Tell, stop: StopRequest, on_prepar
         with at_work(shop, tell, stop) as (parts, plan):
             _tell_start(shop, plan.total_steps, tell)
             progress = load_newest(run, parts.trained) or Progress()
+            mesh.barrier()
             if progress.step:
                 tell(Resumed(from_step=progress.step))
             progress = run_loop(parts, plan, progress)
@@ -119,6 +120,7 @@ def _open(
     """Load the base, settle what `auto` left open, put the adapter on, and write down what the run stands on."""
     base = load_base(recipe.model, device=device)
     if mesh.rank == 0:
+        remove_leftovers(run)
         attention = str(base.model.config._attn_implementation)
         settled = settle(recipe, base.facts, attention=attention, device=device)
         _write_beginnings(settled, run, tokenizer, data, mesh=mesh, device=device)
@@ -166,18 +168,18 @@ def _settle_threads(run: RunDir, tell: Tell) -> None:
 
 
 def _tell_prepared(data: PreparedData, tell: Tell) -> None:
-    totals = data.ledger.totals
+    ledger = data.ledger
     tell(
         Prepared(
-            rows=totals.rows_kept,
-            dropped_rows=totals.rows_dropped,
-            tokens=totals.tokens,
-            supervised_tokens=totals.trained,
+            rows=ledger.rows_kept,
+            dropped_rows=ledger.rows_dropped,
+            tokens=ledger.tokens,
+            supervised_tokens=ledger.supervised_tokens,
             seconds=data.seconds,
             from_cache=data.from_cache,
         )
     )
-    for text in data.ledger.announcements():
+    for text in ledger.notices():
         tell(Notice(text=text))
 
 

@@ -11,12 +11,11 @@ from torch import nn
 from fledge.adapters.attach import Adapted, attach
 from fledge.adapters.dropout import KeyedDropout
 from fledge.adapters.save import save_adapter
-from fledge.config.recipe import Recipe, sources
+from fledge.config.recipe import Recipe
 from fledge.data.batches import BatchSource, Shape
 from fledge.data.pipeline import PreparedData
 from fledge.data.rows import Batch
 from fledge.data.sampler import RowOrder
-from fledge.data.store import TokenStore
 from fledge.errors import ModelError
 from fledge.evaluation.perplexity import mean_loss
 from fledge.events import Event
@@ -82,7 +81,7 @@ def at_work(shop: Workshop, tell: Callable[[Event], None], stop: StopRequest) ->
         is_checkpointing = recipe.train.gradient_checkpointing is True
         stack.enter_context(checkpointed_blocks(model, is_on=is_checkpointing))
         _set_dropout_training(model)
-        order = row_order(recipe, shop.data.train)
+        order = row_order(recipe, shop.data)
         plan = make_plan(recipe, order)
         yield _parts(shop, order, documents, tell, stop), plan
 
@@ -96,10 +95,10 @@ def _packing(shop: Workshop) -> Iterator[Documents]:
         yield documents
 
 
-def row_order(recipe: Recipe, store: TokenStore) -> RowOrder:
+def row_order(recipe: Recipe, data: PreparedData) -> RowOrder:
     """Which rows each step takes."""
-    weights = tuple(source.weight for source in sources(recipe.data.train))
-    return RowOrder(store.source_sizes, weights, recipe.train.seed, recipe.train.global_batch_size)
+    train = recipe.train
+    return RowOrder(data.train.source_sizes, data.weights, seed=train.seed, rows_per_step=train.global_batch_size)
 
 
 def make_plan(recipe: Recipe, order: RowOrder) -> Plan:

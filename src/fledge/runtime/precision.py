@@ -57,10 +57,11 @@ class DynamicScaler:
     """
 
     is_active = True
+    START = 65536.0
     _QUIET_STEPS = 2000
 
-    def __init__(self, factor: float = 65536.0) -> None:
-        self.factor = factor
+    def __init__(self, factor: float | None = None) -> None:
+        self.factor = self.START if factor is None else factor
         self._quiet = 0
 
     def scale(self, loss: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fledge.errors import RunError
-from fledge.rundir import RunDir, remove_leftovers, whole_folder, write_json
+from fledge.rundir import RunDir, whole_folder, write_json
 from fledge.runtime.precision import Scaler
 from fledge.runtime.random import generator_states, restore_generators
 from fledge.training.state import Progress
@@ -63,8 +63,6 @@ def load_newest(run: RunDir, trained: Trained) -> Progress | None:
 
     Raises RunError where the checkpoint does not fit the model.
     """
-    if run.checkpoints.is_dir():
-        remove_leftovers(run.checkpoints)
     steps = run.checkpoint_steps()
     if not steps:
         return None

@@ -8,7 +8,7 @@ import torch
 
 from fledge.errors import RunError, StoppedBySignal, TrainingError
 from fledge.events import Failed, Saved, StepDone, StepSkipped, Validated
-from fledge.rundir import RunDir
+from fledge.rundir import RunDir, remove_leftovers
 from fledge.runtime.precision import DynamicScaler
 from fledge.training.checkpoint import load_newest
 from fledge.training.loop import MAX_SKIPPED, run_loop
@@ -140,13 +140,13 @@ def test_a_checkpoint_of_another_adapter_is_refused(tmp_path):
         load_newest(RunDir(tmp_path), other.parts().trained)
 
 
-def test_leftovers_of_a_killed_save_are_removed_and_ignored(tmp_path):
+def test_leftovers_of_a_killed_save_are_ignored_and_removed(tmp_path):
     whole_run(tmp_path)
     folder = RunDir(tmp_path)
     torn = folder.checkpoints / ".step-9.123.tmp"
     torn.mkdir()
     (torn / "weights.safetensors").write_bytes(b"half")
-    run = ToyRun(tmp_path, model=Toy())
-    progress = load_newest(folder, run.parts().trained)
+    progress = load_newest(folder, ToyRun(tmp_path, model=Toy()).parts().trained)
     assert progress is not None and progress.step == 6
+    remove_leftovers(folder)
     assert not torn.exists()
