@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fledge.data.formats.messages import messages_of
-from fledge.data.formats.turns import Specials, find_turns
+from fledge.data.formats.turns import SPECIAL_IN_TEXT, Specials, find_turns
 from fledge.data.rows import Refusal, RenderedRow
 from fledge.data.tokenize import TextTokenizer
 from fledge.errors import DataError
@@ -72,5 +72,5 @@ def _notes(
     if record.get("tools"):
         notes.append("the tools column is not shown to the model")
     if any(specials.occurs_in(message["content"]) for message in messages):
-        notes.append("a message's own text holds a special token, which becomes that token")
+        notes.append(SPECIAL_IN_TEXT)
     return tuple(notes)

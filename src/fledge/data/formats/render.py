@@ -8,7 +8,7 @@ from typing import Any
 from fledge.config.data import SourceConfig
 from fledge.data.formats.chat import render_chat
 from fledge.data.formats.plain import render_alpaca, render_completion, render_text
-from fledge.data.formats.turns import specials_of
+from fledge.data.formats.turns import SPECIAL_IN_TEXT, Specials, specials_of
 from fledge.data.rows import Refusal, RenderedRow
 from fledge.data.tokenize import TextTokenizer
 from fledge.errors import DataError
@@ -26,23 +26,32 @@ def renderer(source: SourceConfig, tokenizer: TextTokenizer, *, trains_all: bool
 
 
 def _of_format(source: SourceConfig, tokenizer: TextTokenizer) -> Render:
+    specials = specials_of(tokenizer)
     if source.format == "alpaca":
-        return render_alpaca
+        return partial(_noted, render_alpaca, specials)
     if source.format == "completion":
-        return partial(
+        joined = partial(
             render_completion,
             prompt_column=source.prompt,
             completion_column=source.completion,
             prefix=source.prompt_prefix,
         )
+        return partial(_noted, joined, specials)
     if source.format == "text":
         return partial(render_text, column=source.text_column, eos=tokenizer.eos_token)
     if not tokenizer.has_chat_template:
         cure = "set data.chat_template: chatml, or a Jinja file; or use another format"
         raise DataError("this base has no chat template", where=f"{source.path} (format: chat)", cure=cure)
-    return partial(render_chat, tokenizer=tokenizer, specials=specials_of(tokenizer))
+    return partial(render_chat, tokenizer=tokenizer, specials=specials)
 
 
 def _all_trained(render: Render, record: Mapping[str, Any]) -> RenderedRow | Refusal:
     row = render(record)
     return row if isinstance(row, Refusal) else replace(row, spans=((0, len(row.text)),))
+
+
+def _noted(render: Render, specials: Specials, record: Mapping[str, Any]) -> RenderedRow | Refusal:
+    row = render(record)
+    if isinstance(row, RenderedRow) and specials.occurs_in(row.text):
+        return replace(row, notes=(*row.notes, SPECIAL_IN_TEXT))
+    return row

@@ -20,6 +20,7 @@ _TRIMS: tuple[Callable[[str], str], ...] = (
     lambda text: text.lstrip("\n"),
     lambda text: text.rstrip("\n"),
 )
+SPECIAL_IN_TEXT = "a special token is written in the row's own text, and becomes that token"
 _PRIVATE_USE = range(0xE000, 0xF900)
 
 
