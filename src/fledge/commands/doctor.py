@@ -4,7 +4,6 @@ import importlib.util
 import os
 import platform
 import shutil
-import sys
 import tempfile
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from fledge.data.cache import cache_root
 from fledge.errors import Problem
 from fledge.observe.trackers import TRACKERS
 from fledge.runtime.memory import available_bytes
@@ -74,7 +74,7 @@ class Findings:
 
 def examine() -> Findings:
     """Look at this machine. Opens no connection and changes nothing."""
-    cache = cache_folder()
+    cache = cache_root()
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     problems = [*_problems_of_libraries(), *_problems_of_cache(cache, existing, free)]
@@ -95,11 +95,6 @@ def examine() -> Findings:
     )
 
 
-def cache_folder() -> Path:
-    """Where prepared data are kept: XDG_CACHE_HOME, or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fledge"
-
-
 def _version(name: str) -> str | None:
     try:
         return version(name)
@@ -110,10 +105,7 @@ def _version(name: str) -> str | None:
 def _problems_of_libraries() -> list[Problem]:
     missing = [name for name in LIBRARIES if _version(name) is None]
     cure = "install Fledge anew: pip install fledge"
-    found = [Problem(f"{name} is not installed", "libraries", cure) for name in missing]
-    if sys.version_info < (3, 11):
-        found.append(Problem("Fledge needs Python 3.11 or newer", "python", "install a newer Python"))
-    return found
+    return [Problem(f"{name} is not installed", "libraries", cure) for name in missing]
 
 
 def _problems_of_cache(cache: Path, existing: Path, free: int) -> list[Problem]:

@@ -24,11 +24,15 @@ class Relay:
 
     def __call__(self, event: Event) -> None:
         self._log(event)
+        failures = []
         for observer in tuple(self._listening):
             try:
                 observer(event)
             except Exception as error:  # whatever it is, the run is worth more than its audience
-                self._mute(observer, error)
+                self._listening.remove(observer)
+                failures.append(f"{_name(observer)} failed and is muted, training goes on: {_brief(error)}")
+        for text in failures:
+            self(Notice(text=text))
 
     def close(self) -> None:
         """Close every observer that can be closed, muted ones too; what fails now is told to the log alone."""
@@ -38,10 +42,6 @@ class Relay:
                 getattr(observer, "close", _nothing)()
             except Exception as error:
                 self._log(Notice(text=f"{_name(observer)} could not be closed: {_brief(error)}"))
-
-    def _mute(self, observer: Callable[[Event], None], error: Exception) -> None:
-        self._listening.remove(observer)
-        self(Notice(text=f"{_name(observer)} failed and is muted, training goes on: {_brief(error)}"))
 
 
 def _nothing() -> None:

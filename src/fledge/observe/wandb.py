@@ -46,7 +46,7 @@ class WandB:
 
     def close(self) -> None:
         if self._run is not None:
-            self._run.finish(quiet=True)
+            self._run.finish()
             self._run = None
 
     def _log(self, step: int, values: dict[str, float]) -> None:
