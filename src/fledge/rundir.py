@@ -57,6 +57,10 @@ class RunDir:
         return self.root / "evaluation"
 
     @property
+    def certificate(self) -> Path:
+        return self.root / "certificate.json"
+
+    @property
     def trackers(self) -> Path:
         return self.root / "trackers"
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import warnings
 from pathlib import Path
 
 import torch
@@ -55,11 +56,19 @@ def _difference(now: dict[str, torch.Tensor], start: dict[str, torch.Tensor]) ->
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """`model` (an untouched base) with the adapter of `folder`, in eval mode, adapter weights in float32."""
+    """`model` (an untouched base) with the adapter of `folder`, in eval mode, adapter weights in float32.
+
+    Raises ModelError where there is no adapter or where it lacks tensors that its own configuration asks for.
+    """
     if not (folder / SAFETENSORS_WEIGHTS_NAME).is_file():
         raise ModelError("there is no adapter here", where=str(folder), cure="train first, or give a run folder")
     _fit_vocabulary(model, folder)
-    adapted = PeftModel.from_pretrained(model, str(folder))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        adapted = PeftModel.from_pretrained(model, str(folder))
+    missing = next((str(each.message) for each in told if "missing adapter keys" in str(each.message)), None)
+    if missing:
+        raise ModelError(f"the adapter is not complete: {missing[:200]}", where=str(folder), cure="save it again")
     return adapted.requires_grad_(requires_grad=False).eval()
 
 

@@ -30,9 +30,7 @@ def check_saved(model: nn.Module, chosen: tuple[str, ...]) -> None:
     names = [name for name, _ in model.named_modules() if name]
     for each in chosen:
         if not any(name == each or name.endswith(f".{each}") for name in names):
-            last_names = sorted(
-                {name.rsplit(".", 1)[-1] for name in names} - {str(number) for number in range(len(names))}
-            )
+            last_names = sorted({name.rsplit(".", 1)[-1] for name in names if not name.rsplit(".", 1)[-1].isdigit()})
             near = difflib.get_close_matches(each, last_names, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             cure = f"{hint}this model's modules are {', '.join(last_names)}"

@@ -1,11 +1,19 @@
 """`fledge chat RUN`: a conversation."""
 
+import contextlib
 import sys
+from typing import TYPE_CHECKING
 
 import typer
 
-from fledge.cli.options import AsJson, MaxNewTokens, Run, Seed, Temperature, TopP, UseBase
+from fledge.cli.options import AsJson, MaxNewTokens, Run, Seed, Temperature, TopP, UseBase, Which
 from fledge.cli.show import show_json
+from fledge.errors import FledgeError
+
+if TYPE_CHECKING:
+    from fledge.commands.chat import Conversation
+
+_HELP = "/reset forgets what was said, /exit ends; Ctrl-C stops an answer"
 
 
 def run(
@@ -15,31 +23,67 @@ def run(
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     seed: Seed = 0,
+    which: Which = "last",
     as_json: AsJson = False,
 ) -> None:
-    """Talk with RUN: one line is one message, an empty line starts anew, the end of the input ends it."""
-    from fledge.commands.chat import open_chat
+    """Talk with RUN: one line is one message; /reset forgets what was said, /exit or the end of the input ends it."""
+    from fledge.commands.chat import Sampling, chat
 
-    conversation = open_chat(
-        run, use_base=use_base, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed
-    )
+    sampling = Sampling(max_new_tokens, temperature, top_p, seed)
+    conversation = chat(run, sampling=sampling, use_base=use_base, which=which)
     is_person = sys.stdin.isatty() and not as_json
-    while True:
-        if is_person:
-            typer.echo("> ", nl=False)
-        line = sys.stdin.readline()
-        if not line:
-            return
+    if is_person:
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  # gives input() a history and editing
+    if not as_json:
+        _greet(conversation)
+    while (line := _read("> " if is_person else "")) is not None:
         message = line.strip()
-        if not message:
+        if message == "/exit":
+            return
+        if message == "/reset":
             conversation.reset()
-            continue
-        pieces = []
-        for piece in conversation.say(message):
-            pieces.append(piece)
-            if not as_json:
-                typer.echo(piece, nl=False)
-        if as_json:
-            show_json({"message": message, "answer": "".join(pieces)})
-        else:
+        elif message:
+            _answer(conversation, message, as_json=as_json, is_person=is_person)
+
+
+def _greet(conversation: "Conversation") -> None:
+    typer.echo(_HELP, err=True)
+    if not conversation.remembers:
+        what = f"each message is a prompt of its own, in the run's format ({conversation.form})"
+        typer.echo(f"this base has no chat template, so {what}", err=True)
+
+
+def _read(prompt: str) -> str | None:
+    """The next line; None at the end of the input or where Ctrl-C is pressed while nothing is under way."""
+    try:
+        return input(prompt)
+    except (EOFError, KeyboardInterrupt):
+        if prompt:
             typer.echo()
+        return None
+
+
+def _answer(conversation: "Conversation", message: str, *, as_json: bool, is_person: bool) -> None:
+    """Print the answer as it is written. A person's Ctrl-C ends the answer, and a mistake is told, not fatal."""
+
+    def write(piece: str) -> None:
+        if not as_json:
+            typer.echo(piece, nl=False)
+
+    try:
+        answer = conversation.say(message, on_text=write)
+    except KeyboardInterrupt:
+        if not is_person:
+            raise
+        typer.echo("\n(stopped; this exchange is forgotten)", err=True)
+        return
+    except FledgeError as error:
+        if not is_person:
+            raise
+        typer.echo(f"fledge: {error}", err=True)
+        return
+    if as_json:
+        show_json({"message": message, "answer": answer.text, "is_complete": answer.is_complete})
+    else:
+        typer.echo()

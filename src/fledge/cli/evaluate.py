@@ -1,26 +1,44 @@
 """`fledge evaluate RUN`: what a run learnt, base beside tuned."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from fledge.cli.options import AsJson, Run
-from fledge.cli.show import show_json, show_pairs
+from fledge.cli.options import AsJson, Run, Which
+from fledge.cli.show import show_json
+
+
+class On(StrEnum):
+    """The rows that can be asked for."""
+
+    validation = "validation"
+    test = "test"
+    train = "train"
 
 
 def run(
     run: Run,
-    on: Annotated[
-        str, typer.Option(help="validation or test: the rows of data.validation or of data.test.")
-    ] = "validation",
+    on: Annotated[On, typer.Option(help="Which rows: data.validation, data.test or data.train.")] = On.validation,
     max_rows: Annotated[int | None, typer.Option(min=1, help="At most this many rows.")] = None,
+    exact_match: Annotated[
+        bool | None, typer.Option(help="Generate answers and count the exact ones; as the recipe says unless given.")
+    ] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
+    which: Which = "last",
     as_json: AsJson = False,
 ) -> None:
-    """Measure RUN: loss and perplexity of its rows, with the base alone and with the adapter."""
-    from fledge.commands.evaluate import evaluate
+    """Measure RUN: loss, perplexity and, where asked, exact answers of its rows, base beside tuned."""
+    from fledge.commands.evaluate import Question, evaluate
 
-    result = evaluate(run, on=on, max_rows=max_rows)
+    result = evaluate(run, question=Question(on.value, max_rows, exact_match, max_new_tokens), which=which)
     if as_json:
-        show_json(result)
-    else:
-        show_pairs({name: str(value) for name, value in vars(result).items()})
+        show_json(result.as_json())
+        return
+    typer.echo(f"{result.rows:,} {on.value} rows, {result.tokens:,} supervised tokens")
+    typer.echo(f"{'':<12}  {'base':>10}  {'tuned':>10}")
+    typer.echo(f"{'loss':<12}  {result.base.loss:>10.4f}  {result.tuned.loss:>10.4f}")
+    typer.echo(f"{'perplexity':<12}  {result.base.perplexity:>10.4g}  {result.tuned.perplexity:>10.4g}")
+    if result.base.exact_match is not None and result.tuned.exact_match is not None:
+        typer.echo(f"{'exact match':<12}  {result.base.exact_match:>10.1%}  {result.tuned.exact_match:>10.1%}")
+    typer.echo(f"written to {result.folder}")

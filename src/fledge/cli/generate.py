@@ -5,33 +5,41 @@ from typing import Annotated
 
 import typer
 
-from fledge.cli.options import AsJson, MaxNewTokens, Run, Seed, Temperature, TopP, UseBase
+from fledge.cli.options import AsJson, MaxNewTokens, Run, Seed, Temperature, TopP, UseBase, Which
 from fledge.cli.show import show_json
 
 
 def run(
     run: Run,
     prompt: Annotated[str, typer.Option(help="What to answer; - reads it from stdin.")] = "-",
+    context: Annotated[str, typer.Option("--input", help="alpaca: the text that the instruction is about.")] = "",
+    is_raw: Annotated[bool, typer.Option("--raw", help="Send the prompt as it is, in no format.")] = False,
     use_base: UseBase = False,
     max_new_tokens: MaxNewTokens = 128,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     seed: Seed = 0,
+    which: Which = "last",
     as_json: AsJson = False,
 ) -> None:
     """Answer one prompt as RUN learnt to; the prompt is put into the format of the run's first source."""
-    from fledge.commands.generate import generate
+    from fledge.commands.generate import Prompt, Sampling, generate
+
+    text = sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt
+
+    def write(piece: str) -> None:
+        if not as_json:
+            typer.echo(piece, nl=False)
 
     result = generate(
         run,
-        prompt=sys.stdin.read() if prompt == "-" else prompt,
+        Prompt(text, context, is_raw),
+        sampling=Sampling(max_new_tokens, temperature, top_p, seed),
         use_base=use_base,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
+        which=which,
+        on_text=write,
     )
     if as_json:
         show_json(result)
     else:
-        typer.echo(result.text)
+        typer.echo()

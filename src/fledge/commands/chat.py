@@ -1,0 +1,65 @@
+"""`fledge chat`: a conversation with a run's adapter, answers streamed as they are written."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+from fledge.commands.open_run import OpenRun, Tuned, Which, load_tuned, open_run
+from fledge.commands.prompts import Prompt, conversation_ids, prompt_ids, source_of
+from fledge.evaluation.generate import Answer, Sampling, stream
+
+__all__ = ["Conversation", "Sampling", "chat"]
+
+
+class Conversation:
+    """What has been said so far, and the model that answers.
+
+    With a chat template every message is answered in the light of those before it. Without one each message is a
+    prompt of its own, in the form of the run's training data.
+    """
+
+    def __init__(self, opened: OpenRun, tuned: Tuned, sampling: Sampling, *, use_base: bool) -> None:
+        self._opened, self._tuned, self._sampling, self._use_base = opened, tuned, sampling, use_base
+        self.messages: list[dict[str, str]] = []
+
+    @property
+    def remembers(self) -> bool:
+        """Whether earlier messages are part of the prompt: the base, or the recipe, has a chat template."""
+        return self._opened.tokenizer.has_chat_template
+
+    @property
+    def form(self) -> str:
+        """How messages are put to the model: `chat template`, or the format of the run's data."""
+        return "chat template" if self.remembers else source_of(self._opened.recipe).format
+
+    def say(self, text: str, *, on_text: Callable[[str], None]) -> Answer:
+        """The answer to `text`; `on_text` gets each piece of it as it is written.
+
+        Where this is interrupted, by an error or a KeyboardInterrupt out of `on_text` or the model, the conversation
+        is as it was before. Raises FledgeError where the conversation has grown longer than the base's positions.
+        """
+        asked = [*self.messages, {"role": "user", "content": text}]
+        answer = self._answer(asked, text, on_text)
+        if self.remembers:
+            self.messages = [*asked, {"role": "assistant", "content": answer.text}]
+        return answer
+
+    def reset(self) -> None:
+        """Forget everything that was said."""
+        self.messages = []
+
+    def _answer(self, asked: list[dict[str, str]], text: str, on_text: Callable[[str], None]) -> Answer:
+        recipe, tokenizer, model = self._opened.recipe, self._opened.tokenizer, self._tuned.model
+        ids = conversation_ids(asked, tokenizer) if self.remembers else prompt_ids(Prompt(text), recipe, tokenizer)
+        with model.disable_adapter() if self._use_base else contextlib.nullcontext():
+            limit = self._tuned.facts.max_positions
+            return stream(model, tokenizer, ids, self._sampling, on_text=on_text, max_positions=limit)
+
+
+def chat(run: Path, *, sampling: Sampling | None = None, use_base: bool = False, which: Which = "last") -> Conversation:
+    """Begin a conversation with a run's adapter, or with the base alone where `use_base`.
+
+    Greedy unless `sampling` says otherwise. Raises FledgeError where the run cannot be opened.
+    """
+    opened = open_run(run, which=which)
+    return Conversation(opened, load_tuned(opened), sampling or Sampling(max_new_tokens=512), use_base=use_base)

@@ -1,0 +1,207 @@
+"""`fledge evaluate`: what a run learnt, base beside tuned, from one loaded model."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fledge.commands.open_run import OpenRun, Tuned, Which, load_tuned, open_run
+from fledge.commands.workshop import shape_of
+from fledge.config.recipe import sources
+from fledge.data.batches import BatchSource
+from fledge.data.pipeline import prepare_sources, prepare_training
+from fledge.data.rows import Batch
+from fledge.data.store import TokenStore
+from fledge.errors import RunError
+from fledge.evaluation.exact_match import ExactMatch, exact_match
+from fledge.evaluation.perplexity import mean_loss, perplexity_of
+from fledge.models.documents import documents_apart
+from fledge.rundir import whole_folder, write_json
+from fledge.runtime.mesh import OneRank
+from fledge.training.loss import CausalLoss, to_device
+
+Split = Literal["validation", "test", "train"]
+OnPrepare = Callable[[int, int | None], None]
+
+
+def _ignore_progress(done: int, total: int | None) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is to be measured. None stands for what the recipe's `evaluate` section says."""
+
+    on: Split = "validation"
+    max_rows: int | None = None
+    exact_match: bool | None = None
+    max_new_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One model on the rows: loss is the mean over supervised tokens; exact_match is a share, 0 to 1, where asked."""
+
+    loss: float
+    perplexity: float
+    exact_match: float | None = None
+
+    def as_json(self) -> dict[str, float]:
+        """The numbers that were measured."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Base beside tuned on `rows` rows with `tokens` supervised tokens; `folder` holds it all, predictions too."""
+
+    run: Path
+    on: Split
+    which: Which
+    rows: int
+    tokens: int
+    base: Measured
+    tuned: Measured
+    folder: Path
+
+    def as_json(self) -> dict[str, Any]:
+        """The result as a JSON object."""
+        about = {"run": str(self.run), "on": self.on, "which": self.which, "rows": self.rows, "tokens": self.tokens}
+        return about | {"base": self.base.as_json(), "tuned": self.tuned.as_json(), "folder": str(self.folder)}
+
+
+def evaluate(
+    run: Path,
+    *,
+    question: Question | None = None,
+    which: Which = "last",
+    on_prepare: OnPrepare = _ignore_progress,
+) -> Evaluation:
+    """Loss, perplexity and, where asked, exact answers of a run's adapter and of its base on the same rows.
+
+    Written whole or not at all into the run's evaluation/ folder: result.json, and predictions.jsonl where answers
+    were generated. Raises RunError where the run has no such rows, DataError where they cannot be read.
+    """
+    opened = open_run(run, which=which)
+    asked = _settled(question or Question(), opened)
+    store = _rows(opened, asked.on, on_prepare)
+    tuned = load_tuned(opened)
+    with _loss_of(opened, tuned) as loss_of:
+        learnt, tokens = _mean_loss(opened, tuned, store, loss_of, asked)
+        with tuned.model.disable_adapter():
+            untaught, _ = _mean_loss(opened, tuned, store, loss_of, asked)
+    answers = _answers(opened, tuned, store, asked) if asked.exact_match else None
+    base_share, tuned_share = (answers[0].share, answers[1].share) if answers else (None, None)
+    folder = opened.run.evaluation / (asked.on if which == "last" else f"{asked.on}-{which}")
+    evaluation = Evaluation(
+        run=opened.run.root,
+        on=asked.on,
+        which=which,
+        rows=len(store) if asked.max_rows is None else min(asked.max_rows, len(store)),
+        tokens=tokens,
+        base=Measured(untaught, perplexity_of(untaught), base_share),
+        tuned=Measured(learnt, perplexity_of(learnt), tuned_share),
+        folder=folder,
+    )
+    with whole_folder(folder) as fresh:
+        write_json(fresh / "result.json", evaluation.as_json())
+        if answers:
+            (fresh / "predictions.jsonl").write_text(_lines(store, *answers), encoding="utf-8")
+    return evaluation
+
+
+def _settled(question: Question, opened: OpenRun) -> Question:
+    """The question with the recipe's own settings where it leaves something open."""
+    settings = opened.recipe.evaluate
+    return Question(
+        on=question.on,
+        max_rows=settings.max_rows if question.max_rows is None else question.max_rows,
+        exact_match=settings.exact_match if question.exact_match is None else question.exact_match,
+        max_new_tokens=question.max_new_tokens or settings.max_new_tokens,
+    )
+
+
+def _rows(opened: OpenRun, on: Split, on_prepare: OnPrepare) -> TokenStore:
+    recipe = opened.recipe
+    if on == "test":
+        if recipe.data.test is None:
+            raise RunError(
+                "this run's recipe has no data.test", where=str(opened.run.recipe), cure="use --on validation"
+            )
+        chosen = sources(recipe.data.test)
+        return prepare_sources(chosen, recipe.data, opened.tokenizer, progress=on_prepare).store
+    if on == "validation" and recipe.data.validation is None:
+        cure = "use --on test or --on train"
+        raise RunError("this run's recipe has no data.validation", where=str(opened.run.recipe), cure=cure)
+    data = prepare_training(recipe.data, opened.tokenizer, seed=recipe.train.seed, progress=on_prepare)
+    if on == "train":
+        return data.train
+    assert data.validation is not None
+    return data.validation
+
+
+@contextlib.contextmanager
+def _loss_of(opened: OpenRun, tuned: Tuned) -> Iterator[CausalLoss]:
+    """The training loss, packed as in training."""
+    is_packed = opened.recipe.data.packing
+    base = tuned.model.get_base_model()
+    with documents_apart(base) if is_packed else contextlib.nullcontext() as documents:
+
+        def announce(batch: Batch) -> None:
+            if documents is not None:
+                documents.lengths = batch.lengths if batch.is_packed else None
+
+        yield CausalLoss(announce, needs_positions=tuned.facts.takes_positions, needs_mask=not is_packed)
+
+
+class _AsTheyLie:
+    """Rows in their own order: an evaluation has no steps."""
+
+    def rows_of_step(self, step: int) -> tuple[int, ...]:
+        return ()
+
+
+def _mean_loss(
+    opened: OpenRun, tuned: Tuned, store: TokenStore, loss_of: CausalLoss, asked: Question
+) -> tuple[float, int]:
+    source = BatchSource(store, _AsTheyLie(), shape_of(opened.recipe, opened.tokenizer), rank=0, world_size=1)
+    batches = (to_device(batch, tuned.device) for batch in source.everything(asked.max_rows))
+    return mean_loss(tuned.model, batches, loss_of, mesh=OneRank())
+
+
+def _answers(opened: OpenRun, tuned: Tuned, store: TokenStore, asked: Question) -> tuple[ExactMatch, ExactMatch]:
+    """Answers of the base and of the tuned model."""
+
+    def ask() -> ExactMatch:
+        assert asked.max_new_tokens is not None
+        return exact_match(
+            tuned.model,
+            opened.tokenizer,
+            store,
+            max_new_tokens=asked.max_new_tokens,
+            max_rows=asked.max_rows,
+            max_positions=tuned.facts.max_positions,
+        )
+
+    with tuned.model.disable_adapter():
+        base = ask()
+    return base, ask()
+
+
+def _lines(store: TokenStore, base: ExactMatch, tuned: ExactMatch) -> str:
+    """One JSON object a row: where it lies, its prompt, the reference, and both answers."""
+    lines = [
+        {
+            "row": store.where(after.row),
+            "prompt": after.prompt,
+            "reference": after.reference,
+            "base": before.answer.text,
+            "tuned": after.answer.text,
+            "base_is_exact": before.is_exact,
+            "tuned_is_exact": after.is_exact,
+        }
+        for before, after in zip(base.predictions, tuned.predictions, strict=True)
+    ]
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

@@ -1,0 +1,58 @@
+"""`fledge generate`: one prompt, one answer."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fledge.commands.open_run import Which, load_tuned, open_run
+from fledge.commands.prompts import Prompt, prompt_ids, prompt_text
+from fledge.evaluation.generate import Sampling, stream
+
+__all__ = ["Generated", "Prompt", "Sampling", "generate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """An answer. `prompt` is the text that went to the model; `is_complete` says that a stop token ended the answer."""
+
+    prompt: str
+    text: str
+    tokens: int
+    is_complete: bool
+
+
+def _ignore(text: str) -> None:
+    pass
+
+
+def generate(
+    run: Path,
+    prompt: Prompt | str,
+    *,
+    sampling: Sampling | None = None,
+    use_base: bool = False,
+    which: Which = "last",
+    on_text: Callable[[str], None] = _ignore,
+) -> Generated:
+    """Answer one prompt with a run's adapter, or with the base alone where `use_base`.
+
+    The prompt is put in the form of the run's training data (alpaca's template, the completion format's prefix, the
+    chat template) unless it is raw. Greedy unless `sampling` says otherwise. `on_text` gets each piece of the answer
+    as it is written. Raises FledgeError where the run cannot be opened or the prompt is empty or too long.
+    """
+    opened = open_run(run, which=which)
+    asked = Prompt(prompt) if isinstance(prompt, str) else prompt
+    ids = prompt_ids(asked, opened.recipe, opened.tokenizer)
+    tuned = load_tuned(opened)
+    with tuned.model.disable_adapter() if use_base else contextlib.nullcontext():
+        answer = stream(
+            tuned.model,
+            opened.tokenizer,
+            ids,
+            sampling or Sampling(),
+            on_text=on_text,
+            max_positions=tuned.facts.max_positions,
+        )
+    text, _ = prompt_text(asked, opened.recipe, opened.tokenizer)
+    return Generated(text, answer.text, len(answer.ids), answer.is_complete)

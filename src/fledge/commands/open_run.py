@@ -1,0 +1,121 @@
+"""Opens a run folder that has been trained: its recipe, its adapter, its tokenizer, and the model they make."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from fledge.adapters.save import load_adapter
+from fledge.commands.manifest import base_digest
+from fledge.config.load import read_recipe
+from fledge.config.model import Dtype
+from fledge.config.recipe import Recipe
+from fledge.errors import ModelError, RunError
+from fledge.facts import ModelFacts
+from fledge.models.load import load_base
+from fledge.models.tokenizer import Tokenizer, saved_tokenizer
+from fledge.rundir import RunDir
+from fledge.runtime.device import choose_device
+
+Which = Literal["last", "best"]
+_FILES = ("adapter_config.json", "adapter_model.safetensors", "tokenizer.json")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """What a run folder holds, nothing heavy loaded yet."""
+
+    run: RunDir
+    recipe: Recipe
+    adapter: Path
+    tokenizer: Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """A base with a run's adapter, in eval mode. `model.disable_adapter()` makes it the base for a while."""
+
+    model: Any
+    """peft's model"""
+    facts: ModelFacts
+    device: torch.device
+
+
+def open_run(folder: Path, *, which: Which = "last") -> OpenRun:
+    """The run in `folder` with its last adapter, or the best by validation loss.
+
+    Raises RunError where this is no run folder, where it is not trained yet, or where there was no validation.
+    """
+    run = RunDir(Path(folder))
+    if not run.recipe.is_file():
+        near = RunDir(run.root.parent)
+        cure = (
+            f"the run folder is {near.root}" if near.recipe.is_file() else "give the folder that `fledge train` wrote"
+        )
+        raise RunError("this is not a run folder: it has no recipe.yaml", where=str(run.root), cure=cure)
+    recipe = read_recipe(run.recipe)
+    adapter = run.best if which == "best" else run.adapter
+    missing = [name for name in _FILES if not (adapter / name).is_file()]
+    if missing:
+        raise _not_there(run, recipe, which, missing)
+    try:
+        tokenizer = saved_tokenizer(adapter)
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"the run's tokenizer cannot be read: {error}", where=str(adapter)) from error
+    return OpenRun(run, recipe, adapter, tokenizer)
+
+
+def _not_there(run: RunDir, recipe: Recipe, which: Which, missing: list[str]) -> RunError:
+    if which == "best":
+        cure = "use the last one"
+        if recipe.data.validation is None:
+            cure = "use the last one: a run without data.validation has no best"
+        return RunError("there is no best adapter", where=str(run.best), cure=cure)
+    if run.adapter.is_dir():
+        return RunError(f"the adapter lacks {', '.join(missing)}", where=str(run.adapter), cure="train it again")
+    steps = run.checkpoint_steps()
+    state = f"it stopped after step {steps[-1]}" if steps and steps[-1] else "it has no adapter yet"
+    return RunError(
+        f"this run is not trained to its end: {state}",
+        where=str(run.root),
+        cure=f"`fledge train {run.recipe}` goes on with it",
+    )
+
+
+def load_tuned(opened: OpenRun, *, dtype: Dtype | None = None) -> Tuned:
+    """The base with the run's adapter, on a GPU where there is one unless the recipe says cpu.
+
+    `dtype` is for the base, the recipe's where None. Raises RunError where the base is not the one that was trained.
+    """
+    model = opened.recipe.model
+    _check_same_base(opened)
+    device = choose_device("cpu" if model.placement == "cpu" else "auto")
+    base = load_base(model.model_copy(update={"dtype": dtype or model.dtype}), device=device)
+    try:
+        tuned = load_adapter(base.model, opened.adapter)
+    except ModelError:
+        raise
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        reason = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), str(error))
+        raise RunError(
+            f"this adapter does not fit its base, {model.name_or_path}: {reason}",
+            where=str(opened.adapter),
+            cure="put back the base that it was trained on, or the adapter of this run",
+        ) from error
+    return Tuned(tuned, base.facts, device)
+
+
+def _check_same_base(opened: OpenRun) -> None:
+    """Weights files of a local base are compared with those that the run began with."""
+    if not opened.run.manifest.is_file():
+        return
+    trained_on = json.loads(opened.run.manifest.read_text(encoding="utf-8"))["hashes"]["base"]
+    now = base_digest(opened.recipe.model.name_or_path)
+    if trained_on is not None and now is not None and trained_on != now:
+        name = opened.recipe.model.name_or_path
+        cure = "put back the base that it was trained on"
+        raise RunError(
+            f"the base {name} has changed since this adapter was trained", where=str(opened.run.root), cure=cure
+        )

@@ -1,0 +1,1 @@
+"""What others get: adapters and merged models, written, read back, compared, and certified."""

@@ -1,0 +1,194 @@
+"""Writes export folders, reads them back, and compares: only a folder that is proven gets its name."""
+
+import contextlib
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fledge.adapters.merge import merge
+from fledge.adapters.outside import OutsideCase, logits_outside
+from fledge.config.model import Dtype, ModelConfig
+from fledge.errors import ProofError, RunError
+from fledge.exporting.verify import (
+    Behaviour,
+    Probe,
+    check_answers,
+    check_distance,
+    check_tensors,
+    distance,
+    logits_of,
+    measure,
+    tolerance_of,
+)
+from fledge.models.companions import save_companions
+from fledge.models.load import load_base
+from fledge.models.locate import locate
+from fledge.models.tokenizer import Tokenizer, saved_tokenizer
+from fledge.rundir import whole_folder, write_json
+from fledge.runtime.precision import TORCH_DTYPES
+
+CERTIFICATE = "certificate.json"
+_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is exported. `load` gives the base in a number format with the adapter on it, in eval mode."""
+
+    base: ModelConfig
+    adapter: Path
+    tokenizer: Tokenizer
+    load: Callable[[Dtype], Any]
+    about: dict[str, Any]
+    """What the certificate says of the run."""
+
+
+def check_free(out: Path) -> None:
+    """Raises RunError where `out` is a file, or a folder with something in it."""
+    if out.is_dir() and any(out.iterdir()):
+        cure = "give a folder that is not there yet"
+        raise RunError("there is something in this folder already", where=str(out), cure=cure)
+    if out.exists() and not out.is_dir():
+        raise RunError("this is a file", where=str(out), cure="give a folder that is not there yet")
+
+
+def export_hf(source: Source, out: Path, probe: Probe, *, dtype: Dtype) -> dict[str, Any]:
+    """Merge in float32, round to `dtype`, write a Hugging Face folder, and prove it before it is named `out`.
+
+    Three proofs: merging changed no logit (both in float32); every tensor read back has the bits that were written;
+    and the folder, loaded by plain transformers, behaves as base and adapter did in training. Returns the certificate.
+    Raises ProofError with nothing left, RunError where `out` cannot be written.
+    """
+    check_free(out)
+    trained = source.load(source.base.dtype)
+    expected = measure(trained, probe)
+    effect = _effect(trained, expected, probe)
+    exact = trained if source.base.dtype == "float32" else source.load("float32")
+    before = expected.logits if exact is trained else tuple(logits_of(exact, row) for row in probe.rows)
+    merged = merge(exact)
+    del trained, exact
+    after = tuple(logits_of(merged, row) for row in probe.rows)
+    checks = {"merge": check_distance(distance(before, after), tolerance_of("float32"), of="merging")}
+    with _writable(out), whole_folder(out) as folder:
+        _write_model(merged.to(TORCH_DTYPES[dtype]), source.tokenizer, folder)
+        written = merged.state_dict()
+        device = merged.device
+        config = ModelConfig(name_or_path=str(folder.absolute()), dtype=dtype, attention=source.base.attention)
+        again = load_base(config, device=device)
+        checks["files"] = check_tensors(written, again.model.state_dict())
+        del merged, written
+        found = measure(again.model, probe)
+        apart = distance(expected.logits, found.logits)
+        checks["logits"] = check_distance(apart, tolerance_of(dtype, source.base.dtype), of="the exported model")
+        checks["text"] = check_answers(expected, found.answers, probe, slack=max(apart.max_abs, 1e-5))
+        checks["tokenizer"] = _check_tokenizer(source.tokenizer, folder)
+        checks["stops"] = _check_stops(source.tokenizer, again.model.generation_config.eos_token_id)
+        return _certify(source, folder, kind="hf", dtype=dtype, checks=checks | {"effect": effect})
+
+
+def export_adapter(source: Source, out: Path, probe: Probe) -> dict[str, Any]:
+    """Write the adapter with its tokenizer, and prove it in a process without Fledge before it is named `out`.
+
+    Returns the certificate. Raises ProofError with nothing left, RunError where `out` cannot be written.
+    """
+    check_free(out)
+    trained = source.load(source.base.dtype)
+    expected = measure(trained, probe)
+    effect = _effect(trained, expected, probe)
+    device = str(next(trained.parameters()).device)
+    del trained
+    spoken = tuple((*prompt, *answer) for prompt, answer in zip(probe.prompts, expected.answers, strict=True))
+    with _writable(out), whole_folder(out) as folder:
+        for name in _ADAPTER_FILES:
+            shutil.copyfile(source.adapter / name, folder / name)
+        save_companions(source.tokenizer, folder)
+        case = OutsideCase(
+            base=locate(source.base.name_or_path),
+            adapter=str(folder),
+            rows=(*probe.rows, *spoken),
+            dtype=source.base.dtype,
+            revision=source.base.revision,
+            trust_remote_code=source.base.trust_remote_code,
+            attention=None if source.base.attention == "auto" else source.base.attention,
+            device=device,
+        )
+        logits = logits_outside([case])[0]
+        plain, said = logits[: len(probe.rows)], logits[len(probe.rows) :]
+        apart = distance(expected.logits, plain)
+        checks = {"logits": check_distance(apart, tolerance_of(source.base.dtype), of="the adapter in plain peft")}
+        checks["text"] = check_answers(expected, _greedy(said, expected, probe), probe, slack=max(apart.max_abs, 1e-5))
+        checks["tokenizer"] = _check_tokenizer(source.tokenizer, folder)
+        return _certify(source, folder, kind="adapter", dtype=source.base.dtype, checks=checks | {"effect": effect})
+
+
+@contextlib.contextmanager
+def _writable(out: Path) -> Iterator[None]:
+    """Turns what the file system refuses into words."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RunError(f"the export cannot be written: {reason}", where=str(out), cure="give another folder") from error
+
+
+def _write_model(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
+    """config.json, safetensors, tokenizer, template, and a generation_config.json that names every stop token."""
+    save_companions(tokenizer, folder)
+    stops = sorted(tokenizer.stop_ids)
+    settings = model.generation_config
+    settings.eos_token_id = stops[0] if len(stops) == 1 else stops or None
+    settings.pad_token_id = tokenizer.pad_token_id
+    if not settings.do_sample:  # the library refuses to write sampling options that have no effect
+        settings.temperature = settings.top_p = settings.top_k = None
+    model.config.use_cache = True
+    model.save_pretrained(folder)
+
+
+def _effect(model: Any, expected: Behaviour, probe: Probe) -> dict[str, Any]:
+    """How far the adapter moves the base: what the other distances are to be held against."""
+    with model.disable_adapter():
+        untaught = tuple(logits_of(model, row) for row in probe.rows)
+    return distance(expected.logits, untaught).as_json()
+
+
+def _greedy(said: list[torch.Tensor], expected: Behaviour, probe: Probe) -> list[tuple[int, ...]]:
+    """The answers that a model would give, from its logits on the expected ones: the same up to where they part."""
+    answers = []
+    for logits, prompt, answer in zip(said, probe.prompts, expected.answers, strict=True):
+        likeliest = logits[len(prompt) - 1 :].argmax(dim=-1).tolist()
+        same = next((place for place, token in enumerate(answer) if likeliest[place] != token), len(answer))
+        taken = () if same == len(answer) else (likeliest[same],)
+        answers.append((*answer[:same], *taken))
+    return answers
+
+
+def _check_tokenizer(tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
+    """Raises ProofError where vocabulary, rules, template or special tokens are not those of the training."""
+    again = saved_tokenizer(folder)
+    if again.identity != tokenizer.identity:
+        raise ProofError("the tokenizer or its chat template is not the same when it is read back", where=str(folder))
+    return {"identity": again.identity, "has_chat_template": again.has_chat_template}
+
+
+def _check_stops(tokenizer: Tokenizer, found: int | list[int] | None) -> dict[str, Any]:
+    stops = {found} if isinstance(found, int) else set(found or ())
+    if stops != tokenizer.stop_ids:
+        raise ProofError(f"the exported model stops on {sorted(stops)}, the run on {sorted(tokenizer.stop_ids)}")
+    return {"eos_token_id": sorted(stops)}
+
+
+def _certify(source: Source, folder: Path, *, kind: str, dtype: Dtype, checks: dict[str, Any]) -> dict[str, Any]:
+    files = {str(path.relative_to(folder)): _sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    certificate = {"kind": kind, "dtype": dtype, **source.about, "checks": checks, "sha256": files}
+    write_json(folder / CERTIFICATE, certificate)
+    return certificate
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

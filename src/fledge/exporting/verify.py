@@ -1,0 +1,171 @@
+"""Compares what was exported with what was trained: logits, greedy text, and the bits of every tensor.
+
+Shapes: T positions of one row, V ids.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from fledge.config.model import Dtype
+from fledge.errors import ProofError
+
+MAX_VALUES = 64_000_000
+"""Logits that are held at once: 256 MB in float32."""
+
+AnswerOf = Callable[[Any, Sequence[int]], Sequence[int]]
+"""The greedy continuation of a prompt by a model, both as ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What both models are run on."""
+
+    rows: tuple[tuple[int, ...], ...]
+    prompts: tuple[tuple[int, ...], ...]
+    stop_ids: frozenset[int]
+    answer_of: AnswerOf
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What a model does with a probe. Logits are float32 on the CPU."""
+
+    logits: tuple[torch.Tensor, ...]
+    """[T,V] of each row"""
+    answers: tuple[tuple[int, ...], ...]
+    answer_logits: tuple[torch.Tensor, ...]
+    """[T,V] of each prompt with its answer, for the position before each answer token and after the last"""
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far logits may be apart: what rounding to a number format can do, and no more."""
+
+    relative: float
+    """Largest difference of a logit, as a share of the largest logit."""
+    mean_kl: float
+    """Mean Kullback-Leibler divergence of the next-token distributions, in nats per position."""
+
+
+TOLERANCES: dict[Dtype, Tolerance] = {
+    "float32": Tolerance(relative=1e-4, mean_kl=1e-7),
+    "float16": Tolerance(relative=2e-2, mean_kl=1e-3),
+    "bfloat16": Tolerance(relative=1e-1, mean_kl=1e-2),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """How far two sets of logits are apart."""
+
+    max_abs: float
+    relative: float
+    mean_kl: float
+    positions: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The numbers."""
+        return asdict(self)
+
+
+def tolerance_of(*dtypes: Dtype) -> Tolerance:
+    """The widest of the tolerances of these number formats."""
+    return max((TOLERANCES[dtype] for dtype in dtypes), key=lambda tolerance: tolerance.mean_kl)
+
+
+def fit_rows(rows: Sequence[Sequence[int]], *, vocab_size: int) -> tuple[tuple[int, ...], ...]:
+    """Rows cut so that all their logits together stay within MAX_VALUES."""
+    most = max(2, MAX_VALUES // (vocab_size * max(1, len(rows))))
+    return tuple(tuple(row[:most]) for row in rows)
+
+
+def logits_of(model: Any, row: Sequence[int]) -> torch.Tensor:
+    """The model's logits of one row alone, float32, on the CPU. [T,V]"""
+    ids = torch.tensor([row], device=next(model.parameters()).device)
+    with torch.no_grad():
+        return model(input_ids=ids, use_cache=False).logits[0].float().cpu()
+
+
+def measure(model: Any, probe: Probe) -> Behaviour:
+    """Run a probe on a model in eval mode."""
+    answers = tuple(tuple(probe.answer_of(model, prompt)) for prompt in probe.prompts)
+    answer_logits = tuple(
+        logits_of(model, (*prompt, *answer))[len(prompt) - 1 :]
+        for prompt, answer in zip(probe.prompts, answers, strict=True)
+    )
+    return Behaviour(tuple(logits_of(model, row) for row in probe.rows), answers, answer_logits)
+
+
+def distance(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> Distance:
+    """How far `found` is from `expected`; infinite where a logit is not finite."""
+    largest, scale, divergence, positions = 0.0, 1.0, 0.0, 0
+    for left, right in zip(expected, found, strict=True):
+        if left.shape != right.shape or not bool(torch.isfinite(right).all()):
+            return Distance(math.inf, math.inf, math.inf, positions)
+        largest = max(largest, (left - right).abs().max().item())
+        scale = max(scale, left.abs().max().item())
+        log_p, log_q = F.log_softmax(left.double(), dim=-1), F.log_softmax(right.double(), dim=-1)
+        divergence += (log_p.exp() * (log_p - log_q)).sum().item()
+        positions += left.shape[0]
+    return Distance(largest, largest / scale, max(0.0, divergence / max(1, positions)), positions)
+
+
+def check_distance(found: Distance, tolerance: Tolerance, *, of: str) -> dict[str, Any]:
+    """The figures for the certificate. Raises ProofError where the logits are further apart than rounding explains."""
+    figures = found.as_json() | {"tolerance": asdict(tolerance)}
+    if not (found.relative <= tolerance.relative and found.mean_kl <= tolerance.mean_kl):
+        raise ProofError(
+            f"{of}: logits differ by {found.max_abs:.3g} at most ({found.relative:.2g} of the largest, "
+            f"{tolerance.relative:.2g} allowed), mean KL {found.mean_kl:.3g} ({tolerance.mean_kl:.2g} allowed)",
+            cure="nothing was written; export in float32, and report this with the certificate's numbers",
+        )
+    return figures
+
+
+def check_answers(
+    expected: Behaviour, answers: Sequence[Sequence[int]], probe: Probe, *, slack: float
+) -> dict[str, Any]:
+    """The figures for the certificate.
+
+    Greedy answers must be the same. Where they part, the token taken must have been as likely as the likeliest one, as
+    far as rounding can tell: within twice `slack`, the largest difference of any logit. Raises ProofError elsewhere.
+    """
+    ties = 0
+    for place, (ours, theirs) in enumerate(zip(expected.answers, answers, strict=True)):
+        parting = _parting(ours, theirs)
+        if parting is None:
+            continue
+        logits = expected.answer_logits[place][parting]
+        taken = [theirs[parting]] if parting < len(theirs) else sorted(probe.stop_ids)
+        gap = float(logits.max() - logits[taken].max()) if taken else math.inf
+        if gap > 2 * slack:
+            raise ProofError(
+                f"the greedy answer to prompt {place + 1} differs at token {parting + 1}, by {gap:.3g} in logits",
+                cure="nothing was written; export in float32",
+            )
+        ties += 1
+    return {"prompts": len(expected.answers), "same": len(expected.answers) - ties, "ties": ties}
+
+
+def _parting(ours: Sequence[int], theirs: Sequence[int]) -> int | None:
+    """The first place where two answers are not the same; None where they are."""
+    if tuple(ours) == tuple(theirs):
+        return None
+    pairs = enumerate(zip(ours, theirs, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
+
+
+def check_tensors(written: dict[str, torch.Tensor], read: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """The figures for the certificate. Raises ProofError where a tensor that was read back is not the one written."""
+    differing = sorted(written.keys() ^ read.keys())
+    same = written.keys() & read.keys()
+    differing += [name for name in sorted(same) if not torch.equal(written[name].cpu(), read[name].cpu())]
+    if differing:
+        what = f"{len(differing)} tensors are not what was written: {', '.join(differing[:5])}"
+        raise ProofError(what, cure="nothing was kept; look at the disk, and try again")
+    return {"tensors": len(written), "differing": 0}
