@@ -22,6 +22,8 @@ from fledge.errors import RunError
 from fledge.events import Event, Finished, Notice, Prepared, Resumed, TrainStarted
 from fledge.models.load import load_base
 from fledge.models.tokenizer import Tokenizer, load_tokenizer
+from fledge.observe.observer import Relay
+from fledge.observe.trackers import check_trackers, open_trackers
 from fledge.rundir import EventLog, RunDir, locked, remove_leftovers, whole_folder, write_json, write_text
 from fledge.runtime.device import choose_device, make_deterministic
 from fledge.runtime.memory import peak_bytes
@@ -52,16 +54,18 @@ class TrainResult:
 def train(recipe: Recipe, *, observers: Sequence[Tell] = (), on_prepare: OnPrepare = _ignore_progress) -> TrainResult:
     """Train what `recipe` says, or go on where its run folder stopped.
 
-    Observers are told every event, on the first rank only; the run folder's events.jsonl has them too. Raises
-    FledgeError: RunError where the folder is locked or belongs to another recipe, DataError, ModelError,
+    Observers, and the trackers that the recipe names, are told every event, on the first rank only; one that fails is
+    muted. The run folder's events.jsonl has the events too. Raises FledgeError: ExtraError where a tracker is not
+    installed, RunError where the folder is locked or belongs to another recipe, DataError, ModelError,
     TrainingError where going on would be wrong, StoppedBySignal after SIGINT or SIGTERM.
     """
+    check_trackers(recipe.output.trackers)
     run = RunDir(Path(recipe.output.dir))
     with _held(run):
         recipe = settled_recipe(recipe, run)
         if run.summary.exists():
             return TrainResult(run.root, json.loads(run.summary.read_text()), was_finished=True)
-        with catching_signals() as stop, _telling(run, observers) as tell:
+        with catching_signals() as stop, _telling(run, observers, recipe.output.trackers) as tell:
             summary = _train(recipe, run, tell, stop, on_prepare)
     return TrainResult(run.root, summary, was_finished=False)
 
@@ -74,21 +78,17 @@ def _held(run: RunDir) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _telling(run: RunDir, observers: Sequence[Tell]) -> Iterator[Tell]:
+def _telling(run: RunDir, observers: Sequence[Tell], trackers: Sequence[str]) -> Iterator[Tell]:
     """One function that tells the log and every observer; silent on all ranks but the first."""
     if not is_first_rank():
         yield lambda event: None
         return
     log = EventLog(run.events)
-
-    def tell(event: Event) -> None:
-        log(event)
-        for observer in observers:
-            observer(event)
-
+    relay = Relay(log, [*observers, *open_trackers(trackers, run)])
     try:
-        yield tell
+        yield relay
     finally:
+        relay.close()
         log.close()
 
 

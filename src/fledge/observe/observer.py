@@ -11,7 +11,7 @@ class Observer(Protocol):
 
     def __call__(self, event: Event) -> None: ...
     def close(self) -> None:
-        """Write out what is pending; called once, when the run is over or stopped."""
+        """Write out what is pending, when the run is over or stopped; may be called again."""
 
 
 class Relay:

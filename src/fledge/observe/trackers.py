@@ -6,6 +6,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from fledge.errors import ExtraError
+from fledge.events import Event
 from fledge.observe.observer import Observer
 from fledge.rundir import RunDir
 
@@ -33,6 +34,31 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def open_trackers(names: Sequence[str], run: RunDir) -> tuple[Observer, ...]:
-    """The observers of the trackers that a recipe names. Raises ExtraError as `check_trackers` does."""
+    """The observers of the trackers that a recipe names. Raises ExtraError as `check_trackers` does.
+
+    One that cannot be opened fails at its first event instead, where the relay mutes it.
+    """
     check_trackers(names)
-    return tuple(import_module(TRACKERS[name].module).open_tracker(run) for name in names)
+    return tuple(_open(name, run) for name in names)
+
+
+def _open(name: str, run: RunDir) -> Observer:
+    try:
+        observer: Observer = import_module(TRACKERS[name].module).open_tracker(run)
+        return observer
+    except Exception as error:
+        return _Unopened(name, error)
+
+
+class _Unopened:
+    """Stands in for a tracker that could not be opened."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        self.name = name
+        self._error = error
+
+    def __call__(self, event: Event) -> None:
+        raise self._error
+
+    def close(self) -> None:
+        pass

@@ -134,3 +134,16 @@ def test_every_tracker_a_recipe_may_name_is_in_the_table() -> None:
 
     assert set(get_args(Name)) == set(trackers.TRACKERS)
     assert len(trackers.TRACKERS) == 2
+
+
+def test_a_tracker_that_cannot_be_opened_is_muted_at_its_first_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TRACKERS, "wandb", Tracker("fledge.observe.no_such_module", package="wandb"))
+    log = list[Event]()
+    relay = Relay(log.append, open_trackers(["wandb"], RunDir(tmp_path)))
+    relay(step(1))
+    relay(step(2))
+    relay.close()
+    (notice,) = [event.text for event in log if isinstance(event, Notice)]
+    assert notice.startswith("wandb failed and is muted, training goes on: ModuleNotFoundError")
