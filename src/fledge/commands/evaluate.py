@@ -73,7 +73,7 @@ class Evaluation:
 
 
 def evaluate(
-    run: Path,
+    run: Path | str,
     *,
     question: Question | None = None,
     which: Which = "last",
@@ -131,7 +131,7 @@ def _rows(opened: OpenRun, on: Split, on_prepare: OnPrepare) -> TokenStore:
                 "this run's recipe has no data.test", where=str(opened.run.recipe), cure="use --on validation"
             )
         chosen = sources(recipe.data.test)
-        return prepare_sources(chosen, recipe.data, opened.tokenizer, progress=on_prepare).store
+        return prepare_sources(chosen, recipe.data, tokenizer=opened.tokenizer, progress=on_prepare).store
     if on == "validation" and recipe.data.validation is None:
         cure = "use --on test or --on train"
         raise RunError("this run's recipe has no data.validation", where=str(opened.run.recipe), cure=cure)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from fledge.data.collate import collate
-from fledge.data.pack import plan_micro_batches, share_of_rank
 from numpy.typing import NDArray
 
+from fledge.data.collate import collate
+from fledge.data.pack import plan_micro_batches, share_of_rank
 from fledge.data.rows import Batch, Row
 
 

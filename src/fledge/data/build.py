@@ -36,8 +36,8 @@ class _Item:
 def build_store(
     sources: Sequence[OpenSource],
     data: DataConfig,
-    tokenizer: TextTokenizer,
     *,
+    tokenizer: TextTokenizer,
     folder: Path,
     progress: Progress,
 ) -> tuple[SourceLedger, ...]:
@@ -122,7 +122,7 @@ class _Builder:
         for item, outcome, one in kept:
             if isinstance(outcome, Refusal):
                 self._drop(item, outcome, num_tokens=len(one))
-        rows = token_rows([row for _, row, _ in rendered], [one for _, _, one in rendered], self._tokenizer)
+        rows = token_rows([row for _, row, _ in rendered], [one for _, _, one in rendered], tokenizer=self._tokenizer)
         stored: list[tuple[Origin, TokenRow]] = []
         for (item, outcome, _), row in zip(rendered, rows, strict=True):
             stored.extend(self._fitted(item, outcome, row))

@@ -82,7 +82,7 @@ def prepare_training(data: DataConfig, tokenizer: TextTokenizer, *, seed: int, p
 
 
 def prepare_sources(
-    sources: tuple[SourceConfig, ...], data: DataConfig, tokenizer: TextTokenizer, *, progress: Progress
+    sources: tuple[SourceConfig, ...], data: DataConfig, *, tokenizer: TextTokenizer, progress: Progress
 ) -> PreparedSplit:
     """The rows of some sources alone, under the recipe's other data options: for evaluation on a test source."""
     return _prepare(sources, data, tokenizer, role="test", progress=progress)
@@ -96,7 +96,7 @@ def _prepare(
     key = _key(opened, data, tokenizer)
 
     def build(folder: Path) -> None:
-        entries = build_store(opened, data, tokenizer, folder=folder, progress=progress)
+        entries = build_store(opened, data, tokenizer=tokenizer, folder=folder, progress=progress)
         if not any(entry.rows_kept for entry in entries):
             _refuse_nothing(entries, role)
         parts = [part for source in opened for part in source.part_names()]

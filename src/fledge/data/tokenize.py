@@ -57,7 +57,9 @@ class TextTokenizer(Protocol):
 Span = tuple[int, int]
 
 
-def token_rows(rows: Sequence[RenderedRow], encodings: Sequence[Encoding], tokenizer: TextTokenizer) -> list[TokenRow]:
+def token_rows(
+    rows: Sequence[RenderedRow], encodings: Sequence[Encoding], *, tokenizer: TextTokenizer
+) -> list[TokenRow]:
     """Carry the spans of rendered rows over to the tokens of their texts.
 
     The tokenizer's own prefix (a BOS) is put before unless the text brings its special tokens or starts with it;

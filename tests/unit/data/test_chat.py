@@ -111,9 +111,9 @@ def test_find_turns_refuses_what_it_cannot_prove():
     def render_last(messages):
         return messages[-1]["content"]
 
-    assert find_turns([USER, OWL], render_cut([USER, OWL]), render_cut) is None
-    assert find_turns([OWL, OWL], render_last([OWL, OWL]), render_last) is None
-    assert find_turns([USER, OWL], render_last([USER, OWL]), render_last) == [(0, 4)]
+    assert find_turns([USER, OWL], render_cut([USER, OWL]), render=render_cut) is None
+    assert find_turns([OWL, OWL], render_last([OWL, OWL]), render=render_last) is None
+    assert find_turns([USER, OWL], render_last([USER, OWL]), render=render_last) == [(0, 4)]
 
 
 def test_hostile_white_space_ends_soon():
@@ -123,7 +123,7 @@ def test_hostile_white_space_ends_soon():
         text = "".join(message["content"] for message in messages)
         return text if "\ue000" in text else text + "x"
 
-    assert find_turns(messages, swallow(messages), swallow) is None
+    assert find_turns(messages, swallow(messages), render=swallow) is None
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_real_templates_train_every_assistant_turn_and_nothing_else(shared):
 def assert_tokens_cover(row, tokenizer):
     """A byte-level token that is trained holds some trained character, and each trained character is held."""
     [encoding] = tokenizer.encode_batch([row.text])
-    [tokens] = token_rows([row], [encoding], tokenizer)
+    [tokens] = token_rows([row], [encoding], tokenizer=tokenizer)
     inside = {index for start, stop in tokens.ranges for index in range(start, stop)}
     wanted = {character for start, stop in row.spans for character in range(start, stop)}
     for index, (start, stop) in enumerate(encoding.offsets):

@@ -180,7 +180,7 @@ def test_a_validation_source_of_its_own_is_prepared_beside(tmp_path):
 def test_a_test_source_is_prepared_alone(tmp_path):
     data = DataConfig.model_validate({"train": {"path": "/nowhere.jsonl", "format": "text"}})
     source = DataConfig.model_validate({"train": completions(tmp_path / "t.jsonl", 3)}).train
-    split = prepare_sources((source,), data, gpt_like(), progress=quiet)
+    split = prepare_sources((source,), data, tokenizer=gpt_like(), progress=quiet)
     assert len(split.store) == 3
     assert list(split.ledger.sources) == ["test"]
 

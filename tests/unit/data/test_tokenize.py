@@ -87,7 +87,7 @@ def one(tokenizer, text, *spans, ends_turn=True, has_specials=False, answer=None
     row = RenderedRow(
         text, spans, has_specials=has_specials, ends_turn=ends_turn, answer=answer or (spans or [(0, 0)])[-1]
     )
-    [tokens] = token_rows([row], tokenizer.encode_batch([text]), tokenizer)
+    [tokens] = token_rows([row], tokenizer.encode_batch([text]), tokenizer=tokenizer)
     return tokens
 
 

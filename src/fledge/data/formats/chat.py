@@ -20,7 +20,7 @@ def render_chat(record: Mapping[str, Any], *, tokenizer: TextTokenizer, specials
         return messages
     try:
         text = tokenizer.render(messages)
-        turns = find_turns(messages, text, tokenizer.render)
+        turns = find_turns(messages, text, render=tokenizer.render)
         left_out = _left_out(messages, text, tokenizer)
     except DataError as error:
         return Refusal("invalid", error.problems[0].what, error.problems[0].cure)

@@ -53,7 +53,7 @@ def _any_of(tokens: Sequence[str]) -> re.Pattern[str]:
     return re.compile("|".join(re.escape(token) for token in tokens) or r"(?!)")
 
 
-def find_turns(messages: Messages, text: str, render: Rendering) -> list[tuple[int, int]] | None:
+def find_turns(messages: Messages, text: str, *, render: Rendering) -> list[tuple[int, int]] | None:
     """Character range of each assistant message's content in `text`, its rendering; None where it cannot be proven.
 
     The conversation is rendered once more with each content between two marks. That gives the text between the

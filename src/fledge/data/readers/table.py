@@ -9,8 +9,8 @@ from fledge.data.readers.lines import not_utf8, opened, read_lines
 from fledge.data.rows import BrokenRow, RawRow, Refusal
 from fledge.errors import DataError
 
-# The csv module's own limit of 131,072 characters is shorter than a long text; it can only be set for the process.
-csv.field_size_limit(max(csv.field_size_limit(), 1 << 26))
+_LONGEST_VALUE = 1 << 26
+"""Characters; a quote that is never closed would otherwise take the whole rest of the file."""
 
 
 class _Lines:
@@ -42,6 +42,8 @@ def read_csv(file: SourceFile) -> Iterator[RawRow | BrokenRow]:
 
     Raises DataError where the header is missing, not UTF-8, or names a column twice.
     """
+    # The csv module's own limit of 131,072 characters is shorter than a long text; it is one for the process.
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_VALUE))
     with opened(file) as stream:
         lines = _Lines(stream, file)
         reader = csv.reader(lines, strict=True)
