@@ -56,7 +56,9 @@ class Conversation:
             return stream(model, tokenizer, ids, self._sampling, on_text=on_text, max_positions=limit)
 
 
-def chat(run: Path, *, sampling: Sampling | None = None, use_base: bool = False, which: Which = "last") -> Conversation:
+def chat(
+    run: Path | str, *, sampling: Sampling | None = None, use_base: bool = False, which: Which = "last"
+) -> Conversation:
     """Begin a conversation with a run's adapter, or with the base alone where `use_base`.
 
     Greedy unless `sampling` says otherwise. Raises FledgeError where the run cannot be opened.

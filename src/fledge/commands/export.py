@@ -59,7 +59,9 @@ class Exported:
         return lines
 
 
-def export(run: Path, out: Path, *, to: To = "hf", dtype: Dtype | None = None, which: Which = "last") -> Exported:
+def export(
+    run: Path | str, out: Path | str, *, to: To = "hf", dtype: Dtype | None = None, which: Which = "last"
+) -> Exported:
     """Write a run's adapter into `out`: as an adapter in peft's format, or merged into its base.
 
     The folder gets its name only after it was read back and compared with what was trained, on logits, greedy text,

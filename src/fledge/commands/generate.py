@@ -27,7 +27,7 @@ def _ignore(text: str) -> None:
 
 
 def generate(
-    run: Path,
+    run: Path | str,
     prompt: Prompt | str,
     *,
     sampling: Sampling | None = None,

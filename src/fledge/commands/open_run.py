@@ -43,7 +43,7 @@ class Tuned:
     device: torch.device
 
 
-def open_run(folder: Path, *, which: Which = "last") -> OpenRun:
+def open_run(folder: Path | str, *, which: Which = "last") -> OpenRun:
     """The run in `folder` with its last adapter, or the best by validation loss.
 
     Raises RunError where this is no run folder, where it is not trained yet, or where there was no validation.

@@ -29,6 +29,7 @@ from fledge.models.companions import save_companions
 from fledge.models.load import load_base
 from fledge.models.locate import locate
 from fledge.models.tokenizer import Tokenizer, saved_tokenizer
+from fledge.models.write import write_model
 from fledge.rundir import whole_folder, write_json
 from fledge.runtime.precision import TORCH_DTYPES
 
@@ -75,7 +76,7 @@ def export_hf(source: Source, out: Path, probe: Probe, *, dtype: Dtype) -> dict[
     after = tuple(logits_of(merged, row) for row in probe.rows)
     checks = {"merge": check_distance(distance(before, after), tolerance_of("float32"), of="merging")}
     with _writable(out), whole_folder(out) as folder:
-        _write_model(merged.to(TORCH_DTYPES[dtype]), source.tokenizer, folder)
+        write_model(merged.to(TORCH_DTYPES[dtype]), source.tokenizer, folder)
         written = merged.state_dict()
         device = merged.device
         config = ModelConfig(name_or_path=str(folder.absolute()), dtype=dtype, attention=source.base.attention)
@@ -134,19 +135,6 @@ def _writable(out: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise RunError(f"the export cannot be written: {reason}", where=str(out), cure="give another folder") from error
-
-
-def _write_model(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
-    """config.json, safetensors, tokenizer, template, and a generation_config.json that names every stop token."""
-    save_companions(tokenizer, folder)
-    stops = sorted(tokenizer.stop_ids)
-    settings = model.generation_config
-    settings.eos_token_id = stops[0] if len(stops) == 1 else stops or None
-    settings.pad_token_id = tokenizer.pad_token_id
-    if not settings.do_sample:  # the library refuses to write sampling options that have no effect
-        settings.temperature = settings.top_p = settings.top_k = None
-    model.config.use_cache = True
-    model.save_pretrained(folder)
 
 
 def _effect(model: Any, expected: Behaviour, probe: Probe) -> dict[str, Any]:

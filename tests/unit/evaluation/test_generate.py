@@ -1,0 +1,211 @@
+"""Generation says what the model says: batches change nothing, the base's own settings have no say, seeds decide."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from fledge.errors import FledgeError
+from fledge.evaluation import generate as module
+from fledge.evaluation.generate import Sampling, generate, stream
+from tests.tiny_models import ARCHITECTURES, tiny_folder
+
+PROMPTS = ((5, 9, 33, 210, 77, 12, 8), (100,), (319, 3, 3, 250), (7, 8, 9, 10, 11, 12, 13, 14, 15))
+GREEDY = Sampling(max_new_tokens=8)
+
+
+@dataclass
+class Letters:
+    """A vocabulary whose text is the ids themselves."""
+
+    pad_token_id: int = 2
+    stop_ids: frozenset[int] = field(default_factory=frozenset)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(f"{token}," for token in ids)
+
+
+@dataclass
+class Bytes(Letters):
+    """A vocabulary where two ids make one character, as byte-level tokenizers have it."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return b"".join(b"\xc3" if place % 2 == 0 else b"\xa9" for place, _ in enumerate(ids)).decode(errors="replace")
+
+
+def load(name: str, folder: Path) -> PreTrainedModel:
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder(name, folder / name)).eval()
+    model.config.use_cache = False
+    return model
+
+
+def by_hand(model: PreTrainedModel, prompt: Sequence[int], count: int) -> tuple[int, ...]:
+    """Greedy ids from whole forward passes, one for each token."""
+    ids = torch.tensor([list(prompt)])
+    with torch.no_grad():
+        for _ in range(count):
+            ids = torch.cat([ids, model(input_ids=ids, use_cache=False).logits[:, -1].argmax(-1)[None]], dim=1)
+    return tuple(ids[0, len(prompt) :].tolist())
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_greedy_answers_of_a_batch_are_those_of_whole_forward_passes_of_each_prompt(name, tmp_path):
+    model = load(name, tmp_path)
+    answers = generate(model, Letters(), PROMPTS, GREEDY)
+    assert [answer.ids for answer in answers] == [by_hand(model, prompt, 8) for prompt in PROMPTS]
+    assert len({answer.ids for answer in answers}) == len(PROMPTS)
+
+
+def test_batches_are_split_by_rows_and_by_tokens_and_change_nothing(tmp_path, monkeypatch):
+    model = load("llama", tmp_path)
+    together = generate(model, Letters(), PROMPTS, GREEDY)
+    for rows, tokens in ((1, 10**6), (3, 10**6), (64, 30)):
+        monkeypatch.setattr(module, "MAX_ROWS", rows)
+        monkeypatch.setattr(module, "MAX_TOKENS", tokens)
+        assert generate(model, Letters(), PROMPTS, GREEDY) == together
+
+
+@given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 20), st.none() | st.integers(20, 80))
+def test_every_prompt_is_in_exactly_one_batch_and_short_of_room_only_with_its_like(lengths, new, positions):
+    groups = list(module._groups(lengths, new, positions))
+    assert sorted(place for group in groups for place in group) == list(range(len(lengths)))
+    for group in groups:
+        widths = {lengths[place] for place in group}
+        assert len(group) <= module.MAX_ROWS
+        assert positions is None or max(widths) + new <= positions or len(widths) == 1
+
+
+def test_the_bases_own_generation_config_has_no_say_and_is_left_as_it_was(tmp_path):
+    model = load("llama", tmp_path)
+    expected = generate(model, Letters(), PROMPTS, GREEDY)
+    own = model.generation_config
+    own.do_sample, own.temperature, own.top_k, own.repetition_penalty = True, 3.0, 5, 9.0
+    own.suppress_tokens, own.no_repeat_ngram_size, own.min_new_tokens = [expected[0].ids[0]], 1, 30
+    own.eos_token_id = [expected[0].ids[1]]
+    assert generate(model, Letters(), PROMPTS, GREEDY) == expected
+    assert model.generation_config is own and own.temperature == 3.0
+
+
+def test_it_leaves_modes_cache_setting_and_random_numbers_alone(tmp_path):
+    model = load("gpt2", tmp_path)
+    model.train()
+    model.transformer.h[0].eval()
+    modes = [part.training for part in model.modules()]
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    generate(model, Letters(), PROMPTS, Sampling(4, temperature=1.0))
+    assert torch.equal(torch.rand(1), expected)
+    assert [part.training for part in model.modules()] == modes
+    assert model.config.use_cache is False
+
+
+def test_any_stop_token_ends_an_answer_and_is_no_part_of_it(tmp_path):
+    model = load("llama", tmp_path)
+    plain = generate(model, Letters(), PROMPTS, GREEDY)
+    assert not any(answer.is_complete for answer in plain)
+    stops = frozenset({plain[0].ids[3], plain[1].ids[2]})
+    answers = generate(model, Letters(stop_ids=stops), PROMPTS, GREEDY)
+    for answer, whole in zip(answers, plain, strict=True):
+        end = next((place for place, token in enumerate(whole.ids) if token in stops), 8)
+        assert answer.ids == whole.ids[:end] and answer.is_complete == (end < 8)
+        assert answer.text == Letters().decode(answer.ids)
+    assert sum(answer.is_complete for answer in answers) >= 2
+
+
+def test_the_seed_decides_what_is_drawn(tmp_path):
+    model = load("llama", tmp_path)
+    drawn = [generate(model, Letters(), PROMPTS, Sampling(8, temperature=1.5, seed=seed)) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_tiny_top_p_and_a_tiny_temperature_are_greedy(tmp_path):
+    model = load("llama", tmp_path)
+    expected = generate(model, Letters(), PROMPTS, GREEDY)
+    assert generate(model, Letters(), PROMPTS, Sampling(8, temperature=1.0, top_p=1e-6)) == expected
+    assert generate(model, Letters(), PROMPTS, Sampling(8, temperature=1e-4)) == expected
+
+
+def test_drawn_tokens_follow_the_models_probabilities_and_top_k_is_off(tmp_path):
+    model = load("llama", tmp_path)
+    with torch.no_grad():
+        expected = torch.softmax(model(torch.tensor([[5, 9]])).logits[0, -1] / 0.7, dim=-1)
+    prompts = [(5, 9)] * 3000
+    counts = torch.zeros(320)
+    for answer in generate(model, Letters(), prompts, Sampling(1, temperature=0.7, seed=3)):
+        counts[answer.ids[0]] += 1
+    assert (counts > 0).sum() > 100
+    assert (counts / 3000 - expected).abs().max() < 0.03
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_streamed_pieces_put_together_are_the_answer(temperature, tmp_path):
+    model, pieces = load("bloom", tmp_path), []
+    sampling = Sampling(8, temperature=temperature, seed=4)
+    answer = stream(model, Letters(), PROMPTS[0], sampling, on_text=pieces.append)
+    assert len(pieces) == 8 and "".join(pieces) == answer.text
+    assert [answer] == generate(model, Letters(), PROMPTS[:1], sampling)
+
+
+def test_a_stop_token_is_not_streamed(tmp_path):
+    model, pieces = load("bloom", tmp_path), []
+    stop = generate(model, Letters(), PROMPTS[:1], GREEDY)[0].ids[2]
+    answer = stream(model, Letters(stop_ids=frozenset({stop})), PROMPTS[0], GREEDY, on_text=pieces.append)
+    assert answer.is_complete and len(pieces) == len(answer.ids) <= 2 and "".join(pieces) == answer.text
+
+
+def test_half_a_character_is_held_back_until_it_is_whole(tmp_path):
+    pieces: list[str] = []
+    answer = stream(load("llama", tmp_path), Bytes(), PROMPTS[0], Sampling(7), on_text=pieces.append)
+    assert pieces == ["é", "é", "é", "\ufffd"] and "".join(pieces) == answer.text
+
+
+def test_an_interrupted_stream_leaves_the_model_fit_for_use(tmp_path):
+    model = load("llama", tmp_path)
+    expected, own = generate(model, Letters(), PROMPTS, GREEDY), model.generation_config
+
+    def interrupt(text: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stream(model, Letters(), PROMPTS[0], GREEDY, on_text=interrupt)
+    assert model.generation_config is own
+    assert generate(model, Letters(), PROMPTS, GREEDY) == expected
+
+
+def test_a_position_table_is_never_exceeded_and_takes_nothing_from_shorter_prompts(tmp_path):
+    model = load("gpt2", tmp_path)
+    prompts = [[7] * 509, [8] * 3, [9] * 500]
+    answers = generate(model, Letters(), prompts, Sampling(6), max_positions=512)
+    assert [len(answer.ids) for answer in answers] == [3, 6, 6]
+    assert answers[1].ids == by_hand(model, prompts[1], 6)
+    with pytest.raises(FledgeError, match="positions for 512"):
+        generate(model, Letters(), [[7] * 512], Sampling(6), max_positions=512)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": float("inf")}, "temperature"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": 1.5}, "top_p"),
+    ],
+)
+def test_settings_out_of_range_are_refused_by_name(options, name):
+    with pytest.raises(FledgeError, match=name):
+        Sampling(**options)
+
+
+def test_a_prompt_without_tokens_is_refused(tmp_path):
+    with pytest.raises(FledgeError, match="no tokens"):
+        generate(load("llama", tmp_path), Letters(), [[]], GREEDY)
+    with pytest.raises(FledgeError, match="prompt 2: the prompt has no tokens"):
+        generate(load("llama", tmp_path), Letters(), [[5], []], GREEDY)
