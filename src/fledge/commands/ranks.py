@@ -20,7 +20,6 @@ def run_on_ranks(arguments: Sequence[str], *, num_ranks: int) -> int:
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // num_ranks)))
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -31,6 +30,7 @@ def run_on_ranks(arguments: Sequence[str], *, num_ranks: int) -> int:
         max_restarts=0,
         shutdown_timeout=SECONDS_TO_SAVE,
     )
+    logging.disable(logging.CRITICAL)  # this process is nothing but the agent; what is to be said the ranks say
     try:
         elastic_launch(config, sys.executable)("-m", "fledge", *arguments)
     except ChildFailedError as error:
@@ -38,4 +38,6 @@ def run_on_ranks(arguments: Sequence[str], *, num_ranks: int) -> int:
         return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
     except SignalException as error:
         return 128 + int(error.sigval)
+    finally:
+        logging.disable(logging.NOTSET)
     return 0

@@ -1,0 +1,49 @@
+"""`fledge doctor` says what is there and what is in the way, and changes nothing."""
+
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from fledge.commands import doctor
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_a_sound_machine_has_no_problem_and_every_finding_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "not" / "there" / "yet"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 0, 10**12))
+    found = doctor.examine()
+    assert found.problems == ()
+    assert set(found.libraries) == set(doctor.LIBRARIES)
+    assert found.extras == {"tensorboard": True, "wandb": True}
+    assert len(found.as_lines()) == 8 + max(0, len(found.gpus) - 1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 0, 10**6))
+    (problem,) = doctor.examine().problems
+    assert "only 1.0 MB are free" in problem.what
+
+
+def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
+    assert "the cache cannot be written: Permission denied" in [problem.what for problem in doctor.examine().problems]
+
+
+def test_a_library_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "LIBRARIES", ("torch", "no-such-library"))
+    found = doctor.examine()
+    assert [problem.what for problem in found.problems if problem.where == "libraries"] == [
+        "no-such-library is not installed"
+    ]
+    assert list(found.libraries) == ["torch"]
