@@ -84,6 +84,7 @@ def main() -> None:
     ap.add_argument("--work", type=Path)
     args = ap.parse_args()
     work = args.work or Path(tempfile.mkdtemp())
+    work.mkdir(parents=True, exist_ok=True)
     exact = None
     for packing in (False, True):
         for micro in (1, 4, 16):
