@@ -108,6 +108,7 @@ def test_rows_with_nothing_to_learn_are_refused_by_reason(form, record, reason):
         ("completion", {"prompt": "a", "completion": "b\ud800"}, "half a surrogate pair", ""),
         ("text", {"txet": "a"}, "no column 'text'", "did you mean 'txet'?"),
         ("text", {}, "no column 'text'; present: none", ""),
+        ("alpaca", {TEXT_COLUMN: "a file"}, "a text file has no columns", "format to text"),
         ("text", {"text": True}, "column 'text' holds true or false", ""),
     ],
 )

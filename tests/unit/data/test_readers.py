@@ -142,6 +142,30 @@ def test_a_bad_line_of_csv_is_told_and_the_next_is_read(tmp_path, content, broke
     assert len(rows) == 3
 
 
+hostile_bytes = st.binary(max_size=60) | st.lists(
+    st.sampled_from(
+        [b"{", b"}", b"[", b"]", b'"', b",", b":", b"\n", b"\r", b"a", b"\\ud800", b"\xff", b"\xef\xbb\xbf", b"\0"]
+    ),
+    max_size=20,
+).map(b"".join)
+
+
+@pytest.mark.parametrize(
+    "name", ["a.json", "a.jsonl", "a.csv", "a.txt", "a.json.gz", "a.jsonl.gz", "a.csv.gz", "b.gz.txt.gz"]
+)
+@given(content=hostile_bytes, is_packed=st.booleans())
+def test_no_bytes_bring_anything_but_rows_or_a_data_error(tmp_path_factory, name, content, is_packed):
+    path = tmp_path_factory.mktemp("hostile") / name
+    path.write_bytes(gzip.compress(content) if is_packed else content)
+    try:
+        rows = read_all(path)
+    except DataError as error:
+        assert str(path) in str(error)
+    else:
+        numbers = [row.number for row in rows]
+        assert numbers == sorted(set(numbers))
+
+
 def test_a_quote_never_closed_is_told_where_it_opens(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('a,b\n1,2\n"3,4\n5,6\n')

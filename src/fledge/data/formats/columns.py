@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fledge.config.nearest import nearest_name
-from fledge.data.rows import Refusal
+from fledge.data.rows import TEXT_COLUMN, Refusal
 
 _KINDS = {list: "a list", dict: "an object", int: "a number", float: "a number", bool: "true or false"}
 
@@ -44,6 +44,8 @@ def is_text(value: str) -> bool:
 
 def missing(record: Mapping[str, Any], column: str) -> Refusal:
     """What is said where a row lacks a column."""
+    if TEXT_COLUMN in record:
+        return Refusal("invalid", "a text file has no columns", "set the source's format to text")
     present = ", ".join(map(repr, record)) or "none"
     near = nearest_name(column, [str(name) for name in record])
     cure = f"did you mean {near!r}?" if near else "name the right column in the source, or choose another format"

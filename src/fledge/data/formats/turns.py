@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fledge.data.tokenize import TextTokenizer
+from fledge.errors import DataError
 
 Messages = Sequence[Mapping[str, Any]]
 Rendering = Callable[[Messages], str]
@@ -28,13 +29,14 @@ _PRIVATE_USE = range(0xE000, 0xF900)
 class Specials:
     """A tokenizer's special tokens, made quick to look for in text."""
 
-    anywhere: re.Pattern[str]
+    control: re.Pattern[str]
+    """BOS, EOS and what the chat template writes: the tokens that mean something when a row's own text holds them."""
     turn_end: re.Pattern[str]
     """White space and then a token that can end a turn."""
     starts: frozenset[str]
 
     def occurs_in(self, text: str) -> bool:
-        return any(start in text for start in self.starts) and self.anywhere.search(text) is not None
+        return any(start in text for start in self.starts) and self.control.search(text) is not None
 
 
 def specials_of(tokenizer: TextTokenizer) -> Specials:
@@ -42,11 +44,21 @@ def specials_of(tokenizer: TextTokenizer) -> Specials:
     tokens = sorted((token for token in tokenizer.special_tokens if token.strip()), key=len, reverse=True)
     begins_only = tokenizer.bos_token if tokenizer.bos_token != tokenizer.eos_token else None
     ends = [token for token in tokens if token != begins_only]
+    written = _written_by_template(tokenizer)
+    control = [token for token in tokens if token in (tokenizer.bos_token, tokenizer.eos_token) or token in written]
     return Specials(
-        anywhere=_any_of(tokens),
+        control=_any_of(control),
         turn_end=re.compile(r"\s*(?:" + _any_of(ends).pattern + ")"),
-        starts=frozenset(token[:2] for token in tokens),
+        starts=frozenset(token[:2] for token in control),
     )
+
+
+def _written_by_template(tokenizer: TextTokenizer) -> str:
+    try:
+        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        return tokenizer.render(turns) if tokenizer.has_chat_template else ""
+    except DataError:
+        return ""
 
 
 def _any_of(tokens: Sequence[str]) -> re.Pattern[str]:

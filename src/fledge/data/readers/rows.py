@@ -62,7 +62,7 @@ class OpenSource:
     def check_unchanged(self) -> None:
         """Raise DataError where a file was written to since it was opened."""
         for file, stamp in zip(self.files, self.stamps, strict=True):
-            if _stamp(file) != stamp:
+            if not file.path.exists() or _stamp(file) != stamp:
                 raise DataError("the file changed while it was read", where=str(file.path), cure="run again")
 
 
