@@ -89,7 +89,18 @@ def test_no_boolean_is_positional_and_nothing_takes_kwargs() -> None:
 
 
 def test_classes_inherit_only_from_protocols_exceptions_modules_and_sections() -> None:
-    welcome = ("Protocol", "Error", "Exception", "Module", "Section", "BaseModel", "Event", "Function", "NamedTuple")
+    welcome = (
+        "Protocol",
+        "Error",
+        "Exception",
+        "Module",
+        "Section",
+        "BaseModel",
+        "Event",
+        "Function",
+        "NamedTuple",
+        "Enum",
+    )
     found = [
         f"{path.relative_to(ROOT)}:{node.lineno} {node.name} inherits from {ast.unparse(base)}"
         for path in MODULES

@@ -5,7 +5,11 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from fledge.cli.main import VERBS
+from fledge.config.load import load_recipe
+from fledge.errors import RecipeError
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -56,10 +60,21 @@ def complaint(command: str) -> str | None:
 def test_the_readme_is_short_and_begins_with_the_two_commands() -> None:
     lines = README.read_text(encoding="utf-8").splitlines()
     assert len(lines) < 150
-    first = commands_of(README)[:2]
-    assert [command.split("  ")[0] for command in first] == ["make quickstart", "make test"]
-    assert lines.index("make quickstart" if "make quickstart" in lines else first[0]) < 8 or any(
-        line.startswith("make quickstart") for line in lines[:8]
+    assert [line.split("  ")[0] for line in lines[1:3]] == ["make quickstart", "make test"]
+
+
+def test_the_readmes_recipe_loads_and_its_errors_are_those_that_are_told(tmp_path: Path) -> None:
+    text = README.read_text(encoding="utf-8")
+    (recipe,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (told,) = re.findall(r"```text\n(.*?)```", text, re.DOTALL)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe)
+    assert load_recipe(path).model.name_or_path == "bigscience/bloom-1b7"
+    path.write_text(f"{recipe}\n\ntrain:\n  lr_scheduler: cosin\n  lr: 1.0e-4\n")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    assert [f"fledge: {problem}".replace(str(path), path.name) for problem in caught.value.problems] == re.split(
+        r"\n(?=fledge)", told.rstrip()
     )
 
 

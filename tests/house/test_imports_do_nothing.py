@@ -21,11 +21,12 @@ def blocked(*arguments, **options):
 
 def state():
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
-    return dict(os.environ), list(logging.root.handlers), list(warnings.filters), handlers, sys.excepthook, os.umask(0o022)
+    world = dict(os.environ), sys.excepthook, os.umask(0o022)
+    return *world, list(logging.root.handlers), list(warnings.filters), handlers
 
 os.umask(0o022)
 for library in ("torch", "transformers", "peft", "datasets", "tokenizers", "typer", "rich.progress", "pydantic",
-                "torch.utils.tensorboard", "wandb", "torch.distributed.launcher.api"):
+                "ruamel.yaml", "torch.utils.tensorboard", "wandb", "torch.distributed.launcher.api"):
     importlib.import_module(library)
 socket.socket.connect = blocked
 for name in sys.argv[1:]:
@@ -33,8 +34,8 @@ for name in sys.argv[1:]:
     importlib.import_module(name)
     after = state()
     if before != after:
-        print("changed by", name, [kind for kind, a, b in zip(
-            ("environment", "log handlers", "warnings filters", "signals", "excepthook", "umask"), before, after) if a != b])
+        kinds = "environment", "excepthook", "umask", "log handlers", "warnings filters", "signals"
+        print("changed by", name, [kind for kind, a, b in zip(kinds, before, after) if a != b])
 """
 
 
