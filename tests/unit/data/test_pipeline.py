@@ -9,10 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fledge.config.data import DataConfig
+from fledge.config.model import ModelConfig
 from fledge.data import build as building
+from fledge.data.formats.plain import alpaca_prompt
 from fledge.data.ledger import Ledger
 from fledge.data.pipeline import prepare_sources, prepare_training
 from fledge.errors import DataError
+from fledge.models.tokenizer import load_tokenizer
 from tests.unit.data.tiny import CHATML, gpt_like, llama_like
 
 TOKENIZERS = {"gpt": gpt_like(CHATML), "llama": llama_like(CHATML)}
@@ -334,3 +337,25 @@ def test_sharegpt_demo_and_alpaca_demo_are_accounted(shared):
     kept = prepare(chat, invalid_rows="drop", max_length=4096)
     assert kept.ledger.rows_read == 300
     assert_ledger_adds_up(kept.ledger, [kept.train])
+
+
+def test_alpaca_rows_are_what_the_plain_tokenizer_gives_and_an_end_token(shared):
+    folder = shared / "data" / "weights" / "stories260K" / "hf"
+    path = shared / "data" / "formats" / "alpaca_en_demo.json"
+    source = {"path": str(path), "format": "alpaca"}
+    data = DataConfig.model_validate({"train": source, "max_length": 4096})
+    tokenizer = load_tokenizer(ModelConfig(name_or_path=str(folder)), data)
+    prepared = prepare_training(data, tokenizer, seed=0, progress=quiet)
+    records = [record for record in json.loads(path.read_text()) if record["output"].strip()]
+    checked = 0
+    for index in range(0, len(prepared.train), 7):
+        record = records[index]
+        prompt = alpaca_prompt(record["instruction"], record["input"])
+        plain = tokenizer.hf(prompt + record["output"], return_offsets_mapping=True)
+        row = prepared.train.row(index)
+        assert row.input_ids.tolist() == [*plain["input_ids"], tokenizer.eos_token_id]
+        expected = [last > len(prompt) for first, last in plain["offset_mapping"]]
+        assert row.trained.tolist() == [*expected, True]
+        assert tokenizer.decode(prepared.train.answer_ids(index)).strip() == record["output"].strip()
+        checked += 1
+    assert checked > 100
