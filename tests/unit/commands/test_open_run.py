@@ -1,0 +1,80 @@
+"""A run folder is opened, or it is said what is wrong with it and what to do."""
+
+import json
+import shutil
+
+import pytest
+
+from fledge.commands.open_run import load_tuned, open_run
+from fledge.errors import RunError
+from fledge.rundir import RunDir
+from tests.tiny_models import tiny_folder
+
+
+@pytest.fixture
+def run(trained_run, tmp_path):
+    """A copy that a test may spoil; its base is still where it was."""
+    shutil.copytree(trained_run("llama"), tmp_path / "run")
+    return RunDir(tmp_path / "run")
+
+
+def test_a_trained_run_opens_with_its_last_and_its_best_adapter(run):
+    last, best = open_run(run.root), open_run(str(run.root), which="best")
+    assert (last.adapter, best.adapter) == (run.adapter, run.best)
+    assert last.recipe.output.dir and last.tokenizer.stop_ids == frozenset({1})
+    assert load_tuned(last).model.peft_config["default"].r == 4
+
+
+def test_a_folder_that_is_no_run_is_refused_and_a_parent_that_is_one_is_named(run, tmp_path):
+    with pytest.raises(RunError, match=r"not a run folder.*\n.*fledge train"):
+        open_run(tmp_path)
+    with pytest.raises(RunError, match=f"the run folder is {run.root}"):
+        open_run(run.adapter)
+    with pytest.raises(RunError, match="not a run folder"):
+        open_run(tmp_path / "nothing")
+
+
+def test_a_run_that_is_not_finished_says_where_it_stopped(run):
+    shutil.rmtree(run.adapter)
+    with pytest.raises(RunError, match=r"it stopped after step 6(.|\n)*fledge train .*recipe.yaml"):
+        open_run(run.root)
+    shutil.rmtree(run.checkpoints)
+    with pytest.raises(RunError, match="has no adapter yet"):
+        open_run(run.root)
+    with pytest.raises(RunError, match="no best adapter"):
+        open_run(run.root, which="best")
+
+
+def test_an_adapter_that_lacks_a_file_or_tensors_is_refused(run, trained_run):
+    config = run.adapter / "adapter_config.json"
+    before = config.read_text()
+    config.write_text(json.dumps(json.loads(before) | {"target_modules": ["q_proj", "embed_tokens"]}))
+    with pytest.raises(Exception, match=r"not complete|does not fit"):
+        load_tuned(open_run(run.root))
+    config.unlink()
+    with pytest.raises(RunError, match=r"lacks adapter_config.json"):
+        open_run(run.root)
+
+
+def test_an_adapter_of_another_base_is_refused(run, trained_run):
+    (run.root / "manifest.json").unlink()
+    recipe = run.recipe.read_text()
+    other = trained_run("gpt2").parent / "base"
+    base = trained_run("llama").parent / "base"
+    run.recipe.write_text(recipe.replace(str(base), str(other)))
+    with pytest.raises(RunError, match="does not fit its base"):
+        load_tuned(open_run(run.root))
+
+
+def test_a_base_that_changed_since_is_refused(run, tmp_path, trained_run):
+    changed = tiny_folder("llama", tmp_path / "changed", seed=1)
+    base = trained_run("llama").parent / "base"
+    run.recipe.write_text(run.recipe.read_text().replace(str(base), str(changed)))
+    with pytest.raises(RunError, match="has changed since"):
+        load_tuned(open_run(run.root))
+
+
+def test_a_run_opens_when_its_data_are_gone(run, trained_run):
+    rows = trained_run("llama").parent / "rows.jsonl"
+    run.recipe.write_text(run.recipe.read_text().replace(str(rows), str(rows.with_name("gone.jsonl"))))
+    assert load_tuned(open_run(run.root)).facts.num_layers == 2
