@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
@@ -69,6 +69,12 @@ def fetch(key: str, build: Callable[[Path], None]) -> tuple[Path, bool]:
             for leftover in root.glob(f".{key}.*"):
                 shutil.rmtree(leftover, ignore_errors=True)
     return entry, False
+
+
+def content_digest(entry: Path, names: Sequence[str]) -> str:
+    """Digest of some files of an entry: it stays the same when new code makes the same content."""
+    sums = json.loads((entry / _SUMS).read_text(encoding="utf-8"))
+    return hashlib.sha256("".join(sums[name] for name in names).encode()).hexdigest()
 
 
 def _is_whole(entry: Path) -> bool:

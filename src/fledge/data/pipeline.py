@@ -1,5 +1,6 @@
 """From the recipe's data section to token stores: cached by content, divided by seed, accounted in the ledger."""
 
+import hashlib
 import json
 import time
 from dataclasses import dataclass
@@ -8,11 +9,11 @@ from pathlib import Path
 from fledge.config.data import DataConfig, SourceConfig, ValidationFraction
 from fledge.config.recipe import sources as listed
 from fledge.data.build import Progress, build_store
-from fledge.data.cache import fetch, key_of
+from fledge.data.cache import content_digest, fetch, key_of
 from fledge.data.ledger import Ledger, Role, Share, SourceLedger, as_json, from_json
 from fledge.data.readers.rows import OpenSource, open_source
 from fledge.data.split import hold_out
-from fledge.data.store import TokenStore
+from fledge.data.store import FILES, TokenStore
 from fledge.data.tokenize import TextTokenizer
 from fledge.errors import DataError
 
@@ -28,7 +29,7 @@ class PreparedSplit:
     seconds: float
     from_cache: bool
     digest: str
-    """Tells these rows from any others."""
+    """Digest of the rows themselves, ids and masks: the same rows give the same, whatever made them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +61,12 @@ def prepare_training(data: DataConfig, tokenizer: TextTokenizer, *, seed: int, p
     if isinstance(data.validation, ValidationFraction):
         trained, held = hold_out(store.parents, fraction=data.validation.fraction, seed=seed)
         store, validation = store.select(trained), store.select(held)
-        digest = key_of({"rows": digest, "fraction": data.validation.fraction, "seed": seed})
+        digest = _joined(digest, data.validation.fraction, seed)
     elif data.validation is not None:
         apart = _prepare(listed(data.validation), data, tokenizer, role="validation", progress=progress)
         ledgers |= apart.ledger.sources
         validation = apart.store
-        digest = key_of({"rows": digest, "validation": apart.digest})
+        digest = _joined(digest, apart.digest)
         from_cache = from_cache and apart.from_cache
     shares: dict[Role, Share] = {"train": _share(store)}
     if validation is not None:
@@ -108,14 +109,15 @@ def _prepare(
     parts = [(str(name), str(between)) for name, between in meta["parts"]]
     store = TokenStore(folder, parts=parts, num_sources=len(chosen))
     if from_cache:
-        progress(sum(entry["rows_read"] for entry in meta["ledgers"]), None)
+        done = sum(entry["rows_read"] for entry in meta["ledgers"])
+        progress(done, done)
     entries = tuple(from_json(entry) for entry in meta["ledgers"])
     return PreparedSplit(
         store=store,
         ledger=Ledger({role: entries}, {role: _share(store)}),
         seconds=time.perf_counter() - started,
         from_cache=from_cache,
-        digest=key,
+        digest=content_digest(folder, FILES),
     )
 
 
@@ -133,6 +135,10 @@ def _key(opened: list[OpenSource], data: DataConfig, tokenizer: TextTokenizer) -
     options = data.model_dump(include={"max_length", "overlong", "invalid_rows", "train_on"})
     special = [tokenizer.prefix_ids, tokenizer.bos_token, tokenizer.eos_token, tokenizer.eos_token_id]
     return key_of({"sources": described, "options": options, "tokenizer": tokenizer.identity, "special": special})
+
+
+def _joined(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def _share(store: TokenStore) -> Share:

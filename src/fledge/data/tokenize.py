@@ -84,7 +84,8 @@ def _token_row(row: RenderedRow, encoding: Encoding, prefix: tuple[int, ...], eo
         ids.append(eos)
         ranges = _merged([*ranges, (length, length + 1)])
     moved = tuple((max(first + shift, 1), last + shift) for first, last in ranges if last + shift > 1)
-    return TokenRow(ids, moved, (start + shift, stop + shift))
+    stop += shift
+    return TokenRow(ids, moved, (min(max(start + shift, 1), stop), stop))
 
 
 def token_ranges(encoding: Encoding, spans: Sequence[Span], *, text_length: int) -> tuple[Span, ...]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from fledge.config.data import DataConfig
 from fledge.config.model import ModelConfig
 from fledge.data import build as building
+from fledge.data import cache
 from fledge.data.formats.plain import alpaca_prompt
 from fledge.data.ledger import Ledger
 from fledge.data.pipeline import prepare_sources, prepare_training
@@ -209,7 +210,17 @@ def test_a_changed_option_never_meets_a_stale_cache(tmp_path):
     changed = prepare(source)
     assert not changed.from_cache
     assert gpt_like().text(changed.train.answer_ids(3)) == " answer x"
-    assert len({prepare(source, **options).digest for options in changes}) == 5
+    assert len({prepare(source, **options).digest for options in ({}, {"train_on": "all"}, {"tokenizer": other})}) == 3
+
+
+def test_the_digest_is_that_of_the_rows_and_not_of_the_code(tmp_path, monkeypatch):
+    source = completions(tmp_path / "a.jsonl")
+    before = prepare(source)
+    monkeypatch.setattr(cache, "code_version", lambda: "another")
+    after = prepare(source)
+    assert not after.from_cache
+    assert after.digest == before.digest
+    assert prepare(source, validation={"fraction": 0.5}).digest != before.digest
 
 
 def test_warm_and_cold_are_the_same(tmp_path):
