@@ -25,7 +25,8 @@ tokenizer = AutoTokenizer.from_pretrained(adapter)
 model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
 model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
 model = PeftModel.from_pretrained(model, adapter).eval()
-ids = tokenizer.apply_chat_template([{"role": "user", "content": "ka lo"}], add_generation_prompt=True, return_dict=False)
+turn = [{"role": "user", "content": "ka lo"}]
+ids = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False)
 assert tokenizer.convert_tokens_to_ids("<|im_start|>") in ids
 with torch.no_grad():
     torch.save(model(torch.tensor([ids])).logits, out)

@@ -23,8 +23,9 @@ def prove_apart(model: PreTrainedModel, documents: Documents, *, takes_positions
     vocabulary = model.get_input_embeddings().weight.shape[0]
     ids = torch.randint(0, vocabulary, (1, sum(LENGTHS)), generator=generator).to(device)
     own = torch.cat([torch.arange(length) for length in LENGTHS])[None].to(device)
+    across = torch.arange(sum(LENGTHS), device=device)[None]
 
-    def logits(part: torch.Tensor, positions: torch.Tensor, lengths: tuple[int, ...] | None) -> torch.Tensor:
+    def logits(part: torch.Tensor, positions: torch.Tensor, *, lengths: tuple[int, ...] | None) -> torch.Tensor:
         documents.lengths = lengths
         inputs = {"input_ids": part, "use_cache": False}
         if takes_positions:
@@ -32,10 +33,10 @@ def prove_apart(model: PreTrainedModel, documents: Documents, *, takes_positions
         return model(**inputs).logits[0].float()
 
     with torch.no_grad():
-        packed = logits(ids, own, LENGTHS)
-        leaked = logits(ids, torch.arange(sum(LENGTHS), device=device)[None], None)
+        packed = logits(ids, own, lengths=LENGTHS)
+        leaked = logits(ids, across, lengths=None)
         parts = zip(ids.split(LENGTHS, dim=1), own.split(LENGTHS, dim=1), strict=True)
-        alone = torch.cat([logits(part, positions, None) for part, positions in parts])
+        alone = torch.cat([logits(part, positions, lengths=None) for part, positions in parts])
     documents.lengths = None
     distance, leak = (packed - alone).norm().item(), (leaked - alone).norm().item()
     if distance > MOST_OF_A_LEAK * leak and distance > 1e-4 * alone.norm().item():
