@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from fledge.cli.options import AsJson, MaxNewTokens, Run, Seed, Temperature, TopP, UseBase, Which
-from fledge.cli.show import show_json
+from fledge.cli.show import show_json, show_piece
 from fledge.errors import FledgeError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _answer(conversation: "Conversation", message: str, *, as_json: bool, is_per
 
     def write(piece: str) -> None:
         if not as_json:
-            typer.echo(piece, nl=False)
+            show_piece(piece)
 
     try:
         answer = conversation.say(message, on_text=write)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fledge.cli.options import AsJson, MaxNewTokens, Run, Seed, Temperature, TopP, UseBase, Which
-from fledge.cli.show import show_json
+from fledge.cli.show import show_json, show_piece
 
 
 def run(
@@ -29,7 +29,7 @@ def run(
 
     def write(piece: str) -> None:
         if not as_json:
-            typer.echo(piece, nl=False)
+            show_piece(piece)
 
     result = generate(
         run,

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import math
 import os
+import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,16 @@ def show_problems(error: FledgeError, *, as_json: bool) -> None:
     if as_json and is_first_rank():
         problems = [dataclasses.asdict(problem) for problem in error.problems]
         show_json({"error": type(error).__name__, "problems": problems})
+
+
+def show_piece(text: str) -> None:
+    """Print a piece of what a model writes, at once and without a new line."""
+    typer.echo(for_terminal(text) if sys.stdout.isatty() else text, nl=False)
+
+
+def for_terminal(text: str) -> str:
+    """Text without control characters, which would let a model move the cursor or worse; new line and tab stay."""
+    return "".join(sign if sign in "\n\t" or unicodedata.category(sign) != "Cc" else "\ufffd" for sign in text)
 
 
 def show_json(value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Small runs, trained once for all tests of the commands."""
+"""Small runs, trained once for all tests that need one."""
 
 import json
 from collections.abc import Callable

@@ -1,0 +1,139 @@
+"""The verbs that come after a training, as they are typed."""
+
+import io
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fledge.cli.main import run as fledge
+from fledge.cli.show import for_terminal
+from tests.runs import environment
+
+
+@pytest.fixture
+def run(trained_run) -> str:
+    return str(trained_run("llama", train__max_steps=40))
+
+
+@pytest.fixture
+def chatty(trained_run) -> str:
+    return str(trained_run("llama", fmt="chat", data__chat_template="chatml", train__max_steps=60))
+
+
+def test_evaluate_prints_base_beside_tuned_and_json_for_machines(run, capsys):
+    assert fledge(["evaluate", run, "--exact-match", "--max-rows", "6", "--max-new-tokens", "4"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("6 validation rows, ") and lines[1].split() == ["base", "tuned"]
+    assert [line.split()[0] for line in lines[2:5]] == ["loss", "perplexity", "exact"]
+    assert fledge(["evaluate", run, "--max-rows", "6", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result["base"]) == set(result["tuned"]) == {"loss", "perplexity"}
+    assert result["tuned"]["loss"] < result["base"]["loss"]
+
+
+def test_generate_takes_its_prompt_from_an_option_or_from_the_input(run, capsys, monkeypatch):
+    assert fledge(["generate", run, "--prompt", "zero plus zero =", "--max-new-tokens", "6"]) == 0
+    asked = capsys.readouterr().out
+    monkeypatch.setattr(sys, "stdin", io.StringIO("zero plus zero =\n"))
+    assert fledge(["generate", run, "--max-new-tokens", "6"]) == 0
+    assert capsys.readouterr().out == asked != "\n"
+    assert fledge(["generate", run, "--prompt", "zero plus zero =", "--max-new-tokens", "6", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["text"] + "\n" == asked and result["prompt"] == "zero plus zero ="
+
+
+def test_chat_answers_line_by_line_until_exit(chatty, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("karen 0\n\n/reset\nkaren 1\n/exit\nkaren 2\n"))
+    assert fledge(["chat", chatty, "--max-new-tokens", "6"]) == 0
+    told = capsys.readouterr()
+    assert [line[:4] for line in told.out.splitlines()] == ["lomi", "lomi"]
+    assert "/reset" in told.err and "no chat template" not in told.err
+
+
+def test_chat_speaks_json_to_machines(chatty, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("karen 0\ntas\n"))
+    assert fledge(["chat", chatty, "--max-new-tokens", "6", "--json"]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["message"] for one in told] == ["karen 0", "tas"]
+    assert told[0]["answer"].startswith("lomi") and told[0]["is_complete"]
+
+
+def test_chat_without_a_template_says_what_it_does(run, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert fledge(["chat", run]) == 0
+    assert "no chat template, so each message is a prompt of its own, in the run's format (completion)" in (
+        capsys.readouterr().err
+    )
+
+
+def test_export_says_what_was_compared(run, capsys, tmp_path):
+    assert fledge(["export", run, str(tmp_path / "out"), "--to", "hf"]) == 0
+    told = capsys.readouterr().out
+    assert "merging in float32: largest difference" in told and "greedy text: 4 of 4 the same" in told
+    assert fledge(["export", run, str(tmp_path / "out"), "--to", "hf", "--json"]) == 2
+    error = json.loads(capsys.readouterr().out)
+    assert error["error"] == "RunError" and "something in this folder" in error["problems"][0]["what"]
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "generate", "chat", "export"])
+def test_a_folder_that_is_no_run_is_exit_2_in_words(verb, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("x\n"))
+    arguments = [verb, str(tmp_path), *([str(tmp_path / "out")] if verb == "export" else [])]
+    assert fledge(arguments) == 2
+    assert "not a run folder" in capsys.readouterr().err
+
+
+def test_control_characters_of_a_model_do_not_reach_a_terminal():
+    assert for_terminal("a\tb\n\x1b[2Jé\x00\x9b") == "a\tb\n\ufffd[2Jé\ufffd\ufffd"
+
+
+class Terminal:
+    """A process on a terminal of its own."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._side, other = pty.openpty()
+        command = [sys.executable, "-m", "fledge", *arguments]
+        self.process = subprocess.Popen(
+            command, stdin=other, stdout=other, stderr=other, env=environment(TERM="dumb"), start_new_session=True
+        )
+        os.close(other)
+        self.seen = ""
+
+    def wait_for(self, text: str) -> None:
+        """Read until `text` has come since the last wait."""
+        before, deadline = len(self.seen), time.monotonic() + 120
+        while text not in self.seen[before:]:
+            assert time.monotonic() < deadline, self.seen
+            if select.select([self._side], [], [], 1.0)[0]:
+                try:
+                    self.seen += os.read(self._side, 4096).decode(errors="replace")
+                except OSError:  # the other side is closed
+                    break
+        assert text in self.seen[before:], self.seen
+
+    def type(self, text: str) -> None:
+        os.write(self._side, text.encode())
+
+
+def test_at_a_terminal_ctrl_c_stops_an_answer_and_the_conversation_goes_on(chatty: str, tmp_path: Path):
+    terminal = Terminal("chat", chatty, "--base", "--max-new-tokens", "100000")
+    terminal.wait_for("> ")
+    terminal.type("karen 0\n")
+    terminal.wait_for("karen 0\r\n")
+    terminal.wait_for(" ")
+    os.kill(terminal.process.pid, signal.SIGINT)
+    terminal.wait_for("stopped; this exchange is forgotten")
+    terminal.wait_for("> ")
+    terminal.type("/reset\n")
+    terminal.wait_for("> ")
+    terminal.type("/exit\n")
+    assert terminal.process.wait(timeout=60) == 0
+    assert "Traceback" not in terminal.seen
