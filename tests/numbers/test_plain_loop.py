@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from fledge.data.pipeline import prepare_training
 
 from fledge.commands.train import train
 from fledge.commands.workshop import row_order
+from fledge.data.pipeline import prepare_training
 from fledge.models.tokenizer import load_tokenizer
 from fledge.rundir import RunDir, read_steps
 from tests.numbers.plain import plain_losses

@@ -29,14 +29,14 @@ class Adapted:
 
 
 def attach(
-    model: PreTrainedModel, lora: LoraSection, facts: ModelFacts, *, seed: int, new_tokens: tuple[int, ...] = ()
+    model: PreTrainedModel, lora: LoraSection, *, facts: ModelFacts, seed: int, new_tokens: tuple[int, ...] = ()
 ) -> Adapted:
     """Put a fresh adapter on `model`, which is changed in place. Adapter weights are float32.
 
     `new_tokens` are ids the base has never seen: the embedding is enlarged to hold them, starts them at the mean of
     the others, and only their rows are trained. Raises ModelError where a target or an initialisation does not fit.
     """
-    targets = check_targets(model, lora.target_modules, facts)
+    targets = check_targets(model, lora.target_modules, facts=facts)
     check_saved(model, lora.modules_to_save)
     rows = make_room(model, new_tokens) if new_tokens else NewRows({}, ())
     seed_everything(derive_seed(seed, "adapter"))

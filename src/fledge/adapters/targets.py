@@ -11,7 +11,7 @@ from fledge.facts import ModelFacts
 ALL_LINEAR = "all-linear"
 
 
-def check_targets(model: nn.Module, targets: str | tuple[str, ...], facts: ModelFacts) -> str | list[str]:
+def check_targets(model: nn.Module, targets: str | tuple[str, ...], *, facts: ModelFacts) -> str | list[str]:
     """The targets in peft's form, each of them known to match. Raises ModelError naming what the model has."""
     if targets == ALL_LINEAR:
         return ALL_LINEAR

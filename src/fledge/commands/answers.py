@@ -25,7 +25,7 @@ def count_exact(shop: Workshop, moment: Moment) -> float | None:
         result = exact_match(
             model,
             shop.tokenizer,
-            store,
+            store=store,
             max_new_tokens=settings.max_new_tokens,
             max_rows=settings.max_rows,
         )

@@ -50,10 +50,14 @@ class Conversation:
 
     def _answer(self, asked: list[dict[str, str]], text: str, on_text: Callable[[str], None]) -> Answer:
         recipe, tokenizer, model = self._opened.recipe, self._opened.tokenizer, self._tuned.model
-        ids = conversation_ids(asked, tokenizer) if self.remembers else prompt_ids(Prompt(text), recipe, tokenizer)
+        ids = (
+            conversation_ids(asked, tokenizer)
+            if self.remembers
+            else prompt_ids(Prompt(text), recipe, tokenizer=tokenizer)
+        )
         with model.disable_adapter() if self._use_base else contextlib.nullcontext():
             limit = self._tuned.facts.max_positions
-            return stream(model, tokenizer, ids, self._sampling, on_text=on_text, max_positions=limit)
+            return stream(model, tokenizer, prompt=ids, sampling=self._sampling, on_text=on_text, max_positions=limit)
 
 
 def chat(

@@ -168,7 +168,7 @@ def _mean_loss(
 ) -> tuple[float, int]:
     source = BatchSource(store, _AsTheyLie(), shape_of(opened.recipe, opened.tokenizer), rank=0, world_size=1)
     batches = (to_device(batch, tuned.device) for batch in source.everything(asked.max_rows))
-    return mean_loss(tuned.model, batches, loss_of, mesh=OneRank())
+    return mean_loss(tuned.model, batches, loss_of=loss_of, mesh=OneRank())
 
 
 def _answers(opened: OpenRun, tuned: Tuned, store: TokenStore, asked: Question) -> tuple[ExactMatch, ExactMatch]:
@@ -179,7 +179,7 @@ def _answers(opened: OpenRun, tuned: Tuned, store: TokenStore, asked: Question) 
         return exact_match(
             tuned.model,
             opened.tokenizer,
-            store,
+            store=store,
             max_new_tokens=asked.max_new_tokens,
             max_rows=asked.max_rows,
             max_positions=tuned.facts.max_positions,

@@ -80,9 +80,9 @@ def export(
     )
     probe = _probe(opened)
     if to == "adapter":
-        certificate = export_adapter(source, Path(out), probe)
+        certificate = export_adapter(source, Path(out), probe=probe)
     else:
-        certificate = export_hf(source, Path(out), probe, dtype=dtype or opened.recipe.model.dtype)
+        certificate = export_hf(source, Path(out), probe=probe, dtype=dtype or opened.recipe.model.dtype)
     write_json(opened.run.certificate, certificate)
     return Exported(Path(out), to, certificate)
 
@@ -118,5 +118,7 @@ def _probe(opened: OpenRun) -> Probe:
         rows=fit_rows([row[:ROW_TOKENS] for row in rows], vocab_size=tokenizer.size),
         prompts=fit_rows([prompt[-ROW_TOKENS:] for prompt in prompts], vocab_size=tokenizer.size),
         stop_ids=tokenizer.stop_ids,
-        answer_of=lambda model, prompt: answers_of(model, tokenizer, [prompt], Sampling(ANSWER_TOKENS))[0].ids,
+        answer_of=lambda model, prompt: (
+            answers_of(model, tokenizer, prompts=[prompt], sampling=Sampling(ANSWER_TOKENS))[0].ids
+        ),
     )

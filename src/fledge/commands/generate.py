@@ -43,16 +43,16 @@ def generate(
     """
     opened = open_run(run, which=which)
     asked = Prompt(prompt) if isinstance(prompt, str) else prompt
-    ids = prompt_ids(asked, opened.recipe, opened.tokenizer)
+    ids = prompt_ids(asked, opened.recipe, tokenizer=opened.tokenizer)
     tuned = load_tuned(opened)
     with tuned.model.disable_adapter() if use_base else contextlib.nullcontext():
         answer = stream(
             tuned.model,
             opened.tokenizer,
-            ids,
-            sampling or Sampling(),
+            prompt=ids,
+            sampling=sampling or Sampling(),
             on_text=on_text,
             max_positions=tuned.facts.max_positions,
         )
-    text, _ = prompt_text(asked, opened.recipe, opened.tokenizer)
+    text, _ = prompt_text(asked, opened.recipe, tokenizer=opened.tokenizer)
     return Generated(text, answer.text, len(answer.ids), answer.is_complete)

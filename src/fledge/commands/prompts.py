@@ -25,7 +25,7 @@ def source_of(recipe: Recipe) -> SourceConfig:
     return sources(recipe.data.train)[0]
 
 
-def prompt_text(prompt: Prompt, recipe: Recipe, tokenizer: Tokenizer) -> tuple[str, bool]:
+def prompt_text(prompt: Prompt, recipe: Recipe, *, tokenizer: Tokenizer) -> tuple[str, bool]:
     """The text that goes to the model, and whether it brings its own special tokens.
 
     Raises DataError for a context where the run's format has no place for one.
@@ -43,9 +43,9 @@ def prompt_text(prompt: Prompt, recipe: Recipe, tokenizer: Tokenizer) -> tuple[s
     return tokenizer.render([{"role": "user", "content": prompt.text}], add_generation_prompt=True), True
 
 
-def prompt_ids(prompt: Prompt, recipe: Recipe, tokenizer: Tokenizer) -> list[int]:
+def prompt_ids(prompt: Prompt, recipe: Recipe, *, tokenizer: Tokenizer) -> list[int]:
     """Token ids of a prompt, begun as training rows begin: with the tokenizer's prefix, never doubled."""
-    text, has_specials = prompt_text(prompt, recipe, tokenizer)
+    text, has_specials = prompt_text(prompt, recipe, tokenizer=tokenizer)
     return _encode(text, tokenizer, has_specials=has_specials)
 
 

@@ -102,13 +102,13 @@ def _train(recipe: Recipe, run: RunDir, tell: Tell, stop: StopRequest, on_prepar
         shop = _open(recipe, run, tokenizer, data, mesh=mesh, device=device)
         _settle_threads(run, tell)
         before = count_exact(shop, "before")
-        with at_work(shop, tell, stop) as (parts, plan):
+        with at_work(shop, tell, stop=stop) as (parts, plan):
             _tell_start(shop, plan.total_steps, tell)
             progress = load_newest(run, parts.trained) or Progress()
             mesh.barrier()
             if progress.step:
                 tell(Resumed(from_step=progress.step))
-            progress = run_loop(parts, plan, progress)
+            progress = run_loop(parts, plan, progress=progress)
         after = count_exact(shop, "after")
         exact = {"exact_match_before": before, "exact_match_after": after} if recipe.evaluate.exact_match else {}
         return _finish(shop, progress, tell, exact)
@@ -126,7 +126,7 @@ def _open(
         _write_beginnings(settled, run, tokenizer, data, mesh=mesh, device=device)
     mesh.barrier()
     settled = settled_recipe(recipe, run)
-    adapted = attach_adapter(settled, base, tokenizer)
+    adapted = attach_adapter(settled, base, tokenizer=tokenizer)
     return Workshop(settled, run, tokenizer, data, base.facts, adapted, device, mesh)
 
 

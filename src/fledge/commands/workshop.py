@@ -62,18 +62,18 @@ class Workshop:
         save_companions(self.tokenizer, folder)
 
 
-def attach_adapter(recipe: Recipe, base: Base, tokenizer: Tokenizer) -> Adapted:
+def attach_adapter(recipe: Recipe, base: Base, *, tokenizer: Tokenizer) -> Adapted:
     """A fresh adapter on the base, as the recipe describes it. Raises ModelError where rows are too long for it."""
     limit = base.facts.max_positions
     if limit is not None and recipe.data.max_length > limit:
         raise ModelError(
             f"this base has positions for {limit} tokens", where="data.max_length", cure=f"use {limit} or less"
         )
-    return attach(base.model, recipe.lora, base.facts, seed=recipe.train.seed, new_tokens=tokenizer.new_tokens)
+    return attach(base.model, recipe.lora, facts=base.facts, seed=recipe.train.seed, new_tokens=tokenizer.new_tokens)
 
 
 @contextlib.contextmanager
-def at_work(shop: Workshop, tell: Callable[[Event], None], stop: StopRequest) -> Iterator[tuple[Parts, Plan]]:
+def at_work(shop: Workshop, tell: Callable[[Event], None], *, stop: StopRequest) -> Iterator[tuple[Parts, Plan]]:
     """The loop's parts and plan, with attention and activation checkpointing set up as the recipe says."""
     recipe, model = shop.recipe, shop.adapted.model
     with contextlib.ExitStack() as stack:
@@ -153,7 +153,7 @@ def _parts(
 
     def blame(batches: Sequence[Batch]) -> list[str]:
         single = lambda row: to_device(source.single(row), device)  # noqa: E731
-        return find_guilty(model, batches, loss_of, single=single, where=shop.data.train.where)
+        return find_guilty(model, batches, loss_of=loss_of, single=single, where=shop.data.train.where)
 
     ratio = recipe.lora.loraplus_lr_ratio
     trained = Trained(
@@ -184,7 +184,7 @@ def _validator(shop: Workshop, order: RowOrder, shape: Shape, loss_of: LossOf) -
 
     def validate() -> ValidationLoss:
         batches = (to_device(batch, shop.device) for batch in source.everything(shop.recipe.evaluate.max_rows))
-        return ValidationLoss(*mean_loss(shop.adapted.model, batches, loss_of, mesh=shop.mesh))
+        return ValidationLoss(*mean_loss(shop.adapted.model, batches, loss_of=loss_of, mesh=shop.mesh))
 
     return validate
 

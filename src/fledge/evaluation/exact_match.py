@@ -46,8 +46,8 @@ class ExactMatch:
 def exact_match(
     model: Any,
     vocabulary: Vocabulary,
-    store: AnsweredRows,
     *,
+    store: AnsweredRows,
     max_new_tokens: int,
     max_rows: int | None = None,
     max_positions: int | None = None,
@@ -62,7 +62,9 @@ def exact_match(
     if not rows:
         raise DataError("no row has both a prompt and an answer", cure="exact match is for prompts with answers")
     prompts = [[int(token) for token in store.prompt_ids(row)] for row in rows]
-    answers = generate(model, vocabulary, prompts, Sampling(max_new_tokens), max_positions=max_positions)
+    answers = generate(
+        model, vocabulary, prompts=prompts, sampling=Sampling(max_new_tokens), max_positions=max_positions
+    )
     predictions = tuple(
         Prediction(row, vocabulary.decode(prompt), _text(vocabulary, store.answer_ids(row)), answer)
         for row, prompt, answer in zip(rows, prompts, answers, strict=True)

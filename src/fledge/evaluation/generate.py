@@ -59,9 +59,9 @@ class Answer:
 def generate(
     model: Any,
     vocabulary: Vocabulary,
+    *,
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
-    *,
     max_positions: int | None = None,
 ) -> list[Answer]:
     """One answer for each prompt (token ids), in the order of the prompts.
@@ -83,9 +83,9 @@ def generate(
 def stream(
     model: Any,
     vocabulary: Vocabulary,
+    *,
     prompt: Sequence[int],
     sampling: Sampling,
-    *,
     on_text: Callable[[str], None],
     max_positions: int | None = None,
 ) -> Answer:

@@ -13,8 +13,8 @@ from fledge.runtime.mesh import Mesh
 def mean_loss(
     model: torch.nn.Module,
     batches: Iterable[Batch],
-    loss_of: Callable[[torch.nn.Module, Batch], torch.Tensor],
     *,
+    loss_of: Callable[[torch.nn.Module, Batch], torch.Tensor],
     mesh: Mesh,
 ) -> tuple[float, int]:
     """Mean of -log p over the supervised tokens of all ranks' batches, and the number of those tokens.

@@ -58,7 +58,7 @@ def check_free(out: Path) -> None:
         raise RunError("this is a file", where=str(out), cure="give a folder that is not there yet")
 
 
-def export_hf(source: Source, out: Path, probe: Probe, *, dtype: Dtype) -> dict[str, Any]:
+def export_hf(source: Source, out: Path, *, probe: Probe, dtype: Dtype) -> dict[str, Any]:
     """Merge in float32, round to `dtype`, write a Hugging Face folder, and prove it before it is named `out`.
 
     Three proofs: merging changed no logit (both in float32); every tensor read back has the bits that were written;
@@ -76,7 +76,7 @@ def export_hf(source: Source, out: Path, probe: Probe, *, dtype: Dtype) -> dict[
     after = tuple(logits_of(merged, row) for row in probe.rows)
     checks = {"merge": check_distance(distance(before, after), tolerance_of("float32"), of="merging")}
     with _writable(out), whole_folder(out) as folder:
-        write_model(merged.to(TORCH_DTYPES[dtype]), source.tokenizer, folder)
+        write_model(merged.to(TORCH_DTYPES[dtype]), source.tokenizer, folder=folder)
         written = merged.state_dict()
         device = merged.device
         config = ModelConfig(name_or_path=str(folder.absolute()), dtype=dtype, attention=source.base.attention)
@@ -86,13 +86,13 @@ def export_hf(source: Source, out: Path, probe: Probe, *, dtype: Dtype) -> dict[
         found = measure(again.model, probe)
         apart = distance(expected.logits, found.logits)
         checks["logits"] = check_distance(apart, tolerance_of(dtype, source.base.dtype), of="the exported model")
-        checks["text"] = check_answers(expected, found.answers, probe, slack=max(apart.max_abs, 1e-5))
+        checks["text"] = check_answers(expected, found.answers, probe=probe, slack=max(apart.max_abs, 1e-5))
         checks["tokenizer"] = _check_tokenizer(source.tokenizer, folder)
         checks["stops"] = _check_stops(source.tokenizer, again.model.generation_config.eos_token_id)
         return _certify(source, folder, kind="hf", dtype=dtype, checks=checks | {"effect": effect})
 
 
-def export_adapter(source: Source, out: Path, probe: Probe) -> dict[str, Any]:
+def export_adapter(source: Source, out: Path, *, probe: Probe) -> dict[str, Any]:
     """Write the adapter with its tokenizer, and prove it in a process without Fledge before it is named `out`.
 
     Returns the certificate. Raises ProofError with nothing left, RunError where `out` cannot be written.
@@ -122,7 +122,9 @@ def export_adapter(source: Source, out: Path, probe: Probe) -> dict[str, Any]:
         plain, said = logits[: len(probe.rows)], logits[len(probe.rows) :]
         apart = distance(expected.logits, plain)
         checks = {"logits": check_distance(apart, tolerance_of(source.base.dtype), of="the adapter in plain peft")}
-        checks["text"] = check_answers(expected, _greedy(said, expected, probe), probe, slack=max(apart.max_abs, 1e-5))
+        checks["text"] = check_answers(
+            expected, _greedy(said, expected, probe), probe=probe, slack=max(apart.max_abs, 1e-5)
+        )
         checks["tokenizer"] = _check_tokenizer(source.tokenizer, folder)
         return _certify(source, folder, kind="adapter", dtype=source.base.dtype, checks=checks | {"effect": effect})
 

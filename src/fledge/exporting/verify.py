@@ -128,7 +128,7 @@ def check_distance(found: Distance, tolerance: Tolerance, *, of: str) -> dict[st
 
 
 def check_answers(
-    expected: Behaviour, answers: Sequence[Sequence[int]], probe: Probe, *, slack: float
+    expected: Behaviour, answers: Sequence[Sequence[int]], *, probe: Probe, slack: float
 ) -> dict[str, Any]:
     """The figures for the certificate.
 

@@ -11,7 +11,7 @@ from fledge.models.companions import save_companions
 from fledge.models.tokenizer import Tokenizer
 
 
-def write_model(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> None:
+def write_model(model: PreTrainedModel, tokenizer: Tokenizer, *, folder: Path) -> None:
     """Write config.json, safetensors, tokenizer, chat template and generation_config.json into `folder`.
 
     generation_config.json keeps what the base's own says of sampling and names every token an answer ends with.

@@ -37,7 +37,7 @@ class Trained:
     save_adapter: SaveAdapter
 
 
-def save_checkpoint(run: RunDir, trained: Trained, progress: Progress, *, keep: int) -> Path:
+def save_checkpoint(run: RunDir, trained: Trained, *, progress: Progress, keep: int) -> Path:
     """Write checkpoints/step-N whole, then remove all but the newest `keep`."""
     target = run.checkpoint(progress.step)
     with whole_folder(target) as folder:

@@ -64,7 +64,7 @@ class Parts:
     stop: StopRequest
 
 
-def run_loop(parts: Parts, plan: Plan, progress: Progress) -> Progress:
+def run_loop(parts: Parts, plan: Plan, *, progress: Progress) -> Progress:
     """Steps until the plan's last one, from wherever `progress` is. Returns the last progress.
 
     Raises TrainingError where going on would be wrong, StoppedBySignal where a signal asked for the end.
@@ -183,6 +183,6 @@ def _agree_to_stop(parts: Parts) -> int:
 
 def _save(parts: Parts, plan: Plan, progress: Progress) -> None:
     if parts.mesh.rank == 0:
-        path = save_checkpoint(parts.run, parts.trained, progress, keep=plan.keep_checkpoints)
+        path = save_checkpoint(parts.run, parts.trained, progress=progress, keep=plan.keep_checkpoints)
         parts.tell(Saved(step=progress.step, path=str(path.relative_to(parts.run.root))))
     parts.mesh.barrier()

@@ -48,8 +48,8 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 def find_guilty(
     model: torch.nn.Module,
     batches: Sequence[Batch],
-    loss_of: LossOf,
     *,
+    loss_of: LossOf,
     single: Callable[[int], Batch],
     where: Callable[[int], str],
 ) -> list[str]:

@@ -23,7 +23,7 @@ def base_of(architecture: str, folder: Path, dtype: Dtype = "float32", *, attent
 
 def adapted(base: Base, *, new_tokens: tuple[int, ...] = (), seed: int = 3, **lora: Any) -> Adapted:
     section = LoraSection.model_validate({"r": 4, "lora_alpha": 8.0} | lora)
-    return attach(base.model, section, base.facts, seed=seed, new_tokens=new_tokens)
+    return attach(base.model, section, facts=base.facts, seed=seed, new_tokens=new_tokens)
 
 
 def move(trained: Adapted, *, by: float = 0.1) -> Adapted:

@@ -60,9 +60,7 @@ def test_a_regular_expression_that_matches_no_full_name_is_refused(pattern, tmp_
 
 
 def test_an_unknown_module_to_save_is_refused(tmp_path):
-    with pytest.raises(
-        ModelError, match=r"modules_to_save: no module is named lm_heed\n.*did you mean lm_head\?"
-    ):
+    with pytest.raises(ModelError, match=r"modules_to_save: no module is named lm_heed\n.*did you mean lm_head\?"):
         adapted(base_of("llama", tmp_path), modules_to_save=("lm_heed",))
 
 

@@ -79,7 +79,7 @@ def test_a_merged_export_behaves_as_trained_in_plain_transformers(case, run_of, 
     assert not any("lora" in name or "base_layer" in name for name in plain.state_dict())
 
 
-@pytest.mark.parametrize("case", ["bfloat16", "phi-chatml"])
+@pytest.mark.parametrize("case", ["bfloat16"])
 def test_an_adapter_export_is_proven_in_a_process_without_fledge(case, run_of, tmp_path):
     run, out = run_of(case), tmp_path / "out"
     exported = export(run, out, to="adapter")
@@ -172,8 +172,8 @@ class Sabotage:
     def flip_a_bit(monkeypatch):
         write = exporting.write_model
 
-        def spoil(model, tokenizer, folder):
-            write(model, tokenizer, folder)
+        def spoil(model, tokenizer, *, folder):
+            write(model, tokenizer, folder=folder)
             path = folder / "model.safetensors"
             content = bytearray(path.read_bytes())
             content[-1] ^= 1
@@ -185,8 +185,8 @@ class Sabotage:
     def lose_a_stop_token(monkeypatch):
         write = exporting.write_model
 
-        def spoil(model, tokenizer, folder):
-            write(model, tokenizer, folder)
+        def spoil(model, tokenizer, *, folder):
+            write(model, tokenizer, folder=folder)
             (folder / "generation_config.json").write_text('{"eos_token_id": 0}')
 
         monkeypatch.setattr(exporting, "write_model", spoil)
@@ -195,8 +195,8 @@ class Sabotage:
     def change_the_template(monkeypatch):
         write = exporting.write_model
 
-        def spoil(model, tokenizer, folder):
-            write(model, tokenizer, folder)
+        def spoil(model, tokenizer, *, folder):
+            write(model, tokenizer, folder=folder)
             (folder / "chat_template.jinja").write_text("{{ messages }}")
 
         monkeypatch.setattr(exporting, "write_model", spoil)

@@ -20,19 +20,19 @@ def first_prompt(run) -> list[int]:
 
 def test_a_completion_prompt_has_the_ids_of_a_training_rows_prompt(trained_run):
     run = opened(trained_run)
-    assert prompt_ids(Prompt("zero plus zero ="), run.recipe, run.tokenizer) == first_prompt(run)
+    assert prompt_ids(Prompt("zero plus zero ="), run.recipe, tokenizer=run.tokenizer) == first_prompt(run)
 
 
 def test_an_alpaca_prompt_has_the_ids_of_a_training_rows_prompt_with_and_without_input(trained_run):
     run = opened(trained_run, fmt="alpaca", data__max_length=256)
-    assert prompt_ids(Prompt("say 0"), run.recipe, run.tokenizer) == first_prompt(run)
-    text, _ = prompt_text(Prompt("say 1", "tas"), run.recipe, run.tokenizer)
+    assert prompt_ids(Prompt("say 0"), run.recipe, tokenizer=run.tokenizer) == first_prompt(run)
+    text, _ = prompt_text(Prompt("say 1", "tas"), run.recipe, tokenizer=run.tokenizer)
     assert "### Input:\ntas\n" in text and text.endswith("### Response:")
 
 
 def test_a_chat_prompt_is_one_message_in_the_template_and_a_conversation_several(trained_run):
     run = opened(trained_run, fmt="chat", data__chat_template="chatml")
-    text, has_specials = prompt_text(Prompt("hi"), run.recipe, run.tokenizer)
+    text, has_specials = prompt_text(Prompt("hi"), run.recipe, tokenizer=run.tokenizer)
     assert has_specials and text == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     messages = [{"role": "user", "content": "karen 0"}, {"role": "assistant", "content": "lomi 0"}]
     asked = [*messages, {"role": "user", "content": "tas"}]
@@ -41,7 +41,7 @@ def test_a_chat_prompt_is_one_message_in_the_template_and_a_conversation_several
 
 def test_a_raw_prompt_goes_as_it_is(trained_run):
     run = opened(trained_run, fmt="alpaca", data__max_length=256)
-    text, has_specials = prompt_text(Prompt("say 0", is_raw=True), run.recipe, run.tokenizer)
+    text, has_specials = prompt_text(Prompt("say 0", is_raw=True), run.recipe, tokenizer=run.tokenizer)
     assert text == "say 0" and not has_specials
 
 
@@ -49,4 +49,4 @@ def test_a_raw_prompt_goes_as_it_is(trained_run):
 def test_an_input_without_a_place_for_it_is_refused(prompt, name, trained_run):
     run = opened(trained_run)
     with pytest.raises(DataError, match=name):
-        prompt_ids(prompt, run.recipe, run.tokenizer)
+        prompt_ids(prompt, run.recipe, tokenizer=run.tokenizer)

@@ -56,18 +56,18 @@ def by_hand(model: PreTrainedModel, prompt: Sequence[int], count: int) -> tuple[
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_greedy_answers_of_a_batch_are_those_of_whole_forward_passes_of_each_prompt(name, tmp_path):
     model = load(name, tmp_path)
-    answers = generate(model, Letters(), PROMPTS, GREEDY)
+    answers = generate(model, Letters(), prompts=PROMPTS, sampling=GREEDY)
     assert [answer.ids for answer in answers] == [by_hand(model, prompt, 8) for prompt in PROMPTS]
     assert len({answer.ids for answer in answers}) == len(PROMPTS)
 
 
 def test_batches_are_split_by_rows_and_by_tokens_and_change_nothing(tmp_path, monkeypatch):
     model = load("llama", tmp_path)
-    together = generate(model, Letters(), PROMPTS, GREEDY)
+    together = generate(model, Letters(), prompts=PROMPTS, sampling=GREEDY)
     for rows, tokens in ((1, 10**6), (3, 10**6), (64, 30)):
         monkeypatch.setattr(module, "MAX_ROWS", rows)
         monkeypatch.setattr(module, "MAX_TOKENS", tokens)
-        assert generate(model, Letters(), PROMPTS, GREEDY) == together
+        assert generate(model, Letters(), prompts=PROMPTS, sampling=GREEDY) == together
 
 
 @given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 20), st.none() | st.integers(20, 80))
@@ -82,12 +82,12 @@ def test_every_prompt_is_in_exactly_one_batch_and_short_of_room_only_with_its_li
 
 def test_the_bases_own_generation_config_has_no_say_and_is_left_as_it_was(tmp_path):
     model = load("llama", tmp_path)
-    expected = generate(model, Letters(), PROMPTS, GREEDY)
+    expected = generate(model, Letters(), prompts=PROMPTS, sampling=GREEDY)
     own = model.generation_config
     own.do_sample, own.temperature, own.top_k, own.repetition_penalty = True, 3.0, 5, 9.0
     own.suppress_tokens, own.no_repeat_ngram_size, own.min_new_tokens = [expected[0].ids[0]], 1, 30
     own.eos_token_id = [expected[0].ids[1]]
-    assert generate(model, Letters(), PROMPTS, GREEDY) == expected
+    assert generate(model, Letters(), prompts=PROMPTS, sampling=GREEDY) == expected
     assert model.generation_config is own and own.temperature == 3.0
 
 
@@ -99,7 +99,7 @@ def test_it_leaves_modes_cache_setting_and_random_numbers_alone(tmp_path):
     torch.manual_seed(1)
     expected = torch.rand(1)
     torch.manual_seed(1)
-    generate(model, Letters(), PROMPTS, Sampling(4, temperature=1.0))
+    generate(model, Letters(), prompts=PROMPTS, sampling=Sampling(4, temperature=1.0))
     assert torch.equal(torch.rand(1), expected)
     assert [part.training for part in model.modules()] == modes
     assert model.config.use_cache is False
@@ -107,10 +107,10 @@ def test_it_leaves_modes_cache_setting_and_random_numbers_alone(tmp_path):
 
 def test_any_stop_token_ends_an_answer_and_is_no_part_of_it(tmp_path):
     model = load("llama", tmp_path)
-    plain = generate(model, Letters(), PROMPTS, GREEDY)
+    plain = generate(model, Letters(), prompts=PROMPTS, sampling=GREEDY)
     assert not any(answer.is_complete for answer in plain)
     stops = frozenset({plain[0].ids[3], plain[1].ids[2]})
-    answers = generate(model, Letters(stop_ids=stops), PROMPTS, GREEDY)
+    answers = generate(model, Letters(stop_ids=stops), prompts=PROMPTS, sampling=GREEDY)
     for answer, whole in zip(answers, plain, strict=True):
         end = next((place for place, token in enumerate(whole.ids) if token in stops), 8)
         assert answer.ids == whole.ids[:end] and answer.is_complete == (end < 8)
@@ -120,15 +120,18 @@ def test_any_stop_token_ends_an_answer_and_is_no_part_of_it(tmp_path):
 
 def test_the_seed_decides_what_is_drawn(tmp_path):
     model = load("llama", tmp_path)
-    drawn = [generate(model, Letters(), PROMPTS, Sampling(8, temperature=1.5, seed=seed)) for seed in (1, 1, 2)]
+    drawn = [
+        generate(model, Letters(), prompts=PROMPTS, sampling=Sampling(8, temperature=1.5, seed=seed))
+        for seed in (1, 1, 2)
+    ]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_a_tiny_top_p_and_a_tiny_temperature_are_greedy(tmp_path):
     model = load("llama", tmp_path)
-    expected = generate(model, Letters(), PROMPTS, GREEDY)
-    assert generate(model, Letters(), PROMPTS, Sampling(8, temperature=1.0, top_p=1e-6)) == expected
-    assert generate(model, Letters(), PROMPTS, Sampling(8, temperature=1e-4)) == expected
+    expected = generate(model, Letters(), prompts=PROMPTS, sampling=GREEDY)
+    assert generate(model, Letters(), prompts=PROMPTS, sampling=Sampling(8, temperature=1.0, top_p=1e-6)) == expected
+    assert generate(model, Letters(), prompts=PROMPTS, sampling=Sampling(8, temperature=1e-4)) == expected
 
 
 def test_drawn_tokens_follow_the_models_probabilities_and_top_k_is_off(tmp_path):
@@ -137,7 +140,7 @@ def test_drawn_tokens_follow_the_models_probabilities_and_top_k_is_off(tmp_path)
         expected = torch.softmax(model(torch.tensor([[5, 9]])).logits[0, -1] / 0.7, dim=-1)
     prompts = [(5, 9)] * 3000
     counts = torch.zeros(320)
-    for answer in generate(model, Letters(), prompts, Sampling(1, temperature=0.7, seed=3)):
+    for answer in generate(model, Letters(), prompts=prompts, sampling=Sampling(1, temperature=0.7, seed=3)):
         counts[answer.ids[0]] += 1
     assert (counts > 0).sum() > 100
     assert (counts / 3000 - expected).abs().max() < 0.03
@@ -147,45 +150,47 @@ def test_drawn_tokens_follow_the_models_probabilities_and_top_k_is_off(tmp_path)
 def test_streamed_pieces_put_together_are_the_answer(temperature, tmp_path):
     model, pieces = load("bloom", tmp_path), []
     sampling = Sampling(8, temperature=temperature, seed=4)
-    answer = stream(model, Letters(), PROMPTS[0], sampling, on_text=pieces.append)
+    answer = stream(model, Letters(), prompt=PROMPTS[0], sampling=sampling, on_text=pieces.append)
     assert len(pieces) == 8 and "".join(pieces) == answer.text
-    assert [answer] == generate(model, Letters(), PROMPTS[:1], sampling)
+    assert [answer] == generate(model, Letters(), prompts=PROMPTS[:1], sampling=sampling)
 
 
 def test_a_stop_token_is_not_streamed(tmp_path):
     model, pieces = load("bloom", tmp_path), []
-    stop = generate(model, Letters(), PROMPTS[:1], GREEDY)[0].ids[2]
-    answer = stream(model, Letters(stop_ids=frozenset({stop})), PROMPTS[0], GREEDY, on_text=pieces.append)
+    stop = generate(model, Letters(), prompts=PROMPTS[:1], sampling=GREEDY)[0].ids[2]
+    answer = stream(
+        model, Letters(stop_ids=frozenset({stop})), prompt=PROMPTS[0], sampling=GREEDY, on_text=pieces.append
+    )
     assert answer.is_complete and len(pieces) == len(answer.ids) <= 2 and "".join(pieces) == answer.text
 
 
 def test_half_a_character_is_held_back_until_it_is_whole(tmp_path):
     pieces: list[str] = []
-    answer = stream(load("llama", tmp_path), Bytes(), PROMPTS[0], Sampling(7), on_text=pieces.append)
+    answer = stream(load("llama", tmp_path), Bytes(), prompt=PROMPTS[0], sampling=Sampling(7), on_text=pieces.append)
     assert pieces == ["é", "é", "é", "\ufffd"] and "".join(pieces) == answer.text
 
 
 def test_an_interrupted_stream_leaves_the_model_fit_for_use(tmp_path):
     model = load("llama", tmp_path)
-    expected, own = generate(model, Letters(), PROMPTS, GREEDY), model.generation_config
+    expected, own = generate(model, Letters(), prompts=PROMPTS, sampling=GREEDY), model.generation_config
 
     def interrupt(text: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        stream(model, Letters(), PROMPTS[0], GREEDY, on_text=interrupt)
+        stream(model, Letters(), prompt=PROMPTS[0], sampling=GREEDY, on_text=interrupt)
     assert model.generation_config is own
-    assert generate(model, Letters(), PROMPTS, GREEDY) == expected
+    assert generate(model, Letters(), prompts=PROMPTS, sampling=GREEDY) == expected
 
 
 def test_a_position_table_is_never_exceeded_and_takes_nothing_from_shorter_prompts(tmp_path):
     model = load("gpt2", tmp_path)
     prompts = [[7] * 509, [8] * 3, [9] * 500]
-    answers = generate(model, Letters(), prompts, Sampling(6), max_positions=512)
+    answers = generate(model, Letters(), prompts=prompts, sampling=Sampling(6), max_positions=512)
     assert [len(answer.ids) for answer in answers] == [3, 6, 6]
     assert answers[1].ids == by_hand(model, prompts[1], 6)
     with pytest.raises(FledgeError, match="positions for 512"):
-        generate(model, Letters(), [[7] * 512], Sampling(6), max_positions=512)
+        generate(model, Letters(), prompts=[[7] * 512], sampling=Sampling(6), max_positions=512)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +211,6 @@ def test_settings_out_of_range_are_refused_by_name(options, name):
 
 def test_a_prompt_without_tokens_is_refused(tmp_path):
     with pytest.raises(FledgeError, match="no tokens"):
-        generate(load("llama", tmp_path), Letters(), [[]], GREEDY)
+        generate(load("llama", tmp_path), Letters(), prompts=[[]], sampling=GREEDY)
     with pytest.raises(FledgeError, match="prompt 2: the prompt has no tokens"):
-        generate(load("llama", tmp_path), Letters(), [[5], []], GREEDY)
+        generate(load("llama", tmp_path), Letters(), prompts=[[5], []], sampling=GREEDY)

@@ -82,7 +82,7 @@ def expected_answers() -> tuple[Behaviour, Probe]:
 )
 def test_the_same_answer_and_a_tie_pass(answer, figures):
     expected, probe = expected_answers()
-    found = check_answers(expected, [answer], probe, slack=1e-4)
+    found = check_answers(expected, [answer], probe=probe, slack=1e-4)
     assert (found["same"], found["ties"]) == figures
 
 
@@ -90,7 +90,7 @@ def test_the_same_answer_and_a_tie_pass(answer, figures):
 def test_another_answer_does_not_pass(answer):
     expected, probe = expected_answers()
     with pytest.raises(ProofError, match="greedy answer to prompt 1 differs"):
-        check_answers(expected, [answer], probe, slack=1e-4)
+        check_answers(expected, [answer], probe=probe, slack=1e-4)
 
 
 def test_tensors_must_have_the_bits_that_were_written():

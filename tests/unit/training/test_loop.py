@@ -23,7 +23,7 @@ def losses(run: ToyRun) -> list[tuple[int, float, float]]:
 
 def whole_run(folder) -> ToyRun:
     run = ToyRun(folder)
-    run_loop(run.parts(), run.plan(), Progress())
+    run_loop(run.parts(), run.plan(), progress=Progress())
     return run
 
 
@@ -44,13 +44,13 @@ def test_resume_at_any_step_changes_no_bit(tmp_path):
                 raise Killed
 
         with pytest.raises(Killed):
-            run_loop(type(parts)(**{**fields(parts), "tell": tell}), first.plan(), Progress())
+            run_loop(type(parts)(**{**fields(parts), "tell": tell}), first.plan(), progress=Progress())
         torch.manual_seed(last)  # what a new process has in its generators is not what the old one had
         second = ToyRun(first.folder)
         again = second.parts()
         progress = load_newest(RunDir(first.folder), again.trained)
         assert progress is not None and progress.step == last - last % 2 - (2 if last % 2 == 0 else 0)
-        run_loop(again, second.plan(), progress)
+        run_loop(again, second.plan(), progress=progress)
         told = {step: rest for step, *rest in [*losses(first), *losses(second)]}
         assert told == {step: rest for step, *rest in losses(reference)}
         for a, b in zip(second.model.parameters(), reference.model.parameters(), strict=True):
@@ -73,7 +73,7 @@ def test_a_signal_ends_the_run_after_its_step_with_everything_saved(tmp_path):
             run.stop.signal_number = signal.SIGTERM
 
     with pytest.raises(StoppedBySignal) as stopped:
-        run_loop(type(parts)(**{**fields(parts), "tell": tell}), run.plan(), Progress())
+        run_loop(type(parts)(**{**fields(parts), "tell": tell}), run.plan(), progress=Progress())
     assert stopped.value.exit_code == 143
     assert RunDir(tmp_path).checkpoint_steps()[-1] == 3
 
@@ -82,7 +82,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_rows(tmp_path):
     run = ToyRun(tmp_path)
     run.loss_of = lambda model, batch: toy_loss(model, batch) * (float("nan") if batch.rows == (13,) else 1.0)
     with pytest.raises(TrainingError, match="not finite") as failed:
-        run_loop(run.parts(), run.plan(), Progress())
+        run_loop(run.parts(), run.plan(), progress=Progress())
     assert "row 13" in str(failed.value)
     assert failed.value.exit_code == 1
     assert RunDir(tmp_path).checkpoint_steps() == [0, 2]
@@ -93,7 +93,7 @@ def test_an_adapter_tensor_without_a_gradient_stops_the_run_by_the_second_step(t
     run = ToyRun(tmp_path)
     run.model.lora_C = torch.nn.Parameter(torch.ones(3))
     with pytest.raises(TrainingError, match="lora_C"):
-        run_loop(run.parts(), run.plan(), Progress())
+        run_loop(run.parts(), run.plan(), progress=Progress())
 
 
 def test_an_overflow_in_float16_is_an_event_and_the_rows_are_tried_again(tmp_path):
@@ -104,7 +104,7 @@ def test_an_overflow_in_float16_is_an_event_and_the_rows_are_tried_again(tmp_pat
         return toy_loss(model, batch) * (float("inf") if run.scaler.factor > limit else 1.0)
 
     run.loss_of = loss_of
-    run_loop(run.parts(), run.plan(), Progress())
+    run_loop(run.parts(), run.plan(), progress=Progress())
     assert [(e.step, e.scale) for e in run.told if isinstance(e, StepSkipped)] == [
         (1, 2.0**19),
         (1, 2.0**18),
@@ -117,7 +117,7 @@ def test_twenty_overflows_in_a_row_stop_the_run(tmp_path):
     run = ToyRun(tmp_path, scaler=DynamicScaler())
     run.loss_of = lambda model, batch: toy_loss(model, batch) * float("inf")
     with pytest.raises(TrainingError, match=f"{MAX_SKIPPED} steps in a row"):
-        run_loop(run.parts(), run.plan(), Progress())
+        run_loop(run.parts(), run.plan(), progress=Progress())
     assert sum(isinstance(e, StepSkipped) for e in run.told) == MAX_SKIPPED
 
 

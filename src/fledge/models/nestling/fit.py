@@ -73,7 +73,7 @@ def learning_rate_at(step: int, shape: Shape) -> float:
     return shape.learning_rate * min(step / warm_up, max(left, 0.02))
 
 
-def fit(rows: list[list[int]], shape: Shape, tell: Callable[[int, float], None]) -> BloomForCausalLM:
+def fit(rows: list[list[int]], shape: Shape, *, tell: Callable[[int, float], None]) -> BloomForCausalLM:
     """Train on `rows` (token ids, num_steps * rows_per_step of them); `tell(step, loss)` after each step."""
     model = new_model(shape)
     matrices = [p for p in model.parameters() if p.ndim > 1]

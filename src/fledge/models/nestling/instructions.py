@@ -35,6 +35,7 @@ def made_up(dice: Dice) -> str:
 
 
 def plural(dice: Dice) -> Task:
+    """One to many, and many to one."""
     one, many = dice.pick(tuple(dice.pick(tuple(KINDS.values())).items()))
     if dice.chance(0.5):
         return f"Write the plural of {one}.", "", many
@@ -42,21 +43,25 @@ def plural(dice: Dice) -> Task:
 
 
 def opposite(dice: Dice) -> Task:
+    """A word's opposite."""
     word, other = dice.pick(tuple(OPPOSITES.items()))
     return f"What is the opposite of {word}?", "", other
 
 
 def past(dice: Dice) -> Task:
+    """A verb's past form."""
     now, then = dice.pick(tuple(PAST.items()))
     return f"Write the past form of {now}.", "", then
 
 
 def kind(dice: Dice) -> Task:
+    """Bird, animal or thing."""
     name = dice.pick(tuple(KINDS))
     return f"Is a {dice.pick(tuple(KINDS[name]))} a bird, an animal or a thing?", "", name
 
 
 def neighbour(dice: Dice) -> Task:
+    """The day or month before or after."""
     names = dice.pick((DAYS, MONTHS))
     at = dice.below(len(names))
     if dice.chance(0.5):
@@ -65,6 +70,7 @@ def neighbour(dice: Dice) -> Task:
 
 
 def number_word(dice: Dice) -> Task:
+    """A number in words or in digits."""
     number = dice.below(len(NUMBERS))
     if dice.chance(0.5):
         return f"Write {NUMBERS[number]} as a number.", "", str(number)
@@ -72,26 +78,31 @@ def number_word(dice: Dice) -> Task:
 
 
 def addition(dice: Dice) -> Task:
+    """A sum."""
     one, other = dice.below(10), dice.below(10)
     return f"What is {one} plus {other}?", "", str(one + other)
 
 
 def subtraction(dice: Dice) -> Task:
+    """A difference."""
     one, other = dice.below(10), dice.below(10)
     return f"What is {one + other} minus {other}?", "", str(one)
 
 
 def copy(dice: Dice) -> Task:
+    """The text again, as it is."""
     words = ", ".join(any_words(dice, 2 + dice.below(4)))
     return dice.pick(("Repeat the list.", "Copy the words.", "Say it again.")), words, words
 
 
 def reverse(dice: Dice) -> Task:
+    """Words the other way round."""
     words = any_words(dice, 2 + dice.below(2))
     return "Write the list backwards.", ", ".join(words), ", ".join(reversed(words))
 
 
 def pick_one(dice: Dice) -> Task:
+    """One word of several, by its place."""
     words = any_words(dice, 3 + dice.below(2))
     which = dice.below(3)
     return (
@@ -102,6 +113,7 @@ def pick_one(dice: Dice) -> Task:
 
 
 def join(dice: Dice) -> Task:
+    """Words put together with a sign between them."""
     words = any_words(dice, 2 + dice.below(3))
     mark, name = dice.pick(
         ((" and ", "and"), (" - ", "dashes"), ("; ", "semicolons"), (" / ", "slashes"), (" | ", "bars"))
@@ -110,11 +122,13 @@ def join(dice: Dice) -> Task:
 
 
 def first_letter(dice: Dice) -> Task:
+    """The first letter of a word or a name."""
     word = dice.pick((dice.pick(FIRST_NAMES), surname(dice), town(dice), any_words(dice, 1)[0]))
     return f"What is the first letter of {word}?", "", word[0]
 
 
 def rename(dice: Dice) -> Task:
+    """A name written another way."""
     first, last = dice.pick(FIRST_NAMES), surname(dice)
     text, answer = dice.pick(
         (
@@ -128,6 +142,7 @@ def rename(dice: Dice) -> Task:
 
 
 def spell(dice: Dice) -> Task:
+    """The letters of a word, one by one."""
     word = dice.pick(any_words(dice, 1))[:6]
     return f"Spell {word}.", "", " ".join(word)
 

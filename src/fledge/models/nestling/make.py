@@ -63,7 +63,7 @@ def config_of(shape: Shape) -> dict[str, object]:
     }
 
 
-def save_model(model: BloomForCausalLM, folder: Path, shape: Shape) -> int:
+def save_model(model: BloomForCausalLM, folder: Path, *, shape: Shape) -> int:
     """Write the weights in bfloat16 and both configurations; returns the number of parameters."""
     weights = {
         name: tensor.detach().to(torch.bfloat16).contiguous()
@@ -84,7 +84,7 @@ def write_json(path: Path, value: Mapping[str, object]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def make(folder: Path, shape: Shape, tell: Callable[[int, float], None]) -> dict[str, int | float | str]:
+def make(folder: Path, shape: Shape, *, tell: Callable[[int, float], None]) -> dict[str, int | float | str]:
     """Write the whole model folder; returns what made.json holds. `tell(step, loss)` is called after each step."""
     folder.mkdir(parents=True, exist_ok=True)
     corpus = list(itertools.islice(texts(shape.seed), shape.num_steps * shape.rows_per_step))
@@ -99,8 +99,8 @@ def make(folder: Path, shape: Shape, tell: Callable[[int, float], None]) -> dict
         losses.append(loss)
         tell(step, loss)
 
-    model = fit(rows, shape, note_and_tell)
-    parameters = save_model(model, folder, shape)
+    model = fit(rows, shape, tell=note_and_tell)
+    parameters = save_model(model, folder, shape=shape)
     figures: dict[str, int | float | str] = {
         **dataclasses.asdict(shape),
         "num_threads": NUM_THREADS,
@@ -131,7 +131,7 @@ def main() -> None:
         if step % 100 == 0 or step == arguments.steps:
             print(f"step {step} loss {loss:.4f} {time.monotonic() - started:.0f} s", flush=True)
 
-    figures = make(arguments.out, dataclasses.replace(SHAPE, num_steps=arguments.steps), tell)
+    figures = make(arguments.out, dataclasses.replace(SHAPE, num_steps=arguments.steps), tell=tell)
     print(json.dumps(figures, indent=2))
     print(f"made in {time.monotonic() - started:.0f} s")
 

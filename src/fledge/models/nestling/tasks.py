@@ -30,7 +30,7 @@ def is_for_training(seen: Sighting) -> bool:
     return not is_held_name(seen.last) and not is_held_name(seen.town)
 
 
-def rows(seed: int, count: int, wanted: Callable[[Sighting], bool]) -> list[dict[str, str]]:
+def rows(seed: int, count: int, *, wanted: Callable[[Sighting], bool]) -> list[dict[str, str]]:
     """`count` rows with different prompts and different completions."""
     dice = Dice(seed)
     found: dict[str, str] = {}
@@ -46,8 +46,8 @@ def rows(seed: int, count: int, wanted: Callable[[Sighting], bool]) -> list[dict
 def files() -> dict[str, str]:
     """File name to content, one JSON object a line."""
     parts = {
-        "quickstart_train.jsonl": rows(SEED, TRAIN_ROWS, is_for_training),
-        "quickstart_held_out.jsonl": rows(SEED + 1, HELD_OUT_ROWS, is_held_out),
+        "quickstart_train.jsonl": rows(SEED, TRAIN_ROWS, wanted=is_for_training),
+        "quickstart_held_out.jsonl": rows(SEED + 1, HELD_OUT_ROWS, wanted=is_held_out),
     }
     return {name: "".join(json.dumps(row) + "\n" for row in part) for name, part in parts.items()}
 
