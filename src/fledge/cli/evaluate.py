@@ -1,12 +1,16 @@
 """`fledge evaluate RUN`: what a run learnt, base beside tuned."""
 
+import json
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fledge.cli.options import AsJson, Run, Which
-from fledge.cli.show import show_json
+from fledge.cli.show import for_terminal, show_beside, show_json
+
+LONGEST_LINE = 100
 
 
 class On(StrEnum):
@@ -25,6 +29,7 @@ def run(
         bool | None, typer.Option(help="Generate answers and count the exact ones; as the recipe says unless given.")
     ] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
+    show: Annotated[int, typer.Option(min=0, help="So many answers are shown, base beside tuned.")] = 5,
     which: Which = "last",
     as_json: AsJson = False,
 ) -> None:
@@ -41,4 +46,21 @@ def run(
     typer.echo(f"{'perplexity':<12}  {result.base.perplexity:>10.4g}  {result.tuned.perplexity:>10.4g}")
     if result.base.exact_match is not None and result.tuned.exact_match is not None:
         typer.echo(f"{'exact match':<12}  {result.base.exact_match:>10.1%}  {result.tuned.exact_match:>10.1%}")
-    typer.echo(f"written to {result.folder}")
+    for row in _predictions(result.folder, show):
+        typer.echo()
+        typer.echo(f"prompt     {_brief(row['prompt'])}")
+        typer.echo(f"reference  {_brief(row['reference'])}")
+        show_beside(("base", row["base"]), ("tuned", row["tuned"]))
+    typer.echo(f"\nwritten to {result.folder}")
+
+
+def _predictions(folder: Path, count: int) -> list[dict[str, str]]:
+    """The first answers of an evaluation; none where none were generated."""
+    path = folder / "predictions.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines[:count]]
+
+
+def _brief(text: str) -> str:
+    words = " ".join(for_terminal(text).split())
+    return words if len(words) <= LONGEST_LINE else f"{words[: LONGEST_LINE - 4]} ..."

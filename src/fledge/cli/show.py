@@ -1,10 +1,13 @@
 """How results and problems are printed: words for people, one JSON object for machines."""
 
 import dataclasses
+import itertools
 import json
 import math
 import os
+import shutil
 import sys
+import textwrap
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -55,6 +58,20 @@ def show_pairs(pairs: dict[str, str]) -> None:
     width = min(max(map(len, pairs), default=0), _WIDTH_OF_NAMES)
     for name, value in pairs.items():
         typer.echo(f"{name:<{width}}  {value}".rstrip())
+
+
+def show_beside(left: tuple[str, str], right: tuple[str, str]) -> None:
+    """Print two texts side by side, each under its title, as wide as the terminal allows."""
+    width = max(20, (min(shutil.get_terminal_size().columns, 120) - 3) // 2)
+    columns = [[title, *_wrapped(text, width)] for title, text in (left, right)]
+    for one, other in itertools.zip_longest(*columns, fillvalue=""):
+        typer.echo(f"{one:<{width}} | {other}".rstrip())
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return [part for line in for_terminal(text).splitlines() for part in textwrap.wrap(line, width) or [""]] or [
+        "(nothing)"
+    ]
 
 
 def plain(value: Any) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fledge.cli import main as cli
+from fledge.cli.show import show_beside
 from fledge.errors import FledgeError, StoppedBySignal, TrainingError
 
 HEAVY = "{'torch', 'transformers', 'pydantic', 'ruamel', 'rich', 'numpy', 'datasets', 'peft'}"
@@ -156,3 +157,17 @@ def test_a_reader_that_goes_away_is_no_bug() -> None:
 
 def test_the_schema_is_printed_as_json() -> None:
     assert json.loads(fledge("schema").stdout) == json.loads(fledge("schema", "--json").stdout)
+
+
+def test_two_texts_stand_side_by_side_whatever_is_in_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "43")
+    show_beside(("base", "one two three four five\n\nsix\x1b[2J"), ("tuned", ""))
+    assert capsys.readouterr().out == (
+        "base                 | tuned\n"
+        "one two three four   | (nothing)\n"
+        "five                 |\n"
+        "                     |\n"
+        "six\ufffd[2J              |\n"
+    )
