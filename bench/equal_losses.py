@@ -17,11 +17,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fledge.data.pipeline import prepare_training
-
 from fledge.commands.train import train
 from fledge.commands.workshop import row_order
 from fledge.config.load import load_recipe
+from fledge.data.pipeline import prepare_training
 from fledge.models.tokenizer import load_tokenizer
 from fledge.rundir import RunDir, read_steps
 from tests.numbers.plain import plain_losses
