@@ -1,5 +1,6 @@
 """The entry of `fledge`: finds the verb, imports it alone, and turns every error into words and an exit code."""
 
+import errno
 import os
 import sys
 import traceback
@@ -59,6 +60,10 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
+        lack = _lack_of_the_machine(error)
+        if lack is not None:
+            show_problems(lack, as_json=as_json)
+            return 1
         _show_bug(error, as_json=as_json)
         return BUG_EXIT_CODE
 
@@ -96,6 +101,17 @@ def _not_asked_for() -> None:
 
 def _verb_of(arguments: Sequence[str]) -> str | None:
     return next((argument for argument in arguments if argument in VERBS), None)
+
+
+def _lack_of_the_machine(error: Exception) -> FledgeError | None:
+    """Disk or memory that ran out, as an error that says what to do; None for everything else."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        cure = "free some space, or choose another output.dir; a run goes on from its last checkpoint"
+        return FledgeError(f"cannot be written: {error.strerror}", where=str(error.filename or "disk"), cure=cure)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        cure = "lower train.micro_batch_tokens, or set train.gradient_checkpointing=true; the result stays the same"
+        return FledgeError("there is not enough memory", cure=cure)
+    return None
 
 
 def _show_bug(error: Exception, *, as_json: bool) -> None:

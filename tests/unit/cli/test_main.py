@@ -113,6 +113,9 @@ def test_a_request_that_cannot_be_understood_exits_2(
         (StoppedBySignal(15, step=3, run="r"), 143),
         (KeyboardInterrupt(), 130),
         (ZeroDivisionError("oops"), 70),
+        (OSError(28, "No space left on device", "events.jsonl"), 1),
+        (MemoryError(), 1),
+        (OSError(5, "Input/output error"), 70),
     ],
 )
 def test_every_error_has_its_exit_code(error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
