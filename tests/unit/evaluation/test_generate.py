@@ -1,5 +1,6 @@
 """Generation says what the model says: batches change nothing, the base's own settings have no say, seeds decide."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -214,3 +215,14 @@ def test_a_prompt_without_tokens_is_refused(tmp_path):
         generate(load("llama", tmp_path), Letters(), prompts=[[]], sampling=GREEDY)
     with pytest.raises(FledgeError, match="prompt 2: the prompt has no tokens"):
         generate(load("llama", tmp_path), Letters(), prompts=[[5], []], sampling=GREEDY)
+
+
+def test_greedy_text_of_a_real_model_is_its_authors_own(shared):
+    folder = shared / "data/weights/stories260K"
+    reference = json.loads((folder / "reference_greedy.json").read_text())
+    model = AutoModelForCausalLM.from_pretrained(folder / "hf", dtype=torch.float32).eval()
+    start, whole = reference["prompt_ids"], reference["greedy_ids"]
+    answers = generate(model, Letters(), prompts=[start, whole[:20]], sampling=Sampling(len(whole) - 20))
+    assert len(whole) > 100
+    assert [*start, *answers[0].ids] == whole[: len(start) + len(whole) - 20]
+    assert [*whole[:20], *answers[1].ids] == whole
