@@ -28,6 +28,7 @@ def count_exact(shop: Workshop, moment: Moment) -> float | None:
             store=store,
             max_new_tokens=settings.max_new_tokens,
             max_rows=settings.max_rows,
+            max_positions=shop.facts.max_positions,
         )
         write_json(remembered, {"exact_match": result.share, "rows": result.rows})
     shop.mesh.barrier()

@@ -4,12 +4,14 @@ import logging
 from dataclasses import dataclass
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from fledge.config.model import Attention, ModelConfig
 from fledge.errors import ModelError
 from fledge.facts import ModelFacts
+from fledge.models.exceptions import check_exceptions
 from fledge.models.facts import read_facts
 from fledge.models.locate import locate
 from fledge.runtime.precision import TORCH_DTYPES
@@ -33,8 +35,9 @@ def load_base(config: ModelConfig, *, device: torch.device) -> Base:
         if described.is_encoder_decoder:
             raise ModelError("it is an encoder-decoder; causal models only so far", where=config.name_or_path)
         model = _load(source, config, _attention(config.attention))
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the base cannot be loaded: {_first_line(error)}", where=config.name_or_path) from error
+    check_exceptions(model)
     model.requires_grad_(False)
     model.eval()
     model.config.use_cache = False
