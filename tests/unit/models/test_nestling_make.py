@@ -4,6 +4,7 @@ import itertools
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,18 @@ def test_the_shipped_tokenizer_is_the_one_the_script_trains() -> None:
 def test_every_kind_of_text_can_be_told_from_its_seed_and_none_is_long() -> None:
     tokenizer = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
     some = list(itertools.islice(texts(3), 2000))
-    assert len(MIXTURE) == 10
+    assert len(MIXTURE) == 11
     assert some == list(itertools.islice(texts(3), 2000)) != list(itertools.islice(texts(4), 2000))
     assert len(set(some)) > 1900
     assert max(len(encoding.ids) for encoding in tokenizer.encode_batch(some)) < 128
-    assert all(text == text.strip("\n ") or text.startswith("#") for text in some) and all("{" not in t for t in some)
+
+
+def test_every_byte_of_printable_text_and_nearly_every_token_is_seen_so_that_none_stays_like_the_others() -> None:
+    tokenizer = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
+    seen = Counter(
+        i for encoding in tokenizer.encode_batch(list(itertools.islice(texts(5), 60_000))) for i in encoding.ids
+    )
+    printable = tokenizer.encode("".join(map(chr, range(0x21, 0x7F))))
+    assert sum(len(token) == 1 for token in printable.tokens) > 80
+    assert all(seen[i] > 50 for i in printable.ids)
+    assert sum(seen[i] > 0 for i in range(4, SHAPE.vocab_size)) > 0.95 * SHAPE.vocab_size

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from fledge.models.nestling.dice import Dice
-from fledge.models.nestling.drills import counting, echo, lookup, sums
+from fledge.models.nestling.drills import counting, echo, lookup, sums, symbols
 from fledge.models.nestling.instructions import instruction
 from fledge.models.nestling.sightings import card, questions
 from fledge.models.nestling.stories import letter, page, story
@@ -19,6 +19,7 @@ MIXTURE: tuple[tuple[Callable[[Dice], str], int], ...] = (
     (lookup, 2),
     (sums, 1),
     (counting, 1),
+    (symbols, 2),
 )
 
 

@@ -5,6 +5,21 @@ from fledge.models.nestling.instructions import any_words, made_up
 from fledge.models.nestling.sightings import surname, town
 from fledge.models.nestling.words import FIRST_NAMES, KINDS, NUMBERS
 
+ALPHABETS = (
+    *[(0x21, 0x7E)] * 4,
+    *[(0x21, 0x40)] * 2,
+    (0xA1, 0x17F),
+    (0xA1, 0x7FF),
+    (0x391, 0x44F),
+    (0x800, 0x2FFF),
+    (0x2010, 0x27BF),
+    (0x3041, 0xD7A3),
+    (0xE000, 0xFFFD),
+    (0x1F300, 0x1F64F),
+    (0x10000, 0x10FFFF),
+)
+"""First and last code point: ASCII most often, then letters and signs of other scripts."""
+
 
 def rare_name(dice: Dice) -> str:
     """A name that is put together from syllables, with a capital."""
@@ -18,6 +33,14 @@ def echo(dice: Dice) -> str:
     else:
         items = any_words(dice, 3 + dice.below(4))
     line = dice.pick((", ", " ", " / ")).join(items)
+    return f"{line}\n{line}"
+
+
+def symbols(dice: Dice) -> str:
+    """Random characters said twice, so that every byte's token has been seen and none is left like all the others."""
+    first, last = dice.pick(ALPHABETS)
+    signs = [chr(first + dice.below(last - first + 1)) for _ in range(4 + dice.below(7))]
+    line = dice.pick(("", "", " ", "\t")).join(signs)
     return f"{line}\n{line}"
 
 

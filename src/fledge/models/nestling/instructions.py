@@ -6,6 +6,7 @@ from fledge.models.nestling.dice import Dice
 from fledge.models.nestling.sightings import asked_of_a_note, surname, town
 from fledge.models.nestling.words import (
     COLOURS,
+    COMMON,
     DAYS,
     FIRST_NAMES,
     KINDS,
@@ -25,13 +26,16 @@ def any_words(dice: Dice, count: int) -> list[str]:
     """Different words of one kind, or made-up ones, so that copying has to be learnt and not the words."""
     if dice.chance(0.4):
         return [made_up(dice) for _ in range(count)]
-    pools = (*KINDS.values(), COLOURS, TRADES, FIRST_NAMES, tuple(OPPOSITES))
+    pools = (*KINDS.values(), COLOURS, TRADES, FIRST_NAMES, tuple(OPPOSITES), COMMON)
     return dice.sample(tuple(dice.pick(pools)), count)
 
 
 def made_up(dice: Dice) -> str:
-    """A word that nobody has used before."""
-    return "".join(dice.pick(SYLLABLES) for _ in range(2 + dice.below(2)))
+    """A word that nobody has used before: syllables, or two words cut and joined, so that rare tokens stand alone."""
+    if dice.chance(0.4):
+        return "".join(dice.pick(SYLLABLES) for _ in range(2 + dice.below(2)))
+    one, other = dice.pick(COMMON), dice.pick(COMMON)
+    return one[: 1 + dice.below(len(one))] + other[dice.below(len(other)) :]
 
 
 def plural(dice: Dice) -> Task:
@@ -134,6 +138,7 @@ def rename(dice: Dice) -> Task:
         (
             ("Write the last name first.", f"{last}, {first}"),
             ("Shorten the first name.", f"{first[0]}. {last}"),
+            ("Put the initials in brackets.", f"({first[0]}{last[0]})"),
             ("Write the last name.", last),
             ("Write the first name.", first),
         )

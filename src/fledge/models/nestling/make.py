@@ -23,13 +23,13 @@ SHAPE = Shape(
     num_layers=5,
     num_heads=8,
     vocab_size=1536,
-    num_steps=5000,
+    num_steps=4000,
     rows_per_step=48,
     learning_rate=2e-3,
     seed=2026,
 )
 TOKENIZER_TEXTS = 30_000
-NUM_THREADS = 2
+NUM_THREADS = 1
 """Sums are taken in another order with another number of threads, so it is part of the recipe."""
 
 

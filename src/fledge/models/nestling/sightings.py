@@ -50,6 +50,7 @@ QUESTIONS = (
     (("What is the first name?", "Give the first name."), "{first}"),
     (("Write the name with an initial.", "Shorten the first name."), "{initial}. {last}"),
     (("Shorten the day.", "Which day, in short?"), "{short_day}"),
+    (("Sign the note.", "Whose mark is it?"), "({initial}{last_initial})"),
 )
 CARD_LINES = (
     (("Name", "Observer", "Person"), "{first} {last}"),
@@ -64,6 +65,8 @@ CARD_LINES = (
     (("Count", "Total"), "{count}"),
     (("Number", "In words"), "{number}"),
     (("Seen", "Sum"), "{count} {birds}"),
+    (("Mark", "By"), "({initial}{last_initial})"),
+    (("Letter", "Filed under"), "{initial}"),
 )
 
 
@@ -89,6 +92,7 @@ class Sighting:
             "first": self.first,
             "last": self.last,
             "initial": self.first[0],
+            "last_initial": self.last[0],
             "number": number,
             "Number": number.capitalize(),
             "count": str(self.number),

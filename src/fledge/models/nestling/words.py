@@ -104,3 +104,27 @@ SYLLABLES = listed(
     """ba be bi bo da de di do fa fe fi fo ga ge go ka ke ki ko la le li lo ma me mi mo na ne ni no pa pe pi po
     ra re ri ro sa se si so ta te ti to va ve vi vo wa we za ze zo"""
 )
+
+COMMON = listed(
+    """about above across action again against almost along already also although always among amount another answer any
+    area around ask attention away back because become begin behind believe better between both bring build business
+    call change check child choose city class clear collect common company complete condition consider contain continue
+    control correct could country course create current decide describe detail develop different direction discuss
+    during each easy education effect either energy english enough environment even event every exact example exercise
+    explain express false family feel few figure final find follow form from function future general generate give good
+    government great group guess handle happen health help here history house however human idea identify image
+    important improve include increase information input instruction interest into invite island issue join journey
+    just kind knowledge language large later learn least less level life like list listen little local long machine
+    main make many material matter mean measure member method might model moment money month most mother move much
+    music must name nation nature necessary need network never next note nothing number object observe often only
+    opinion option order other output over own page paragraph part people perfect perhaps person phrase point political
+    popular position possible power present problem process product programme protect provide public purpose question
+    quick quite quote rather reach reason receive recipe record reduce region relation remember report require research
+    resource response result return right science season second sentence separate series service several should simple
+    since situation skill social society solution some sound source space special standard start state still story
+    structure student study subject such suggest summary support sure system table take talk technology text than that
+    their them then there these they thing think this those though thought through time title today together too topic
+    toward translate travel true turn type under understand unit until upon use usual value various very view visit
+    voice wait want water way week well what when where which while who whole why will wish with within without woman
+    word work world would write year yesterday yet young your zone"""
+)
