@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from fledge.rundir import RunDir
+from fledge.rundir import RunDir, read_events
 from tests.journeys.killing import PATIENCE_SECONDS, count_steps, start, steps_of, train_through_kills
 from tests.runs import fledge, recipe_dict, write_recipe, write_rows
 from tests.tiny_models import tiny_folder
@@ -48,6 +48,8 @@ def test_killed_anywhere_and_resumed_changes_no_bit(workplace, undisturbed, seed
     outcome = train_through_kills(recipe, run, kills=3, seed=seed)
     summary, steps = undisturbed
     assert outcome.kills
+    resumed = [event for event in read_events(run / "events.jsonl") if event["event"] == "resumed"]
+    assert len(resumed) == len(outcome.kills)
     assert outcome.summary["adapter_sha256"] == summary["adapter_sha256"]
     assert outcome.steps == steps
     assert {k: outcome.summary[k] for k in ("tokens", "rows", "validation_loss", "first_loss", "last_loss")} == {

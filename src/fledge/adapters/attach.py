@@ -5,12 +5,15 @@ from dataclasses import dataclass
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
 from transformers import PreTrainedModel
 
 from fledge.adapters.dropout import DropoutKeys, KeyedDropout
 from fledge.adapters.targets import check_saved, check_targets
 from fledge.adapters.vocabulary import NewRows, make_room
+from fledge.adapters.whole import bridge_float32
 from fledge.config.lora import LoraSection
 from fledge.errors import ModelError
 from fledge.facts import ModelFacts
@@ -38,6 +41,9 @@ def attach(
     """
     targets = check_targets(model, lora.target_modules, facts=facts)
     check_saved(model, lora.modules_to_save)
+    if lora.init_lora_weights == "pissa" and model.dtype != torch.float32:
+        what = "pissa changes the base, and in this number format the change would be rounded away from the adapter's"
+        raise ModelError(what, where="lora.init_lora_weights", cure="set model.dtype: float32, or use another start")
     rows = make_room(model, new_tokens) if new_tokens else NewRows({}, ())
     seed_everything(derive_seed(seed, "adapter"))
     config = LoraConfig(
@@ -58,7 +64,9 @@ def attach(
             adapted = get_peft_model(model, config)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise ModelError(f"the adapter does not fit this model: {error}", where="lora") from error
+    _check_adapted(adapted, model, lora=lora, is_tied=facts.is_head_tied)
     _hold_in_float32(adapted)
+    bridge_float32(adapted, dtype=model.dtype)
     keys = DropoutKeys(seed=seed)
     _key_dropout(adapted, keys)
     is_base_changed = lora.init_lora_weights == "pissa"
@@ -66,6 +74,19 @@ def attach(
         {n: p.detach().clone() for n, p in adapted.named_parameters() if p.requires_grad} if is_base_changed else {}
     )
     return Adapted(adapted, keys, initial)
+
+
+def _check_adapted(adapted: PeftModel, model: PreTrainedModel, *, lora: LoraSection, is_tied: bool) -> None:
+    """Raises ModelError for what would train and then could not be saved or merged as trained."""
+    ends = (model.get_output_embeddings(), model.get_input_embeddings())
+    if is_tied and any(isinstance(module, LoraLayer | ModulesToSaveWrapper) for module in ends):
+        what = "the head and the embedding share one weight, so what is trained of one of them cannot be merged"
+        cure = "leave both out of lora.target_modules and lora.modules_to_save"
+        raise ModelError(what, where="lora", cure=cure)
+    if lora.init_lora_weights == "pissa" and any("lora_embedding" in name for name, _ in adapted.named_parameters()):
+        raise ModelError(
+            "pissa cannot start an embedding's adapter", where="lora.target_modules", cure="leave it out of the targets"
+        )
 
 
 def _hold_in_float32(model: nn.Module) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from fledge.errors import ModelError
 from fledge.runtime.random import derive_seed
 
 
@@ -41,18 +42,24 @@ class KeyedDropout(nn.Module):
         return x * self._mask(x)
 
     def _mask(self, x: torch.Tensor) -> torch.Tensor:
-        """[B,T,D] of 0 and 1 / (1 - p); padding keeps zeros, which no loss sees."""
+        """[B,T,D], or [B*T,D] as x is, of 0 and 1 / (1 - p); padding keeps zeros, which no loss sees.
+
+        Raises ModelError where x is of some of the positions only, as in a mixture of experts: which ones is not known.
+        """
         keys = self.keys
-        mask = torch.zeros(x.shape, dtype=x.dtype, device=x.device)
+        mask = torch.zeros(x.shape, dtype=x.dtype, device=x.device).view(-1, x.shape[-1])
+        num_rows = 1 if keys.is_packed else max(1, len(keys.rows))
+        width = mask.shape[0] // num_rows
+        needed = sum(keys.lengths) if keys.is_packed else max(keys.lengths, default=0)
+        if width * num_rows != mask.shape[0] or width < needed:
+            cure = "set lora.lora_dropout: 0, or leave this module out of the targets"
+            raise ModelError("dropout cannot be keyed by row here", where=f"lora.target_modules: {self.name}", cure=cure)
         start = 0
         for index, (row, length) in enumerate(zip(keys.rows, keys.lengths, strict=True)):
-            kept = self._kept(row, length, x.shape[-1], device=x.device)
-            if keys.is_packed:
-                mask[0, start : start + length] = kept
-                start += length
-            else:
-                mask[index, :length] = kept
-        return mask
+            first = start if keys.is_packed else index * width
+            mask[first : first + length] = self._kept(row, length, x.shape[-1], device=x.device)
+            start += length
+        return mask.view(x.shape)
 
     def _kept(self, row: int, length: int, features: int, *, device: torch.device) -> torch.Tensor:
         generator = torch.Generator(device).manual_seed(derive_seed(self.keys.seed, self.keys.step, row, self.name))

@@ -65,8 +65,8 @@ def train(recipe: Recipe, *, observers: Sequence[Tell] = (), on_prepare: OnPrepa
         recipe = settled_recipe(recipe, run)
         if run.summary.exists():
             return TrainResult(run.root, json.loads(run.summary.read_text()), was_finished=True)
-        with catching_signals() as stop, _telling(run, observers, recipe.output.trackers) as tell:
-            summary = _train(recipe, run, tell, stop, on_prepare)
+        with _telling(run, observers, recipe.output.trackers) as tell:
+            summary = _train(recipe, run, tell, on_prepare=on_prepare)
     return TrainResult(run.root, summary, was_finished=False)
 
 
@@ -92,7 +92,7 @@ def _telling(run: RunDir, observers: Sequence[Tell], trackers: Sequence[str]) ->
         log.close()
 
 
-def _train(recipe: Recipe, run: RunDir, tell: Tell, stop: StopRequest, on_prepare: OnPrepare) -> dict[str, Any]:
+def _train(recipe: Recipe, run: RunDir, tell: Tell, *, on_prepare: OnPrepare) -> dict[str, Any]:
     tokenizer = load_tokenizer(recipe.model, recipe.data)
     data = prepare_training(recipe.data, tokenizer, seed=recipe.train.seed, progress=on_prepare)
     _tell_prepared(data, tell)
@@ -100,15 +100,17 @@ def _train(recipe: Recipe, run: RunDir, tell: Tell, stop: StopRequest, on_prepar
     make_deterministic(device)
     with joined_mesh(device) as mesh:
         shop = _open(recipe, run, tokenizer, data, mesh=mesh, device=device)
-        _settle_threads(run, tell)
+        _settle_machine(shop, tell)
         before = count_exact(shop, "before")
+        stop = StopRequest()
         with at_work(shop, tell, stop=stop) as (parts, plan):
             _tell_start(shop, plan.total_steps, tell)
-            progress = load_newest(run, parts.trained) or Progress()
+            found = load_newest(run, parts.trained)
             mesh.barrier()
-            if progress.step:
-                tell(Resumed(from_step=progress.step))
-            progress = run_loop(parts, plan, progress=progress)
+            if found is not None:
+                tell(Resumed(from_step=found.step))
+            with catching_signals(stop):
+                progress = run_loop(parts, plan, progress=found or Progress())
         after = count_exact(shop, "after")
         exact = {"exact_match_before": before, "exact_match_after": after} if recipe.evaluate.exact_match else {}
         return _finish(shop, progress, tell, exact)
@@ -159,12 +161,17 @@ def _check_same_ground(before: dict[str, Any], now: dict[str, Any], run: RunDir)
         )
 
 
-def _settle_threads(run: RunDir, tell: Tell) -> None:
-    """Use the thread count that the run began with, for the order of sums depends on it."""
-    threads = json.loads(run.manifest.read_text())["hardware"]["threads"]
+def _settle_machine(shop: Workshop, tell: Tell) -> None:
+    """Use the thread count that the run began with, for the order of sums depends on it, and say what has changed."""
+    before = json.loads(shop.run.manifest.read_text())["hardware"]
+    threads = before["threads"]
     if torch.get_num_threads() != threads:
         tell(Notice(text=f"using {threads} threads, as this run began with, instead of {torch.get_num_threads()}"))
         torch.set_num_threads(threads)
+    ranks = before["world_size"]
+    if ranks != shop.mesh.world_size:
+        change = f"this run began with {ranks} processes and goes on with {shop.mesh.world_size}"
+        tell(Notice(text=f"{change}: losses agree, last bits may not"))
 
 
 def _tell_prepared(data: PreparedData, tell: Tell) -> None:

@@ -7,7 +7,7 @@ from pydantic import Field
 from fledge.config.section import Section
 
 Name = Annotated[str, Field(min_length=1)]
-InitLora = bool | Literal["gaussian", "orthogonal", "pissa"]
+InitLora = Literal[True, "gaussian", "orthogonal", "pissa"]
 
 
 class LoraSection(Section):

@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -15,6 +16,9 @@ from fledge.models.exceptions import check_exceptions
 from fledge.models.facts import read_facts
 from fledge.models.locate import locate
 from fledge.runtime.precision import TORCH_DTYPES
+
+
+_CURE = "give a causal model whose folder holds config.json and whole .safetensors files (pickled weights are refused)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +39,9 @@ def load_base(config: ModelConfig, *, device: torch.device) -> Base:
         if described.is_encoder_decoder:
             raise ModelError("it is an encoder-decoder; causal models only so far", where=config.name_or_path)
         model = _load(source, config, _attention(config.attention))
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"the base cannot be loaded: {_first_line(error)}", where=config.name_or_path) from error
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        what = f"the base cannot be loaded: {_first_line(error)}"
+        raise ModelError(what, where=config.name_or_path, cure=_CURE) from error
     check_exceptions(model)
     model.requires_grad_(False)
     model.eval()
@@ -53,17 +58,25 @@ def _load(source: str, config: ModelConfig, attention: str | None) -> PreTrained
     transformers_logging.set_verbosity(logging.ERROR)
     transformers_logging.disable_progress_bar()
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        model, info = AutoModelForCausalLM.from_pretrained(
             source,
             revision=config.revision,
             dtype=TORCH_DTYPES[config.dtype],
             trust_remote_code=config.trust_remote_code,
             attn_implementation=attention,
             use_safetensors=True,
+            output_loading_info=True,
         )
     finally:
         transformers_logging.set_verbosity(level)
         transformers_logging.enable_progress_bar()
+    missing = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+    if missing:
+        what = (
+            f"the weights lack {len(missing)} tensors of the model, which would start random: {', '.join(missing[:3])}"
+        )
+        raise ModelError(what, where=config.name_or_path, cure="fetch the base again, all of its files")
+    return model
 
 
 def _first_line(error: Exception) -> str:

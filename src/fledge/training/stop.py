@@ -18,11 +18,13 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def catching_signals() -> Iterator[StopRequest]:
-    """Within this block the first signal is noted; a second one has its usual effect."""
-    request = StopRequest()
+def catching_signals(request: StopRequest) -> Iterator[None]:
+    """Within this block the first signal is noted in `request`; a second one has its usual effect.
+
+    Meant for the steps alone: before and after them there is nothing to finish, and a signal ends the process at once.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield request
+        yield
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
@@ -34,7 +36,7 @@ def catching_signals() -> Iterator[StopRequest]:
     for number in SIGNALS:
         signal.signal(number, note)
     try:
-        yield request
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
