@@ -28,6 +28,7 @@ _TYPES = ("null", "bool", "int", "float", "timestamp", "merge", "map", "seq")
 _TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in _TYPES)
 _TEXT_TAG = "tag:yaml.org,2002:str"
 _MERGE = "<<"
+_HALF_A_CHARACTER, _WRITE_IT = "half of a character (a lone surrogate)", "write the character itself"
 
 
 @dataclass(slots=True)
@@ -37,14 +38,26 @@ class Document:
     tree: Any
     marks: dict[Key, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
-    unreadable: set[Key] = field(default_factory=set)
+    unreadable: dict[Key, Problem] = field(default_factory=dict)
     """Keys whose value is among the problems already; None stands in the tree."""
+    written: dict[Key, str] = field(default_factory=dict)
+    """What stands in the file for each unquoted scalar that is not text: `1.0`, `6e12345`, `true`."""
 
     def where(self, key: Key) -> str:
         """Where `key` was written, or the nearest thing around it that was."""
         while key not in self.marks and key:
             key = key[:-1]
         return self.marks.get(key, "")
+
+    def replace(self, key: Key, other: "Document") -> None:
+        """Forget what was noted of `key` and all below it, faults of its values too, and note what `other` knows."""
+        for notes in (self.marks, self.written, self.unreadable):
+            for old in [noted for noted in notes if noted[: len(key)] == key]:
+                gone = notes.pop(old)
+                if isinstance(gone, Problem):
+                    self.problems.remove(gone)
+        self.marks |= other.marks
+        self.written |= other.written
 
 
 def read_document(content: bytes, name: str) -> Document:
@@ -102,10 +115,11 @@ def _syntax_problem(error: MarkedYAMLError, where: str) -> Problem:
         return Problem("a tab where YAML wants spaces", where, "indent with spaces")
     if "another document" in what:
         return Problem("a second document (after ---)", where, "keep one recipe in one file")
-    if "mapping values are not allowed" in what:
+    if "mapping values are not allowed" in what or what.endswith("but got ':'"):
         return Problem("not valid YAML: a second ': ' on the line, or a wrong indent", where, "put the value in quotes")
     context = f" {error.context}" if error.context else ""
-    return Problem(f"not valid YAML: {what}{context}", where)
+    cure = "put text that begins with * in quotes" if "alias" in what + context else ""
+    return Problem(f"not valid YAML: {what}{context}", where, cure)
 
 
 class _TooMuchError(Exception):
@@ -126,23 +140,27 @@ class _Reader:
             raise _TooMuchError
         self._document.marks.setdefault(key, self._where(node))
         if str(node.tag) not in _TAGS | {_TEXT_TAG}:
-            self._document.unreadable.add(key)
-            self._complain(node, f"the tag {node.tag} has no meaning in a recipe", "write the plain value")
-            return None
+            return self._refuse(node, key, f"the tag {node.tag} has no meaning in a recipe", "write the plain value")
         if isinstance(node, MappingNode):
             return self._mapping(node, key)
         if isinstance(node, SequenceNode):
             return tuple(self.value(item, (*key, index)) for index, item in enumerate(node.value))
         assert isinstance(node, ScalarNode), "YAML has three kinds of nodes"
         if node.style is None and node.tag != _TEXT_TAG and _LEADING_ZERO.fullmatch(node.value):
-            return self._refuse_leading_zero(node, key)
-        return _scalar(node)
+            cure = (
+                f"write {node.value.lstrip('+-0') or '0'}, or 0o... for an octal number, or quote it where it is text"
+            )
+            return self._refuse(node, key, f"{node.value} can be read as octal or as decimal", cure)
+        value = _scalar(node)
+        if not isinstance(value, str):
+            self._document.written[key] = node.value
+            return value
+        whole = _joined(value)
+        return self._refuse(node, key, _HALF_A_CHARACTER, _WRITE_IT) if whole is None else whole
 
-    def _refuse_leading_zero(self, node: ScalarNode, key: Key) -> None:
-        text = node.value
-        self._document.unreadable.add(key)
-        cure = f"write {text.lstrip('+-0') or '0'}, or 0o... for an octal number, or quote it where it is text"
-        self._complain(node, f"{text} can be read as octal or as decimal", cure)
+    def _refuse(self, node: Node, key: Key, what: str, cure: str) -> None:
+        self._complain(node, what, cure)
+        self._document.unreadable[key] = self._document.problems[-1]
 
     def _mapping(self, node: MappingNode, key: Key) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -157,6 +175,9 @@ class _Reader:
             name = name_node.value if isinstance(name_node, ScalarNode) else None
             if name is None or not isinstance(_scalar(name_node), str):
                 self._complain(name_node, "a key must be text", "name an option here")
+                continue
+            if (name := _joined(name)) is None:
+                self._complain(name_node, _HALF_A_CHARACTER, _WRITE_IT)
                 continue
             if name in lines:
                 self._complain(name_node, f"{name} is given twice", f"the first is in line {lines[name]}; keep one")
@@ -187,6 +208,14 @@ class _Reader:
 def _scalar(node: ScalarNode) -> Any:
     text: str = node.value
     return text if node.style is not None or node.tag == _TEXT_TAG else plain_scalar(text)
+
+
+def _joined(text: str) -> str | None:
+    """Text whose surrogate pairs, which JSON writes for an emoji, are one character each; None where one is alone."""
+    try:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    except UnicodeDecodeError:
+        return None
 
 
 def _is_merge(name: Node) -> bool:

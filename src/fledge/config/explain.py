@@ -15,6 +15,8 @@ from fledge.errors import Problem
 _SOURCE_KEYS = frozenset({("data", "train"), ("data", "validation"), ("data", "test")})
 _TAGS = frozenset({"source", "mixture", "fraction"})
 _A_SOURCE = "{path: ..., format: ...}, or a list of such"
+_LONGEST_WHOLE = 1e15
+"""Floats below it are written as whole numbers without surprise."""
 _WORDS_FOR_BOOLS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
 
@@ -23,7 +25,9 @@ def explain(error: ValidationError, document: Document) -> dict[Key, Problem]:
     problems: dict[Key, Problem] = {}
     for item in error.errors(include_url=False, include_context=False):
         key = key_of(item["loc"])
-        if key not in problems:
+        # what is wrong with its items is told, and then pydantic counts those that are left
+        is_told = item["type"] == "too_short" and any(other[: len(key)] == key for other in problems)
+        if key not in problems and not is_told:
             problems[key] = _problem(item["type"], item["loc"], item["input"], document)
     return problems
 
@@ -57,9 +61,11 @@ def _problem(kind: str, location: Key, value: Any, document: Document) -> Proble
     if not key:
         what = f"a recipe is a mapping of sections ({', '.join(Recipe.model_fields)}); this is {shown(value)}"
         return Problem(what, document.where(key), "`fledge init` writes a recipe to start from")
-    allowed = expected(section, name)
-    what = f"{dotted(key)} is {shown(value)}, expected {allowed}"
-    return Problem(what, document.where(key), _cure_for_value(value, section, name))
+    allowed = "{path: ..., format: ...}" if isinstance(key[-1], int) else expected(section, name)
+    written = document.written.get(key)
+    what = f"{dotted(key)} is {_short(written) if written else shown(value)}, expected {allowed}"
+    cure = _cure_for_value(value, section, name) or _cure_for_text(value, written, allowed)
+    return Problem(what, document.where(key), cure)
 
 
 def section_of(key: Key, tree: Any) -> type[BaseModel] | None:
@@ -108,7 +114,7 @@ def _cure_for_value(value: Any, section: type[BaseModel] | None, name: str) -> s
     types = {form.get("type") for form in forms}
     words = [word for form in forms for word in form.get("enum", [form["const"]] if "const" in form else [])]
     if isinstance(value, float) and value.is_integer() and "integer" in types:
-        return f"write {int(value)}"
+        return f"write {int(value)}" if abs(value) < _LONGEST_WHOLE else ""
     if not isinstance(value, str):
         return ""
     if "boolean" in types and value.lower() in _WORDS_FOR_BOOLS:
@@ -121,6 +127,15 @@ def _cure_for_value(value: Any, section: type[BaseModel] | None, name: str) -> s
         return f"write a list: [{value}]"
     nearest = nearest_name(value, [str(word) for word in words])
     return f"did you mean {nearest}?" if nearest else ""
+
+
+def _cure_for_text(value: Any, written: str | None, allowed: str) -> str:
+    """A hint for text that YAML takes for something else; `written` is what stands in the file."""
+    if "text" not in allowed.split(" or ") or value is None or isinstance(value, tuple):
+        return ""
+    is_pair = isinstance(value, dict) and list(value.values()) == [None]
+    text = f"{next(iter(value))}: " if is_pair else written
+    return f"put it in quotes: {json.dumps(text, ensure_ascii=False)}" if text else "put it in quotes"
 
 
 def _forms(section: type[BaseModel] | None, name: str) -> list[dict[str, Any]]:
@@ -184,4 +199,8 @@ def shown(value: Any) -> str:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except ValueError:
         text = str(value)
+    return _short(text)
+
+
+def _short(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,14 +1,15 @@
 """The small BLOOM tool's YAML as a recipe, with what became of each of its keys."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from fledge.config.document import Document, Key
 from fledge.config.dump import dump_tree
 from fledge.config.explain import dotted, shown
-from fledge.config.load import in_order, validate
+from fledge.config.load import conflicts_beside, in_order, validate
 from fledge.config.nearest import nearest_name
+from fledge.config.paths import is_local
 from fledge.config.recipe import Recipe
 from fledge.errors import Problem, RecipeError
 
@@ -59,15 +60,18 @@ def translate(document: Document) -> Imported:
     """The recipe that says what `document`, a file of the small BLOOM tool, says.
 
     Every key is translated or not needed, and accounted for. Raises RecipeError with every key that is unknown, every
-    value that a recipe cannot express or that is out of range, and every key that is missing, with file and line.
+    value that a recipe cannot express or that is out of range, every key that is missing, and values that cannot work
+    together, with file and line.
     """
     problems = list(document.problems)
-    values = _flat(document.tree, (), problems, document)
+    given = _flat(document.tree, (), problems, document)
+    values = {key: value for key, value in given.items() if _key(key) not in document.unreadable}
     tree: dict[str, Any] = {"model": {}, "data": {"overlong": "split"}}
-    marks: dict[Key, str] = {(): document.where(())}
+    recipe = Document(tree, {(): document.where(())})
+    origins: dict[Key, str] = {}
     account = []
     for key, value in values.items():
-        rule, where = RULES[key], document.where(tuple(key.split(".")))
+        rule, where = RULES[key], document.where(_key(key))
         try:
             settings = rule.settings(value, values)
         except _RefusedError as refusal:
@@ -76,19 +80,40 @@ def translate(document: Document) -> Imported:
         for setting, translated in settings.items():
             section, name = setting.split(".")
             tree.setdefault(section, {})[name] = translated
-            marks |= {(section, name): where, (section,): marks.get((section,), where)}
+            recipe.marks |= {(section, name): where, (section,): recipe.marks.get((section,), where)}
+            origins[section, name] = key
         to = ", ".join(f"{setting} = {shown(setting_value)}" for setting, setting_value in settings.items())
         account.append(Accounted(key, "translated" if settings else "not needed", to, rule.why))
-    missing = [key for key, rule in RULES.items() if rule.is_needed and key not in values]
+    missing = [key for key, rule in RULES.items() if rule.is_needed and key not in given]
     problems += [Problem(f"{key} is missing", document.where(()), "a recipe cannot do without it") for key in missing]
-    if not problems:
-        problems += validate(Document(tree, marks))[1].values()
+    problems += _problems_of(recipe, origins)
     if problems:
         raise RecipeError(in_order(problems))
     head = [f"{document.where(())}, translated by `fledge import`:", *(f"  {line}" for line in account)]
     comments = "".join(f"# {_on_one_line(line)}\n" for line in head)
     ordered = {section: tree[section] for section in Recipe.model_fields if section in tree}
     return Imported(f"{comments}\n{dump_tree(ordered)}", tuple(account))
+
+
+def _problems_of(recipe: Document, origins: dict[Key, str]) -> list[Problem]:
+    """What is wrong with the translated recipe, told of the keys that it was translated from."""
+    valid, refused = validate(recipe)
+    # what is not there could not be translated, which is told already
+    told = {key: problem for key, problem in refused.items() if key[:2] in origins}
+    problems = [_of(origins[key[:2]], dotted(key[:2]), problem) for key, problem in told.items()]
+    for problem in conflicts_beside(refused, recipe, recipe=valid):
+        setting = problem.what.partition(":")[0]
+        problems.append(_of(origins.get(_key(setting), setting), setting, problem))
+    return problems
+
+
+def _key(dotted_key: str) -> Key:
+    return tuple(dotted_key.split("."))
+
+
+def _of(origin: str, setting: str, problem: Problem) -> Problem:
+    """The problem of a setting as that of the key it came from."""
+    return problem if origin == setting else replace(problem, what=f"{origin}: {problem.what}")
 
 
 def _on_one_line(text: str) -> str:
@@ -139,7 +164,9 @@ def _sources(value: Any, _: Values) -> Settings:
     names = (value,) if isinstance(value, str) else value
     if not isinstance(names, tuple) or not names or not all(isinstance(name, str) and name for name in names):
         raise _RefusedError(f"{shown(value)} is no list of file names", "write a list: [README-1.txt, README-2.txt]")
-    sources = tuple({"path": name, "format": "text"} for name in names)
+    # the small BLOOM tool knows files only; a bare name would be taken for a hub id where no such file is
+    paths = [name if is_local(name) else f"./{name}" for name in names]
+    sources = tuple({"path": path, "format": "text"} for path in paths)
     return {"data.train": sources if len(sources) > 1 else sources[0]}
 
 
@@ -149,7 +176,10 @@ def _alpha(value: Any, values: Values) -> Settings:
 
 
 def _targets(value: Any, _: Values) -> Settings:
-    return {"lora.target_modules": (value,) if isinstance(value, str) and value else value}
+    names = (value,) if isinstance(value, str) else value
+    if not isinstance(names, tuple) or not names or not all(isinstance(name, str) and name for name in names):
+        raise _RefusedError(f"{shown(value)} names no layer", "write its name: query_key_value, or a list of names")
+    return {"lora.target_modules": names}
 
 
 def _rows(value: Any, values: Values) -> Settings:

@@ -34,7 +34,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     resolver.resolve()
     recipe, refused = validate(document)
     problems = [*document.problems, *resolver.problems, *refused.values()]
-    problems += _conflicts(recipe or _without(document, refused), refused, document)
+    problems += conflicts_beside(refused, document, recipe=recipe)
     if problems or recipe is None:
         raise RecipeError(in_order(problems))
     return recipe
@@ -82,8 +82,10 @@ def _remove(tree: Any, key: Key) -> None:
         tree.pop(key[-1], None)
 
 
-def _conflicts(recipe: Recipe | None, refused: dict[Key, Problem], document: Document) -> list[Problem]:
-    found = conflicts(recipe) if recipe is not None else []
+def conflicts_beside(refused: dict[Key, Problem], document: Document, *, recipe: Recipe | None) -> list[Problem]:
+    """Values of `recipe`, or of what is left of the document without what was refused, that cannot work together."""
+    left = recipe or _without(document, refused)
+    found = conflicts(left) if left is not None else []
     return [
         Problem(f"{dotted(conflict.keys[0])}: {conflict.what}", document.where(conflict.keys[0]), conflict.cure)
         for conflict in found

@@ -58,8 +58,5 @@ def _set(document: Document, key: Key, value: Document) -> Problem | None:
 
 
 def _replace(document: Document, holder: dict[str, object], key: Key, value: Document) -> None:
-    for old in [mark for mark in document.marks if mark[: len(key)] == key]:
-        del document.marks[old]
-    document.marks.update(value.marks)
-    document.unreadable.discard(key)
+    document.replace(key, value)
     holder[str(key[-1])] = value.tree

@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,12 @@ DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".parquet", ".txt", ".md"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?", re.ASCII)
 _LOCAL_STARTS = ("/", "~", "./", "../")
+
+
+def is_local(text: str) -> bool:
+    """Whether a source's path cannot be a hub id, by its form alone: anything else is local only where it exists."""
+    is_data_file = text.lower().removesuffix(".gz").endswith(DATA_SUFFIXES)
+    return glob.has_magic(text) or text.startswith(_LOCAL_STARTS) or is_data_file
 
 
 class Resolver:
@@ -39,7 +46,8 @@ class Resolver:
             self._replace(data, ("data", "chat_template"), self._chat_template)
         output = tree.setdefault("output", {})
         if isinstance(output, dict):
-            output["dir"] = output.get("dir", "") or str(self._default_run)
+            if output.get("dir", "") == "":
+                output["dir"] = str(self._default_run)
             self._replace(output, ("output", "dir"), self._run_folder)
 
     def _sources(self, value: Any, key: Key) -> None:
@@ -49,11 +57,15 @@ class Resolver:
 
     def _replace(self, section: Any, key: Key, resolve: Any) -> None:
         value = section.get(key[-1]) if isinstance(section, dict) else None
-        if isinstance(value, str) and value and "\0" not in value:
-            try:
-                section[key[-1]] = resolve(value, key)
-            except (OSError, RuntimeError) as error:  # a name too long, a home that is not there
-                self._complain(f"{value[:60]!r} cannot be looked up: {error}", key)
+        if not isinstance(value, str) or not value:
+            return
+        if any(unicodedata.category(char) == "Cc" for char in value):
+            self._complain(f"{value[:60]!r} holds a control character", key, "remove it")
+            return
+        try:
+            section[key[-1]] = resolve(value, key)
+        except (OSError, RuntimeError, ValueError) as error:  # a name too long, a home that is not there, a bad glob
+            self._complain(f"{value[:60]!r} cannot be looked up: {error}", key)
 
     def _absolute(self, text: str) -> Path:
         return Path(os.path.normpath(self._folder / Path(text).expanduser()))
@@ -63,11 +75,15 @@ class Resolver:
         if path.exists():
             return str(path)
         if glob.has_magic(text):
+            if any("**" in part and part != "**" for part in Path(text).parts):
+                cure = f"** stands alone between slashes: {text.replace('**', '**/*')}"
+                self._complain(f"{text} is no glob", key, cure)
+                return text
             pattern = os.path.normpath(Path(glob.escape(str(self._folder))) / Path(text).expanduser())
             if not any(Path("/").glob(pattern.lstrip("/"))):
                 self._missing(f"no file matches {text}", key, path)
             return pattern
-        if text.startswith(_LOCAL_STARTS) or text.lower().removesuffix(".gz").endswith(DATA_SUFFIXES):
+        if is_local(text):
             self._missing(f"there is no {text}", key, path)
             return str(path)
         return self._hub_id(text, key)

@@ -74,6 +74,8 @@ def _of_sources(recipe: Recipe) -> Iterator[Conflict]:
         if source.format == "completion" and source.prompt == source.completion:
             what = f"prompt and completion are the same column, {source.prompt}"
             yield Conflict(what, ((*key, "completion"), (*key, "prompt")), "name the column that holds the answer")
+        if key[1] != "train" and source.weight != 1:
+            yield Conflict("has no effect on rows that are not trained", ((*key, "weight"), key[:2]), "remove it")
         if source.path.startswith("/") and source.split != "train":
             cure = "remove it: a local path has no splits, name the file"
             yield Conflict("has no effect on a local path", ((*key, "split"), (*key, "path")), cure)
@@ -89,6 +91,12 @@ def _of_data(recipe: Recipe) -> Iterator[Conflict]:
     data, tokens = recipe.data, recipe.data.new_special_tokens
     if len(set(tokens)) < len(tokens):
         yield Conflict("a token is given twice", (("data", "new_special_tokens"),), "keep one of the two")
+    if data.train_on == "all" and all(source.format == "text" for _, source in _located(recipe)):
+        keys = (("data", "train_on"), ("data", "train"))
+        yield Conflict("has no effect on plain text, which is trained whole", keys, "remove it")
+    if data.validation is None and recipe.evaluate.every_steps != EvaluateConfig().every_steps:
+        keys = (("evaluate", "every_steps"), ("data", "validation"))
+        yield Conflict("has no effect without data.validation", keys, "remove it, or give data.validation")
     if not recipe.evaluate.exact_match:
         return
     keys = (("evaluate", "exact_match"), ("data", "validation"))
@@ -106,6 +114,10 @@ def _of_training(recipe: Recipe) -> Iterator[Conflict]:
         if getattr(train, first) is not None and getattr(train, second) not in (None, "auto"):
             keys = (("train", first), ("train", second))
             yield Conflict(f"given together with {second}", keys, "keep one of the two")
+    if train.warmup_steps is not None and train.max_steps is not None and train.warmup_steps > train.max_steps:
+        what = f"{train.warmup_steps} steps of warm-up in a training of {train.max_steps}"
+        cure = "give fewer: the learning rate would never reach its peak"
+        yield Conflict(what, (("train", "warmup_steps"), ("train", "max_steps")), cure)
 
 
 def _of_adapter(recipe: Recipe) -> Iterator[Conflict]:

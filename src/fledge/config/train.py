@@ -13,7 +13,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class TrainConfig(Section):
     """How the adapter is trained."""
 
-    num_epochs: float = Field(default=3.0, gt=0)
+    num_epochs: float = Field(default=3.0, gt=0, le=100_000)
     """Passes over the data; max_steps, where given, decides."""
     max_steps: int | None = Field(default=None, ge=1)
     """Number of optimiser steps; where given, it decides."""

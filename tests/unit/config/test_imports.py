@@ -90,6 +90,11 @@ WRONG = {
     ),
     "  batch_size: 4": ("  batch_size: 0", "bloom.yaml:16: train.batch_size: 0 where train.batch_size must be a whole"),
     "name: linear": ("name: polynomial", 'bloom.yaml:14: optim.scheduler.name: there is no schedule "polynomial"'),
+    "attention_layer_name: query_key_value": (
+        'attention_layer_name: ""',
+        'bloom.yaml:11: model.lora.attention_layer_name: "" names no layer',
+    ),
+    "attention_layer_name: query_key_value\n": ("attention_layer_name: [3]\n", "[3] names no layer"),
     '[one.txt, "more/*.txt"]': ("[]", "bloom.yaml:2: data.filenames: [] is no list of file names"),
     "  random_state: 7": ("  random_state: 7\n  shuffle: true", "bloom.yaml:5: data.shuffle is not a key"),
     "  lora:": ("  lora: 3\n  lorra:", "bloom.yaml:8: model.lora is 3, expected a mapping"),
@@ -106,9 +111,39 @@ def test_what_cannot_be_translated_is_refused_with_its_line(old: str, new_and_wo
 
 
 def test_all_that_is_wrong_is_told_at_once() -> None:
-    problems = refused("data: {filenames: 3, foo: 1}\ntrain: {gradient_clip_val: -1}\n")
-    assert len(problems) == 3
-    assert problems[-1].startswith("bloom.yaml:1: data.foo") or any("is missing" in problem for problem in problems)
+    text = """\
+data: {filenames: 3, foo: 1, max_length: 017, random_state: x}
+train: {gradient_clip_val: -1, batch_size: 0}
+optim: {scheduler: {num_warmup_steps: 20, num_training_steps: 10}}
+"""
+    whole = [problem.split("\n")[0] for problem in refused(text)]
+    assert whole == [
+        "bloom.yaml: model.transformer.pretrained_model_name_or_path is missing",
+        "bloom.yaml:1: 017 can be read as octal or as decimal",
+        "bloom.yaml:1: data.foo is not a key of the small BLOOM tool's that can be translated",
+        "bloom.yaml:1: data.filenames: 3 is no list of file names",
+        'bloom.yaml:1: data.random_state: train.seed is "x", expected a whole number at least 0 and below '
+        "9223372036854775808",
+        "bloom.yaml:2: train.batch_size: 0 where train.batch_size must be a whole number above 0",
+        "bloom.yaml:2: train.gradient_clip_val: train.max_grad_norm is -1, expected a number above 0 or null",
+    ]
+
+
+def test_settings_that_cannot_work_together_are_told_of_the_keys_they_came_from() -> None:
+    text = FILE.replace("num_warmup_steps: 10", "num_warmup_steps: 2000").replace("max_length: 512", "max_length: 2")
+    problems = refused(text)
+    assert [problem.split(",")[0] for problem in problems] == [
+        "bloom.yaml:3: data.max_length is 2",
+        "bloom.yaml:14: optim.scheduler.num_warmup_steps: train.warmup_steps: 2000 steps of warm-up in a training of "
+        "1000\n    give fewer: the learning rate would never reach its peak",
+    ]
+
+
+def test_a_bare_file_name_never_becomes_a_hub_id(tmp_path: Path) -> None:
+    names = "[corpus, one.txt, more/texts, ./here, /there, '*']"
+    recipe = recipe_of(translated(FILE.replace('[one.txt, "more/*.txt"]', names)), tmp_path)
+    paths = [source.path for source in sources(recipe.data.train)]
+    assert paths == ["./corpus", "one.txt", "./more/texts", "./here", "/there", "*"]
 
 
 def test_no_clipping_is_no_clipping_in_both(tmp_path: Path) -> None:
@@ -131,7 +166,7 @@ def test_no_file_name_can_leave_its_comment_or_its_quotes(name: str) -> None:
     imported = translate(document)
     tree = read_document(imported.recipe.encode(), "r").tree
     assert list(tree) == ["model", "data", "lora", "train"]
-    assert tree["data"]["train"] == {"path": name, "format": "text"}
+    assert tree["data"]["train"]["path"] in (name, f"./{name}")
 
 
 keys = st.sampled_from(["data", "model", "filenames", "lora", "lora_scale", "train", "batch_size", "x", "optim"])

@@ -1,5 +1,6 @@
 """A recipe loads strictly: everything that is wrong is told at once, with its place and its cure."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fledge.config.load import load_recipe, read_recipe
-from fledge.config.recipe import Recipe
+from fledge.config.load import dump_recipe, load_recipe, read_recipe
+from fledge.config.recipe import Recipe, sources
 from fledge.errors import RecipeError
 
 SHORTEST = "model: {name_or_path: builtin:nestling}\ndata:\n  train: {path: rows.jsonl, format: alpaca}\n"
@@ -99,6 +100,11 @@ CONFLICTS = {
     "data.new_special_tokens=[<a>,<a>]": "a token is given twice",
     "model.revision=v2": "has no effect on a base that is not on the hub",
     "data.train={path: rows.jsonl, format: completion, prompt: a, completion: a}": "are the same column, a",
+    "data.test={path: rows.jsonl, format: alpaca, weight: 2}": "data.test.weight: has no effect on rows that are not",
+    "data.validation=[{path: rows.jsonl, format: alpaca, weight: 2}]": "data.validation.0.weight: has no effect on",
+    "data.train.format=text data.train_on=all": "has no effect on plain text",
+    "evaluate.every_steps=10": "has no effect without data.validation",
+    "train.warmup_steps=11 train.max_steps=10": "11 steps of warm-up in a training of 10",
 }
 
 
@@ -108,6 +114,25 @@ def test_values_that_cannot_work_together_are_refused(folder: Path, overrides: s
     (problem,) = problems_of(write(folder, SHORTEST), *settings)
     assert what in problem
     assert problem.startswith("command line: ")
+
+
+WORKING = [
+    ["data.test={path: rows.jsonl, format: alpaca, weight: 1}"],
+    ["data.train.format=text", "data.train_on=all", "data.test={path: rows.jsonl, format: alpaca}"],
+    ["evaluate.every_steps=200"],
+    ["evaluate.every_steps=10", "data.validation.fraction=0.5"],
+    ["train.warmup_steps=10", "train.max_steps=10"],
+    ["train.warmup_steps=11"],
+]
+
+
+@pytest.mark.parametrize("overrides", WORKING, ids=" ".join)
+def test_values_that_have_an_effect_are_taken_and_what_is_written_out_is_taken_again(
+    folder: Path, overrides: list[str]
+) -> None:
+    recipe = load_recipe(write(folder, SHORTEST), overrides)
+    (folder / "whole.yaml").write_text(dump_recipe(recipe))
+    assert load_recipe(folder / "whole.yaml") == recipe
 
 
 SLIPS = {
@@ -132,12 +157,51 @@ SLIPS = {
     "rank=3": "did you mean lora.r?",
     "learning_rate=3": "did you mean train.learning_rate?",
     "train.zzz=3": "there is: num_epochs, max_steps",
+    "model.revision=1.0": 'model.revision is 1.0, expected text\n    put it in quotes: "1.0"',
+    "model.revision=6e12345": 'model.revision is 6e12345, expected text\n    put it in quotes: "6e12345"',
+    "data.train.prompt_prefix=Question: ": 'put it in quotes: "Question: "',
+    "data.train.path=*.jsonl": "put text that begins with * in quotes",
+    "data.train={path: rows.jsonl, format: completion, prompt_prefix: Question: }": "put the value in quotes",
+    "train.num_epochs=1e308": "train.num_epochs is 1e308, expected a number above 0 and at most 100000",
+    "train.seed=1e12": "write 1000000000000",
+    "output.dir=0": 'put it in quotes: "0"',
+    "output.dir=false": "output.dir is false, expected text",
+    "output.dir=null": "output.dir is null, expected text",
+    "output.dir=[]": "output.dir is [], expected text",
+    "output.dir={}": "output.dir is {}, expected text",
+    "data.train=[3]": "data.train.0 is 3, expected {path: ..., format: ...}",
 }
 
 
 @pytest.mark.parametrize(("override", "hint"), SLIPS.items())
 def test_a_slip_gets_its_cure(folder: Path, override: str, hint: str) -> None:
     assert any(hint in problem for problem in problems_of(write(folder, SHORTEST), override))
+
+
+@pytest.mark.parametrize("number", ["1e300", "1." + "0" * 400 + "e12", "-1e40"])
+def test_a_number_of_any_size_is_told_in_a_short_line(folder: Path, number: str) -> None:
+    (folder / "long.yaml").write_text(f"{SHORTEST}train: {{seed: {number}}}\n")
+    (problem,) = problems_of(folder / "long.yaml")
+    assert max(map(len, problem.split("\n"))) < 300
+
+
+def test_an_emoji_as_json_writes_it_is_one_character(folder: Path) -> None:
+    tree = {
+        "model": {"name_or_path": "builtin:nestling"},
+        "data": {"train": {"path": "rows.jsonl", "format": "completion", "prompt_prefix": "\U0001f426 \u00e9 "}},
+    }
+    path = write(folder, json.dumps(tree))
+    assert "ud83d" in path.read_text()
+    (source,) = sources(load_recipe(path).data.train)
+    assert source.prompt_prefix == "\U0001f426 \u00e9 "
+    path.write_text(path.read_text().replace("\\udc26", ""))
+    (problem,) = problems_of(path)
+    assert problem.startswith("R:1: half of a character (a lone surrogate)")
+
+
+def test_a_mixture_of_one_tells_one_mistake_once(folder: Path) -> None:
+    (problem,) = problems_of(write(folder, SHORTEST), "data.train=[{path: rows.jsonl, format: alpacca}]")
+    assert "data.train.0.format" in problem and "did you mean alpaca?" in problem
 
 
 def test_what_is_no_recipe_is_told_as_such(folder: Path) -> None:

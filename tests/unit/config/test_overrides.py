@@ -64,10 +64,22 @@ def test_the_last_of_two_settings_counts(recipe: Path) -> None:
 
 
 def test_a_setting_mends_a_value_of_the_file(recipe: Path) -> None:
-    recipe.write_text(TEXT + "train: {seed: x}\n")
-    with pytest.raises(RecipeError):
-        load(recipe)
-    assert load(recipe, "train.seed=3").train.seed == 3
+    for wrong in ("x", "017", "!thing 3", '"\\ud83d"'):
+        recipe.write_text(TEXT + f"train: {{seed: {wrong}}}\n")
+        with pytest.raises(RecipeError):
+            load(recipe)
+        assert load(recipe, "train.seed=3").train.seed == 3
+        assert load(recipe, "train={seed: 3}").train.seed == 3
+
+
+def test_a_setting_that_is_wrong_itself_does_not_mend_the_file(recipe: Path) -> None:
+    recipe.write_text(TEXT + "train: {seed: 017}\n")
+    with pytest.raises(RecipeError) as caught:
+        load(recipe, "train.seed=018", "train.max_steps=2")
+    assert [problem.where.rpartition("/")[2] for problem in caught.value.problems] == [
+        "recipe.yaml:6",
+        "command line: train.seed=018",
+    ]
 
 
 WRONG = {

@@ -5,9 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from fledge.config.data import DataConfig, SourceConfig
 from fledge.config.load import load_recipe
+from fledge.config.model import ModelConfig
+from fledge.config.paths import BUILTIN_BASES, CHAT_TEMPLATES, DATA_SUFFIXES, is_local
 from fledge.config.recipe import Recipe, sources
+from fledge.data.readers.find import SUPPORTED, find_files
 from fledge.errors import RecipeError
+from fledge.models.locate import BUILTIN
+from fledge.models.tokenizer import load_tokenizer
+from tests.tiny_models import tiny_folder
 
 
 @pytest.fixture
@@ -68,6 +75,8 @@ MISSING = {
     "https://example.org/x": "neither an existing path nor a hub id",
     "x" * 5000: "cannot be looked up",
     "~nobody_at_all/x": "cannot be looked up",
+    "data/**.jsonl": "** stands alone between slashes: data/**/*.jsonl",
+    "a**/b": "a**/b is no glob",
 }
 
 
@@ -77,6 +86,30 @@ def test_what_is_not_there_is_told_with_the_nearest_name(folder: Path, path: str
         load(folder, path)
     (problem,) = caught.value.problems
     assert what in str(problem)
+
+
+@pytest.mark.parametrize("key", ["output.dir", "data.train.path", "model.name_or_path", "data.chat_template"])
+@pytest.mark.parametrize("escape", ["\\0", "\\n", "\\x7f", "\\x85"])
+def test_no_path_holds_a_control_character(folder: Path, key: str, escape: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load(folder, "data/a.jsonl", "base", f'{key}="a{escape}b"')
+    (problem,) = caught.value.problems
+    assert "holds a control character" in problem.what
+
+
+def test_names_that_config_knows_are_those_that_lower_rooms_take(tmp_path: Path) -> None:
+    assert {f"builtin:{name}" for name in BUILTIN_BASES} == set(BUILTIN)
+    base = ModelConfig(name_or_path=str(tiny_folder("llama", tmp_path / "base")))
+    source = SourceConfig(path="x", format="chat")
+    assert CHAT_TEMPLATES
+    for name in CHAT_TEMPLATES:
+        assert load_tokenizer(base, DataConfig(train=source, chat_template=name)).has_chat_template
+    for name in (f"rows{suffix}{gz}" for suffix in DATA_SUFFIXES for gz in ("", ".gz") if suffix + gz != ".parquet.gz"):
+        (tmp_path / name).write_text("")
+        (found,) = find_files(SourceConfig(path=str(tmp_path / name), format="text"))
+        assert found.name == name and is_local(name)
+    told = SUPPORTED.split(", and ")[0].split(", ")
+    assert {f".{name}" for name in told} | {".ndjson"} == set(DATA_SUFFIXES)
 
 
 BASES = {
