@@ -46,6 +46,17 @@ class TextTokenizer(Protocol):
         """Every special or added token, text to id."""
 
     @property
+    def stop_ids(self) -> frozenset[int]:
+        """Ids after which an answer is complete: the EOS, and what the chat template closes a last turn with."""
+
+    @property
+    def template_notes(self) -> tuple[str, ...]:
+        """What a person should know of every text that the chat template writes."""
+
+    def check_template(self) -> None:
+        """Raise DataError where the chat template is no valid Jinja."""
+
+    @property
     def has_chat_template(self) -> bool: ...
     def encode_batch(self, texts: Sequence[str]) -> Sequence[Encoding]:
         """Tokenise without adding special tokens; special tokens written in the text become their ids."""

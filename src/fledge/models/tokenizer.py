@@ -1,5 +1,6 @@
 """The tokenizer of a base: text to ids, chat templates, and the tokens that end a turn."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,25 +8,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import render_jinja_template
 
 from fledge.config.data import DataConfig
 from fledge.config.model import ModelConfig
 from fledge.errors import DataError, ModelError
+from fledge.models.chat_template import RENDERING, TODAY, asks_the_date, check, named_template, render
 from fledge.models.locate import locate
 
-CHATML = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
-"""OpenAI's ChatML as Jinja: one block a message, closed by <|im_end|>."""
-
-_NAMED_TEMPLATES: dict[str, tuple[str, tuple[str, ...]]] = {"chatml": (CHATML, ("<|im_start|>", "<|im_end|>"))}
+_PROBE = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\ue000"}]
 
 
 class Tokenizer:
@@ -42,8 +35,8 @@ class Tokenizer:
     @cached_property
     def identity(self) -> str:
         """Digest of everything that decides ids and rendered text."""
-        parts = [self._backend.to_str(), self.hf.chat_template or "", self.bos_token, self.eos_token]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        parts = [self._backend.to_str(), self.hf.chat_template or "", self.hf.special_tokens_map, RENDERING]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     @property
     def bos_token(self) -> str | None:
@@ -93,17 +86,26 @@ class Tokenizer:
         return frozenset(found)
 
     def _turn_ends(self) -> set[int]:
-        mark = "\ue000"
-        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": mark}]
-        try:
-            tail = self.render(turns).partition(mark)[2].lstrip()
-        except DataError:
-            return set()
-        return {index for text, index in self.special_tokens.items() if tail.startswith(text)}
+        for before in ([], [{"role": "system", "content": "a"}]):
+            with contextlib.suppress(DataError):
+                tail = self.render([*before, *_PROBE]).partition(_PROBE[-1]["content"])[2].lstrip()
+                return {index for text, index in self.special_tokens.items() if tail.startswith(text)}
+        return set()
 
     @property
     def has_chat_template(self) -> bool:
         return bool(self.hf.chat_template)
+
+    @property
+    def template_notes(self) -> tuple[str, ...]:
+        """What a person should know of every text that the chat template writes."""
+        if self.has_chat_template and asks_the_date(self._template()):
+            return (f"the chat template writes the date; it is always told {TODAY}",)
+        return ()
+
+    def check_template(self) -> None:
+        """Raise DataError where the chat template is no valid Jinja."""
+        check(self._template())
 
     @property
     def size(self) -> int:
@@ -120,22 +122,17 @@ class Tokenizer:
 
     def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = False) -> str:
         """The chat template's text. Raises DataError with the template's own words where it refuses."""
+        tokens = self.hf.special_tokens_map
+        return render(self._template(), messages, tokens=tokens, add_generation_prompt=add_generation_prompt)
+
+    def _template(self) -> str:
         template = self.hf.chat_template
         if not template:
             cure = "set data.chat_template: chatml, or a Jinja file"
             raise DataError("this base has no chat template", where="data.format: chat", cure=cure)
         if isinstance(template, dict):
             template = template.get("default") or next(iter(template.values()))
-        try:
-            rendered, _ = render_jinja_template(
-                [list(messages)],
-                chat_template=template,
-                add_generation_prompt=add_generation_prompt,
-                **self.hf.special_tokens_map,
-            )
-        except (jinja2.TemplateError, TypeError, KeyError, AttributeError) as error:
-            raise DataError(f"the chat template refuses this conversation: {error}") from error
-        return str(rendered[0])
+        return str(template)
 
 
 def load_tokenizer(model: ModelConfig, data: DataConfig) -> Tokenizer:
@@ -155,7 +152,7 @@ def load_tokenizer(model: ModelConfig, data: DataConfig) -> Tokenizer:
         raise ModelError("its tokenizer gives no character offsets, so masks cannot be proven", where=source, cure=cure)
     wanted = list(data.new_special_tokens)
     if data.chat_template is not None:
-        hf.chat_template, tokens = _template(data.chat_template)
+        hf.chat_template, tokens = named_template(data.chat_template)
         wanted = [*tokens, *(token for token in wanted if token not in tokens)]
     vocabulary = hf.get_vocab()
     fresh = [token for token in wanted if token not in vocabulary]
@@ -167,15 +164,3 @@ def load_tokenizer(model: ModelConfig, data: DataConfig) -> Tokenizer:
 def saved_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer that was saved beside an adapter or a model."""
     return Tokenizer(AutoTokenizer.from_pretrained(folder))
-
-
-def _template(name_or_file: str) -> tuple[str, tuple[str, ...]]:
-    if name_or_file in _NAMED_TEMPLATES:
-        return _NAMED_TEMPLATES[name_or_file]
-    path = Path(name_or_file)
-    if not path.is_file():
-        known = ", ".join(_NAMED_TEMPLATES)
-        raise ModelError(
-            "no such chat template", where=f"data.chat_template: {name_or_file}", cure=f"a file, or {known}"
-        )
-    return path.read_text(encoding="utf-8"), ()

@@ -70,6 +70,27 @@ def test_a_bos_after_the_answer_ends_no_turn():
     assert trained(render([USER, OWL, USER], llama_like(template))) == ["Owl."]
 
 
+def test_what_a_template_writes_before_the_end_is_trained_so_that_the_end_is_reached():
+    template = "{% for m in messages %}{{ '### ' + m.role + ':\n' + m.content + '\n\n' }}{% endfor %}"
+    row = render([USER, OWL, USER, OWL], gpt_like(template))
+    assert trained(row) == ["Owl.", "Owl.\n\n"]
+    assert row.ends_turn and row.text[slice(*row.answer)] == "Owl."
+
+
+def test_the_opening_of_the_next_turn_is_no_end_of_this_one():
+    template = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '\n' }}{% endfor %}"
+    row = render([USER, OWL, USER, OWL], gpt_like(template))
+    assert trained(row) == ["Owl.", "Owl.\n"]
+    assert row.ends_turn
+
+
+@pytest.mark.parametrize("glue", ["", " ", "{{ eos_token if m.role == 'assistant' }}"])
+def test_a_token_in_the_next_messages_own_words_is_no_end_of_turn(glue):
+    template = "{% for m in messages %}{{ m.content }}" + glue + "{% endfor %}"
+    row = render([USER, OWL, {"role": "user", "content": "</s>?"}, OWL], gpt_like(template))
+    assert trained(row)[0] == ("Owl.</s>" if "eos" in glue else "Owl.")
+
+
 contents = st.text(st.characters(codec="utf-8") | st.sampled_from(" \n\t"), min_size=1, max_size=20)
 
 
@@ -130,8 +151,8 @@ def test_hostile_white_space_ends_soon():
     ("messages", "reason", "said"),
     [
         ([], "empty", "no message"),
-        ("Hi", "invalid", "column 'messages' holds str, not a list"),
-        (["Hi"], "invalid", "message 1: it is str, not an object"),
+        ("Hi", "invalid", "column 'messages' holds text, not a list"),
+        (["Hi"], "invalid", "message 1: it is text, not an object"),
         ([{"content": "x"}], "invalid", "message 1: it has no role"),
         ([USER, {"role": "robot", "content": "x"}], "invalid", "message 2: unknown role 'robot'"),
         ([USER, {"role": "assistant"}], "invalid", "message 2: its content is null, not text"),

@@ -9,7 +9,7 @@ from fledge.data.formats.plain import alpaca_prompt
 from fledge.data.formats.render import renderer
 from fledge.data.rows import TEXT_COLUMN, Refusal, RenderedRow
 from fledge.errors import DataError
-from tests.unit.data.tiny import gpt_like, llama_like
+from tests.unit.data.tiny import Tiny, byte_level, gpt_like, llama_like
 
 words = st.text(st.characters(codec="utf-8"), max_size=30)
 
@@ -130,3 +130,25 @@ def test_chat_without_a_template_is_refused_with_the_cure():
     with pytest.raises(DataError, match="no chat template") as caught:
         renderer(source, gpt_like(), trains_all=False)
     assert "chatml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("form", "record"),
+    [
+        ("text", {"text": "a"}),
+        ("completion", {"prompt": "a", "completion": "b"}),
+        ("chat", {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}),
+    ],
+)
+def test_a_row_that_can_be_given_no_end_token_is_noted(form, record):
+    source = SourceConfig.model_validate({"path": "x.jsonl", "format": form})
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    without, having = (Tiny(byte_level(), eos_token=eos, template=template) for eos in (None, "</s>"))
+    assert any("no end token" in note for note in renderer(source, without, trains_all=False)(record).notes)
+    assert not renderer(source, having, trains_all=False)(record).notes
+
+
+def test_a_column_that_holds_the_rows_is_named():
+    row = render("completion", {"data": [{"prompt": "a", "completion": "b"}]})
+    assert isinstance(row, Refusal)
+    assert "the list under 'data'" in row.cure

@@ -1,5 +1,6 @@
 """Small real tokenizers that meet the data room's Protocol, trained on the spot."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -65,6 +66,23 @@ class Tiny:
     @property
     def has_chat_template(self) -> bool:
         return self.template is not None
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        found = {self.eos_token_id} - {None}
+        with contextlib.suppress(DataError, jinja2.TemplateSyntaxError):
+            if self.template:
+                turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\ue000"}]
+                tail = self.render(turns).partition("\ue000")[2].lstrip()
+                found |= {index for text, index in self.special_tokens.items() if tail.startswith(text)}
+        return frozenset(found)
+
+    @property
+    def template_notes(self) -> tuple[str, ...]:
+        return ()
+
+    def check_template(self) -> None:
+        pass
 
     def encode_batch(self, texts: Sequence[str]) -> Sequence[Encoding]:
         self.calls.append(len(texts))

@@ -4,14 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fledge.config.nearest import nearest_name
+from fledge.data.kinds import kind_of
 from fledge.data.rows import TEXT_COLUMN, Refusal
-
-_KINDS = {list: "a list", dict: "an object", int: "a number", float: "a number", bool: "true or false"}
-
-
-def kind_of(value: Any) -> str:
-    """The kind of a value, as people say it."""
-    return "null" if value is None else _KINDS.get(type(value), type(value).__name__)
 
 
 def text_of(record: Mapping[str, Any], column: str) -> str | Refusal:
@@ -49,6 +43,9 @@ def missing(record: Mapping[str, Any], column: str) -> Refusal:
     present = ", ".join(map(repr, record)) or "none"
     near = nearest_name(column, [str(name) for name in record])
     cure = f"did you mean {near!r}?" if near else "name the right column in the source, or choose another format"
+    inner = [name for name, value in record.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    if inner and not near:
+        cure += f"; if the rows are the list under {inner[0]!r}, let the file hold that list alone"
     if len(record) == 1 and ";" in next(iter(record)):
         cure = "the header has no comma: separate columns by commas, not semicolons"
     return Refusal("invalid", f"no column {column!r}; present: {present}", cure)

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fledge.data.formats.columns import is_text, kind_of, missing
+from fledge.data.formats.columns import is_text, missing
+from fledge.data.kinds import kind_of
 from fledge.data.rows import Refusal
 
 # ShareGPT's names for the roles that chat templates know.

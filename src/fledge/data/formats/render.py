@@ -14,18 +14,24 @@ from fledge.data.tokenize import TextTokenizer
 from fledge.errors import DataError
 
 Render = Callable[[Mapping[str, Any]], RenderedRow | Refusal]
+_NO_END = "no end token stands after the answer, for the tokenizer has none: what is trained so does not learn to stop"
 
 
 def renderer(source: SourceConfig, tokenizer: TextTokenizer, *, trains_all: bool) -> Render:
     """The function that turns a record of `source` into text with trained spans.
 
-    `trains_all` trains the prompt too. Raises DataError where chat is asked of a tokenizer without a template.
+    `trains_all` trains the prompt too. Raises DataError where chat is asked of a tokenizer whose template is missing
+    or broken.
     """
     render = _of_format(source, tokenizer)
+    if tokenizer.eos_token_id is None:
+        render = partial(_endless, render)
     return partial(_all_trained, render) if trains_all else render
 
 
 def _of_format(source: SourceConfig, tokenizer: TextTokenizer) -> Render:
+    if source.format == "chat":
+        return _of_chat(source, tokenizer)
     specials = specials_of(tokenizer)
     if source.format == "alpaca":
         return partial(_noted, render_alpaca, specials)
@@ -37,17 +43,25 @@ def _of_format(source: SourceConfig, tokenizer: TextTokenizer) -> Render:
             prefix=source.prompt_prefix,
         )
         return partial(_noted, joined, specials)
-    if source.format == "text":
-        return partial(render_text, column=source.text_column, eos=tokenizer.eos_token)
+    return partial(render_text, column=source.text_column, eos=tokenizer.eos_token)
+
+
+def _of_chat(source: SourceConfig, tokenizer: TextTokenizer) -> Render:
     if not tokenizer.has_chat_template:
         cure = "set data.chat_template: chatml, or a Jinja file; or use another format"
         raise DataError("this base has no chat template", where=f"{source.path} (format: chat)", cure=cure)
-    return partial(render_chat, tokenizer=tokenizer, specials=specials)
+    tokenizer.check_template()
+    return partial(render_chat, tokenizer=tokenizer, specials=specials_of(tokenizer))
 
 
 def _all_trained(render: Render, record: Mapping[str, Any]) -> RenderedRow | Refusal:
     row = render(record)
     return row if isinstance(row, Refusal) else replace(row, spans=((0, len(row.text)),))
+
+
+def _endless(render: Render, record: Mapping[str, Any]) -> RenderedRow | Refusal:
+    row = render(record)
+    return replace(row, notes=(*row.notes, _NO_END)) if isinstance(row, RenderedRow) and row.ends_turn else row
 
 
 def _noted(render: Render, specials: Specials, record: Mapping[str, Any]) -> RenderedRow | Refusal:

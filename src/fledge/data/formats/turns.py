@@ -32,7 +32,7 @@ class Specials:
     control: re.Pattern[str]
     """BOS, EOS and what the chat template writes: the tokens that mean something when a row's own text holds them."""
     turn_end: re.Pattern[str]
-    """White space and then a token that can end a turn."""
+    """White space and then a token that ends a turn: one that generation stops at."""
     starts: frozenset[str]
 
     def occurs_in(self, text: str) -> bool:
@@ -40,10 +40,13 @@ class Specials:
 
 
 def specials_of(tokenizer: TextTokenizer) -> Specials:
-    """The special tokens; those of white space alone are ordinary text, and a BOS ends no turn unless it is the EOS."""
+    """The special tokens; those of white space alone are ordinary text.
+
+    What may follow a turn in the middle of a conversation (a BOS, the next turn's opening) ends no turn; what follows
+    the last one does.
+    """
     tokens = sorted((token for token in tokenizer.special_tokens if token.strip()), key=len, reverse=True)
-    begins_only = tokenizer.bos_token if tokenizer.bos_token != tokenizer.eos_token else None
-    ends = [token for token in tokens if token != begins_only]
+    ends = [token for token in tokens if tokenizer.special_tokens[token] in tokenizer.stop_ids]
     written = _written_by_template(tokenizer)
     control = [token for token in tokens if token in (tokenizer.bos_token, tokenizer.eos_token) or token in written]
     return Specials(
@@ -83,14 +86,34 @@ def find_turns(messages: Messages, text: str, *, render: Rendering) -> list[tupl
 
 def _marks(messages: Messages, text: str) -> tuple[str, str]:
     seen = text + "".join(message["content"] for message in messages)
-    unseen: Iterator[str] = (chr(code) for code in _PRIVATE_USE if chr(code) not in seen)
+    unseen = unseen_marks(seen)
     return next(unseen), next(unseen)
+
+
+def unseen_marks(text: str) -> Iterator[str]:
+    """Characters of the private use area that `text` does not hold."""
+    return (chr(code) for code in _PRIVATE_USE if chr(code) not in text)
 
 
 def _marked(message: Mapping[str, Any], opening: str, closing: str) -> dict[str, Any]:
     if message["role"] != "assistant":
         return dict(message)
     return {**message, "content": f"{opening}{message['content']}{closing}"}
+
+
+def end_of(messages: Messages, text: str, *, turn: int, stop: int, render: Rendering, specials: Specials) -> int | None:
+    """Where the token ends that closes message `turn`, whose content ends at `stop`; None where there is no such token.
+
+    A token with which the next message's own words begin is no such token: where that could be, the conversation is
+    rendered once more with a mark before these words.
+    """
+    after = messages[turn + 1] if turn + 1 < len(messages) else None
+    if after is not None and specials.turn_end.match(after["content"]):
+        mark = next(unseen_marks(text))
+        content = mark + after["content"]
+        text = render([*messages[: turn + 1], {**after, "content": content}, *messages[turn + 2 :]])
+    end = specials.turn_end.match(text, stop)
+    return end.end() if end else None
 
 
 def _fit(text: str, *, fixed: Sequence[str], contents: Sequence[str]) -> list[tuple[int, int]] | None:

@@ -11,7 +11,7 @@ from fledge.data.readers.find import SourceFile
 from fledge.data.rows import Refusal
 from fledge.errors import DataError
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 LONGEST_LINE = 1 << 28
 """Bytes of one line; a longer one is no line but a file without line ends, and would fill the memory."""
@@ -94,4 +94,4 @@ def _without_bom(content: bytes, file: SourceFile) -> bytes:
     if content.startswith(_UTF16_MARKS):
         cure = "save the file as UTF-8 (iconv -f utf-16 -t utf-8)"
         raise DataError("the file is UTF-16, not UTF-8", where=str(file.path), cure=cure)
-    return content.removeprefix(_BOM)
+    return content.removeprefix(BOM)

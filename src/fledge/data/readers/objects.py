@@ -4,17 +4,14 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
+from fledge.data.kinds import kind_of
 from fledge.data.readers.find import SourceFile
-from fledge.data.readers.lines import Line, decode, opened, read_lines, read_whole
+from fledge.data.readers.lines import BOM, Line, decode, opened, read_lines, read_whole
 from fledge.data.rows import BrokenRow, RawRow, Refusal
 from fledge.errors import DataError
 
-_KINDS = {list: "a list", str: "text", int: "a number", float: "a number", bool: "true or false", type(None): "null"}
-
-
-def kind_of(value: Any) -> str:
-    """The kind of a JSON value, as people say it."""
-    return _KINDS.get(type(value), "an object" if isinstance(value, dict) else type(value).__name__)
+_BLOCK = 1 << 16
+_BLANKS = b" \t\r\n"
 
 
 def read_json_lines(file: SourceFile) -> Iterator[RawRow | BrokenRow]:
@@ -29,9 +26,12 @@ def read_json(file: SourceFile) -> tuple[Iterator[RawRow | BrokenRow], int | Non
     Raises DataError where the file is neither.
     """
     with opened(file) as stream:
-        head = _first_lines(stream, file)
-    if _looks_like_lines(head):
-        return read_json_lines(file), None
+        first = _first_byte(stream, file)
+    if first == b"{":
+        with opened(file) as stream:
+            head = _first_lines(stream, file)
+        if _looks_like_lines(head):
+            return read_json_lines(file), None
     with opened(file) as stream:
         value = _parse_whole(read_whole(stream, file), file)
     if not isinstance(value, list):
@@ -76,20 +76,33 @@ def _not_an_object(value: Any) -> Refusal:
     return Refusal("invalid", f"the row is {kind_of(value)}, not an object", cure)
 
 
+def _first_byte(stream: BinaryIO, file: SourceFile) -> bytes:
+    """The first byte that is no white space nor a byte-order mark, however long the first line is."""
+    block = stream.read(_BLOCK).removeprefix(BOM)
+    while block:
+        body = block.lstrip(_BLANKS)
+        if body:
+            return body[:1]
+        block = stream.read(_BLOCK)
+    raise DataError("the file is empty", where=str(file.path))
+
+
 def _first_lines(stream: BinaryIO, file: SourceFile) -> list[bytes]:
-    head = []
-    for line in read_lines(stream, file):
-        if line.content.strip():
-            head.append(line.content)
-        if len(head) == 2:
-            break
-    if not head:
-        raise DataError("the file is empty", where=str(file.path))
+    """The first two lines that are not blank, fewer where there are no more or one is too long to be a row's."""
+    head: list[bytes] = []
+    try:
+        for line in read_lines(stream, file):
+            if line.content.strip():
+                head.append(line.content)
+            if len(head) == 2:
+                break
+    except DataError:
+        return head
     return head
 
 
 def _looks_like_lines(head: list[bytes]) -> bool:
-    if not head[0].lstrip().startswith(b"{"):
+    if not head:
         return False
     try:
         json.loads(head[0])

@@ -1,0 +1,111 @@
+"""The tokenizer of a base: chat templates render alike on every day, and what is wrong with one is told in words."""
+
+import json
+from datetime import date
+
+import pytest
+
+from fledge.config.data import DataConfig
+from fledge.config.model import ModelConfig
+from fledge.data.formats.render import renderer
+from fledge.errors import DataError, ModelError
+from fledge.models.chat_template import CHATML, TODAY, render
+from fledge.models.locate import locate
+from fledge.models.nestling import FOLDER
+from fledge.models.tokenizer import Tokenizer, load_tokenizer
+
+TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Owl."}]
+
+
+def loaded(template=None, format="chat", base="builtin:nestling") -> tuple[Tokenizer, DataConfig]:
+    data = DataConfig.model_validate(
+        {"train": {"path": "/x.jsonl", "format": format}, "chat_template": template and str(template)}
+    )
+    return load_tokenizer(ModelConfig(name_or_path=base), data), data
+
+
+def written(tmp_path, text, name="template.jinja"):
+    (tmp_path / name).write_text(text)
+    return tmp_path / name
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["%d %b %Y", "%A, %-d %B %y", "%Y-%m-%d %H:%M:%S", "%j %-j %U %p", "100%%d %%", "none", "%-m/%e %F %D %T"],
+)
+def test_a_template_is_told_one_day_for_ever(form):
+    template = (
+        "\n  {% if true %}x{% endif %}\n{% macro day() %}{{ strftime_now('" + form + "') }}{% endmacro %}{{ day() }}"
+    )
+    found = render(template, [], tokens={}, add_generation_prompt=False)
+    today = TODAY.strftime(form)
+    assert date(2024, 7, 26) == TODAY
+    assert found == render(
+        template.replace("strftime_now('" + form + "')", repr(today)), [], tokens={}, add_generation_prompt=False
+    )
+    assert found.endswith(today)
+
+
+def test_a_template_that_writes_the_date_is_noted(tmp_path):
+    tokenizer, data = loaded(written(tmp_path, "{{ strftime_now('%d %b %Y') }}" + CHATML))
+    row = renderer(data.train, tokenizer, trains_all=False)({"messages": TURNS})
+    assert row.text.startswith("26 Jul 2024<|im_start|>")
+    assert any("2024-07-26" in note for note in row.notes)
+    assert not loaded("chatml")[0].template_notes
+
+
+def test_a_broken_template_is_told_at_once_and_only_where_it_is_used(tmp_path):
+    tokenizer, data = loaded(written(tmp_path, "{{ strftime_now('%d') }}\n{% for m in messages %}"))
+    with pytest.raises(DataError, match=r"no valid Jinja: .* \(line 2\)") as caught:
+        renderer(data.train, tokenizer, trains_all=False)
+    assert "data.chat_template" in str(caught.value)
+    tokenizer, data = loaded(tmp_path / "template.jinja", format="alpaca")
+    assert callable(renderer(data.train, tokenizer, trains_all=False))
+
+
+@pytest.mark.parametrize(
+    "body", ["{{ 1 / 0 }}", "{{ messages[9].x.y }}", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"]
+)
+def test_a_template_that_fails_is_told_in_words(tmp_path, body):
+    tokenizer, _ = loaded(written(tmp_path, body))
+    with pytest.raises(DataError, match="the chat template"):
+        tokenizer.render(TURNS)
+
+
+def test_a_chat_template_that_is_no_text_is_told_in_words(tmp_path):
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\xff")
+    with pytest.raises(ModelError, match="not a text in UTF-8"):
+        loaded(tmp_path / "picture.png")
+    with pytest.raises(ModelError, match="no such chat template"):
+        loaded(tmp_path / "nowhere.jinja")
+
+
+def test_what_closes_a_turn_is_found_where_a_system_message_is_demanded(tmp_path):
+    demand = "{{ raise_exception('no system') if messages[0].role != 'system' }}"
+    tokenizer, _ = loaded(written(tmp_path, demand + CHATML.replace("<|im_end|>", "</s>")))
+    assert tokenizer.stop_ids == {tokenizer.eos_token_id}
+    tokenizer.hf.add_special_tokens({"extra_special_tokens": ["<|im_end|>"]})
+    again = Tokenizer(tokenizer.hf)
+    again.hf.chat_template = demand + CHATML
+    assert again.stop_ids == {again.eos_token_id, again.special_tokens["<|im_end|>"]}
+
+
+def test_identity_tells_special_tokens_and_rendering_apart(monkeypatch):
+    tokenizer, _ = loaded("chatml")
+    before = tokenizer.identity
+    assert loaded("chatml")[0].identity == before
+    changed, _ = loaded("chatml")
+    changed.hf.unk_token = "</s>"
+    assert changed.identity != before
+    monkeypatch.setattr("fledge.models.tokenizer.RENDERING", "another")
+    assert loaded("chatml")[0].identity != before
+
+
+def test_a_base_that_the_working_directory_hides_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "someone" / "something").mkdir(parents=True)
+    assert locate("someone/something") == "someone/something"
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="lies in the working directory") as caught:
+        locate("someone/something")
+    assert "absolute path" in str(caught.value)
+    assert json.loads((FOLDER / "config.json").read_text()) and locate("builtin:nestling") == str(FOLDER)
