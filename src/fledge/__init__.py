@@ -12,10 +12,14 @@ raises FledgeError with what is wrong, where, and what to do about it.
 
 load_recipe(path, overrides)    a Recipe from its file, with settings `key.path=value` put over it
 train(recipe)                   trains, or goes on where the run folder stopped -> TrainResult
-evaluate(run, question)         loss, perplexity and exact answers, base beside tuned -> Evaluation
+evaluate(run, question)         loss, perplexity and exact answers, base and tuned Measured alike -> Evaluation
 generate(run, prompt)           one answer -> Generated
 chat(run)                       a Conversation, whose `say` streams
 export(run, out, to)            an adapter or a merged model, proven before it counts -> Exported
+import_recipe(file, out)        another tool's configuration as a recipe -> Imported
+write_recipe(path)              a commented recipe to start from, which is `fledge init`
+recipe_schema()                 the recipe's JSON Schema
+examine()                       what is on this machine, which is `fledge doctor` -> Findings
 Prompt, Question, Sampling      what these take besides plain values
 
 Importing this package imports nothing heavy; each name is loaded when it is first used.
@@ -26,12 +30,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fledge.commands.chat import Conversation, chat
+    from fledge.commands.doctor import Findings, examine
     from fledge.commands.evaluate import Evaluation, Measured, Question, evaluate
     from fledge.commands.export import Exported, export
     from fledge.commands.generate import Generated, Prompt, Sampling, generate
+    from fledge.commands.import_recipe import import_recipe
+    from fledge.commands.init import write_recipe
     from fledge.commands.train import TrainResult, train
+    from fledge.config.imports import Imported
     from fledge.config.load import load_recipe
     from fledge.config.recipe import Recipe
+    from fledge.config.schema import recipe_schema
     from fledge.errors import FledgeError
 
 _HOMES = {
@@ -52,14 +61,22 @@ _HOMES = {
     "Conversation": "fledge.commands.chat",
     "export": "fledge.commands.export",
     "Exported": "fledge.commands.export",
+    "examine": "fledge.commands.doctor",
+    "Findings": "fledge.commands.doctor",
+    "write_recipe": "fledge.commands.init",
+    "import_recipe": "fledge.commands.import_recipe",
+    "Imported": "fledge.config.imports",
+    "recipe_schema": "fledge.config.schema",
 }
 
 __all__ = [
     "Conversation",
     "Evaluation",
     "Exported",
+    "Findings",
     "FledgeError",
     "Generated",
+    "Imported",
     "Measured",
     "Prompt",
     "Question",
@@ -68,10 +85,14 @@ __all__ = [
     "TrainResult",
     "chat",
     "evaluate",
+    "examine",
     "export",
     "generate",
+    "import_recipe",
     "load_recipe",
+    "recipe_schema",
     "train",
+    "write_recipe",
 ]
 
 

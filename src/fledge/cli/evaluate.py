@@ -34,9 +34,12 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Measure RUN: loss, perplexity and, where asked, exact answers of its rows, base beside tuned."""
+    from fledge.commands.console import console
     from fledge.commands.evaluate import Question, evaluate
 
-    result = evaluate(run, question=Question(on.value, max_rows, exact_match, max_new_tokens), which=which)
+    question = Question(on.value, max_rows, exact_match, max_new_tokens)
+    with console() as screen:
+        result = evaluate(run, question=question, which=which, on_prepare=screen.preparing)
     if as_json:
         show_json(result.as_json())
         return
@@ -57,8 +60,9 @@ def run(
 def _predictions(folder: Path, count: int) -> list[dict[str, str]]:
     """The first answers of an evaluation; none where none were generated."""
     path = folder / "predictions.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines[:count]]
+    # a line ends with \n alone: answers hold what str.splitlines takes for ends of lines too
+    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+    return [json.loads(line) for line in lines[:count] if line]
 
 
 def _brief(text: str) -> str:

@@ -38,7 +38,11 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run `fledge` with `arguments`; returns the exit code, having printed whatever is to be said."""
+    """Run `fledge` with `arguments`; returns the exit code, having printed whatever is to be said.
+
+    Nothing asked is answered with the help.
+    """
+    arguments = arguments or ["--help"]
     as_json = "--json" in arguments
     try:
         code = build_app(arguments)(args=list(arguments), prog_name="fledge", standalone_mode=False)
@@ -74,7 +78,6 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
         name="fledge",
         help="LoRA fine-tuning from one recipe, proven.",
         add_completion=False,
-        no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},

@@ -16,9 +16,11 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Train the adapter that RECIPE describes, or go on where its run folder stopped; a finished run is left alone."""
+    from fledge.commands.extras import check_extras
     from fledge.config.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
+    check_extras(loaded)
     if nproc > 1:
         from fledge.commands.ranks import run_on_ranks
 

@@ -61,6 +61,8 @@ class Console:
                 self._start_bar("preparing", total, "rows")
             assert self._bar is not None
             self._bar.update(self._task, completed=done, total=total)
+            if total is not None and done >= total:
+                self._stop_bar()
         elif time.monotonic() - self._last_line > SECONDS_OF_SILENCE:
             self._say(f"preparing  {done:,}{f' of {total:,}' if total else ''} rows")
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -13,9 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from fledge.cli.evaluate import _predictions
 from fledge.cli.main import run as fledge
 from fledge.cli.show import for_terminal
+from fledge.observe.console import Console
 from tests.runs import environment
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -39,6 +44,35 @@ def test_evaluate_prints_base_beside_tuned_and_json_for_machines(run, capsys):
     assert result["tuned"]["loss"] < result["base"]["loss"]
 
 
+def test_an_evaluation_has_the_form_that_the_documents_show(run, capsys):
+    (shown,) = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8"), re.DOTALL)
+    documented = json.loads(shown)
+    arguments = ["evaluate", run, "--exact-match", "--max-rows", "2", "--max-new-tokens", "4", "--json"]
+    assert fledge(arguments) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert list(documented) == list(result)
+    assert list(documented["base"]) == list(documented["tuned"]) == list(result["base"]) == list(result["tuned"])
+    assert json.loads((Path(result["folder"]) / "result.json").read_text()) == result
+    assert documented["folder"].removeprefix(documented["run"]) == result["folder"].removeprefix(result["run"])
+
+
+@pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\r"])
+def test_answers_are_read_back_whatever_ends_a_line_in_them(sign, tmp_path):
+    row = {"prompt": f"a{sign}b", "reference": "c", "base": f"{sign}{sign}", "tuned": sign}
+    text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in (row, row, row))
+    (tmp_path / "predictions.jsonl").write_text(text, encoding="utf-8")
+    assert _predictions(tmp_path, 2) == [row, row]
+    assert _predictions(tmp_path, 9) == [row, row, row]
+    assert _predictions(tmp_path / "none", 2) == []
+
+
+def test_evaluate_shows_how_many_rows_are_prepared(run, capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Console, "preparing", lambda self, done, total: seen.append((done, total)))
+    assert fledge(["evaluate", run, "--max-rows", "2"]) == 0
+    assert seen and all(done <= total for done, total in seen if total is not None)
+
+
 def test_generate_takes_its_prompt_from_an_option_or_from_the_input(run, capsys, monkeypatch):
     assert fledge(["generate", run, "--prompt", "zero plus zero =", "--max-new-tokens", "6"]) == 0
     asked = capsys.readouterr().out
@@ -55,7 +89,7 @@ def test_chat_answers_line_by_line_until_exit(chatty, capsys, monkeypatch):
     assert fledge(["chat", chatty, "--max-new-tokens", "6"]) == 0
     told = capsys.readouterr()
     assert [line[:4] for line in told.out.splitlines()] == ["lomi", "lomi"]
-    assert "/reset" in told.err and "no chat template" not in told.err
+    assert "/reset" in told.err and "messages go through the chat template" in told.err
 
 
 def test_chat_speaks_json_to_machines(chatty, capsys, monkeypatch):
@@ -69,9 +103,7 @@ def test_chat_speaks_json_to_machines(chatty, capsys, monkeypatch):
 def test_chat_without_a_template_says_what_it_does(run, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     assert fledge(["chat", run]) == 0
-    assert "no chat template, so each message is a prompt of its own, in the run's format (completion)" in (
-        capsys.readouterr().err
-    )
+    assert "each message is a prompt of its own, in the form that was trained: completion" in capsys.readouterr().err
 
 
 def test_export_says_what_was_compared(run, capsys, tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fledge.cli import main as cli
+from fledge.cli.page import verbs_page
 from fledge.cli.show import show_beside
 from fledge.errors import FledgeError, StoppedBySignal, TrainingError
 
@@ -56,6 +57,23 @@ def test_help_names_every_verb_and_imports_the_module_of_none() -> None:
     assert all(f"  {verb} " in done.stdout for verb in VERBS)
 
 
+def test_nothing_asked_is_answered_with_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--help"]) == 0
+    asked = capsys.readouterr()
+    assert cli.run([]) == 0
+    told = capsys.readouterr()
+    assert (told.out, told.err) == (asked.out, "")
+    assert "Usage: fledge" in told.out
+
+
+def test_the_verbs_page_is_what_the_help_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = (Path(__file__).parents[3] / "docs" / "verbs.md").read_text(encoding="utf-8")
+    for columns in ("40", "200"):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert written == verbs_page(), "write it anew: python -m fledge.cli.page > docs/verbs.md"
+    assert [line[3:] for line in written.splitlines() if line.startswith("## ")] == VERBS
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_verb_has_help_and_takes_json(verb: str) -> None:
     done = fledge(verb, "--help")
@@ -74,6 +92,28 @@ def test_a_bad_recipe_is_answered_before_anything_heavy_loads(tmp_path: Path) ->
     assert done.returncode == 2
     assert f"fledge: {recipe}:1: a recipe has no section trian\n    did you mean train?\n" in done.stderr
     assert done.stderr.endswith("fledge: 3 problems\n")
+
+
+@pytest.mark.parametrize("flags", [[], ["--nproc", "2"]])
+def test_a_missing_tracker_is_told_once_and_before_anything_heavy_loads(tmp_path: Path, flags: list[str]) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "model: {name_or_path: builtin:nestling}\ndata:\n  train: {path: rows.jsonl, format: alpaca}\n"
+        "output: {trackers: [wandb]}\n"
+    )
+    code = (
+        "import sys; sys.modules['wandb'] = None\n"
+        "from importlib import util; find = util.find_spec\n"
+        "util.find_spec = lambda name, *rest: None if name == 'wandb' else find(name, *rest)\n"
+        "from fledge.cli.main import run; code = run(['train', *sys.argv[1:]])\n"
+        "assert not {'torch', 'transformers', 'rich', 'numpy'} & set(sys.modules); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(recipe), *flags], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("the tracker wandb is not installed") == 1
+    assert "pip install 'fledge[wandb]'" in done.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 def test_machines_get_problems_as_one_json_object(tmp_path: Path) -> None:

@@ -79,6 +79,18 @@ def test_a_terminal_gets_a_bar_that_is_left_whole() -> None:
     assert text.count("\x1b[?25h") >= text.count("\x1b[?25l") > 0, "the cursor is shown again"
 
 
+def test_the_bar_of_preparing_goes_when_all_rows_are_prepared() -> None:
+    stream = Terminal()
+    console = Console(stream, memory_of=lambda device: 0)
+    console.preparing(5, 10)
+    assert stream.getvalue().count("\x1b[?25l") == 1
+    console.preparing(10, 10)
+    assert stream.getvalue().count("\x1b[?25h") == 1, "the cursor is shown again, though nothing was closed"
+    console.preparing(0, None)
+    console.close()
+    assert stream.getvalue().count("\x1b[?25h") == 2
+
+
 def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     assert not re.search(r"\x1b\[(3[0-7]|38|9[0-7])", shown(Terminal(), STORY))
