@@ -1,7 +1,7 @@
 """What a run tells: one frozen value per event, one JSON object per line of events.jsonl.
 
-    train_started -> prepared -> [resumed] -> step* (validated, saved, skipped_step, notice among them)
-                  -> finished | interrupted | failed
+    prepared -> train_started -> [resumed] -> step* (validated, saved, skipped_step, notice among them)
+                              -> finished | interrupted | failed
 
 The loop tells, observers listen; an observer gets values and never the trainer.
 """

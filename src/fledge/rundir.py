@@ -107,7 +107,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON document whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @contextlib.contextmanager
@@ -175,14 +175,11 @@ class EventLog:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _cut_torn_line(path)
-        self._file = path.open("ab", buffering=0)
+        self._file = path.open("ab")
 
     def __call__(self, event: Event) -> None:
-        self._file.write((json.dumps(event.as_json(), ensure_ascii=False) + "\n").encode())
-
-    def sync(self) -> None:
-        """Flush to the disk; called when a checkpoint is complete."""
-        os.fsync(self._file.fileno())
+        self._file.write((json.dumps(event.as_json(), ensure_ascii=False, allow_nan=False) + "\n").encode())
+        self._file.flush()
 
     def close(self) -> None:
         self._file.close()

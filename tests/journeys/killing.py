@@ -44,8 +44,9 @@ def train_through_kills(recipe: Path, run: Path, *, kills: int, seed: int) -> Ou
     """Start the run, kill it at `kills` random moments with a restart after each, then let it finish."""
     draw, moments = random.Random(seed), []
     for _ in range(kills):
+        begun = count(run, "train_started")
         process = start(recipe)
-        moment = _wait_for_moment(process, run, draw)
+        moment = _wait_for_moment(process, run, draw, begun=begun)
         if process.poll() is not None:
             break
         kill(process)
@@ -56,14 +57,14 @@ def train_through_kills(recipe: Path, run: Path, *, kills: int, seed: int) -> Ou
     return Outcome(moments, json.loads((run / "summary.json").read_text()), steps_of(run))
 
 
-def _wait_for_moment(process: subprocess.Popen[bytes], run: Path, draw: random.Random) -> str:
+def _wait_for_moment(process: subprocess.Popen[bytes], run: Path, draw: random.Random, *, begun: int) -> str:
     """Wait for a randomly chosen moment: some time after a step, or the middle of a save."""
     wants_save = draw.random() < 0.5
     target = count_steps(run) + draw.randint(0, 3)
     pause = draw.uniform(0, 0.12)
     deadline = time.monotonic() + PATIENCE_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
-        if count_steps(run) >= target and _is_alive_in(run, process):
+        if count(run, "train_started") > begun and count_steps(run) >= target:
             if wants_save and any((run / "checkpoints").glob(".step-*.tmp")):
                 return "mid-save"
             if not wants_save:
@@ -73,16 +74,15 @@ def _wait_for_moment(process: subprocess.Popen[bytes], run: Path, draw: random.R
     return "finished"
 
 
-def _is_alive_in(run: Path, process: subprocess.Popen[bytes]) -> bool:
-    """Whether this start has begun to train: its own train_started event is in the log."""
-    log = run / "events.jsonl"
-    return log.exists() and b"train_started" in log.read_bytes()[-4000:]
-
-
 def count_steps(run: Path) -> int:
     """Step events in the log, repeats included."""
+    return count(run, "step")
+
+
+def count(run: Path, event: str) -> int:
+    """Events of one name in the log."""
     log = run / "events.jsonl"
-    return log.read_bytes().count(b'"event": "step"') if log.exists() else 0
+    return log.read_bytes().count(f'"event": "{event}"'.encode()) if log.exists() else 0
 
 
 def steps_of(run: Path) -> list[tuple[int, float, float]]:

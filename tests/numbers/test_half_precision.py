@@ -1,4 +1,4 @@
-"""bfloat16 and float16 with a scaler: near float32, resumed to the bit, overflow answered."""
+"""bfloat16 and float16 with a scaler: near float32, and every overflow answered."""
 
 import pytest
 

@@ -44,7 +44,7 @@ class KeyedDropout(nn.Module):
     def _mask(self, x: torch.Tensor) -> torch.Tensor:
         """[B,T,D], or [B*T,D] as x is, of 0 and 1 / (1 - p); padding keeps zeros, which no loss sees.
 
-        Raises ModelError where x is of some of the positions only, as in a mixture of experts: which ones is not known.
+        Raises ModelError where x is of some of the positions only, as in a mixture of experts: which, is not known.
         """
         keys = self.keys
         mask = torch.zeros(x.shape, dtype=x.dtype, device=x.device).view(-1, x.shape[-1])
@@ -53,7 +53,9 @@ class KeyedDropout(nn.Module):
         needed = sum(keys.lengths) if keys.is_packed else max(keys.lengths, default=0)
         if width * num_rows != mask.shape[0] or width < needed:
             cure = "set lora.lora_dropout: 0, or leave this module out of the targets"
-            raise ModelError("dropout cannot be keyed by row here", where=f"lora.target_modules: {self.name}", cure=cure)
+            raise ModelError(
+                "dropout cannot be keyed by row here", where=f"lora.target_modules: {self.name}", cure=cure
+            )
         start = 0
         for index, (row, length) in enumerate(zip(keys.rows, keys.lengths, strict=True)):
             first = start if keys.is_packed else index * width

@@ -81,6 +81,16 @@ def _fit_vocabulary(model: PreTrainedModel, folder: Path) -> None:
         make_room(model, tuple(sorted(rows)))
 
 
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter's two files."""
+    return (folder / SAFETENSORS_WEIGHTS_NAME).is_file() and (folder / CONFIG_NAME).is_file()
+
+
+def file_digest(folder: Path) -> str:
+    """sha256 of the adapter's weights file, by which a swapped one is noticed."""
+    return hashlib.sha256((folder / SAFETENSORS_WEIGHTS_NAME).read_bytes()).hexdigest()
+
+
 def adapter_digest(model: torch.nn.Module) -> str:
     """sha256 over every trained tensor: its name, shape and float32 bytes, in order of name."""
     digest = hashlib.sha256()

@@ -15,11 +15,19 @@ PACKAGES = ("fledge", "torch", "transformers", "peft", "tokenizers", "safetensor
 SAMPLE_BYTES, SAMPLES = 1 << 16, 64
 
 
-def describe(*, name_or_path: str, tokenizer: str, data: str, device: torch.device, world_size: int) -> dict[str, Any]:
-    """Versions, hardware, and hashes of base, data and template."""
+def describe(
+    *,
+    name_or_path: str,
+    commit: str | None,
+    tokenizer: str,
+    data: str,
+    device: torch.device,
+    world_size: int,
+) -> dict[str, Any]:
+    """Versions, hardware, and hashes of base, data and template. `commit` is what a hub id's revision stood for."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
-        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "versions": versions(),
         "hardware": {
             "machine": platform.machine(),
             "cores": os.cpu_count(),
@@ -27,14 +35,23 @@ def describe(*, name_or_path: str, tokenizer: str, data: str, device: torch.devi
             "gpu": gpu,
             "world_size": world_size,
         },
-        "hashes": {"base": base_digest(name_or_path), "tokenizer_and_template": tokenizer, "data": data},
+        "hashes": {
+            "base": base_digest(name_or_path) or {"commit": commit},
+            "tokenizer_and_template": tokenizer,
+            "data": data,
+        },
     }
+
+
+def versions() -> dict[str, str]:
+    """Of every package that has a say in the numbers, and of Python."""
+    return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
 
 
 def base_digest(name_or_path: str) -> dict[str, str] | None:
     """sha256 of each weights file of a local base: of the whole up to 4 MB, else of its size and 64 samples of it.
 
-    None for a hub id, whose revision names its bytes.
+    None for a hub id, whose commit names its bytes.
     """
     folder = Path(locate(name_or_path))
     if not folder.is_dir():

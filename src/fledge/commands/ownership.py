@@ -36,7 +36,7 @@ def settled_recipe(recipe: Recipe, run: RunDir) -> Recipe:
 def _check_is_free(run: RunDir) -> None:
     """A folder with files that are not a run's is left alone."""
     if run.root.is_dir() and any(not path.name.startswith(".") for path in run.root.iterdir()):
-        if run.events.exists() or run.checkpoints.exists():
+        if run.events.exists():
             return
         cure = "choose another output.dir, or empty this folder"
         raise RunError("the output folder holds files that are not a run's", where=str(run.root), cure=cure)

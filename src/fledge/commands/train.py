@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from fledge.adapters.save import adapter_digest
+from fledge.adapters.save import adapter_digest, file_digest, is_adapter
 from fledge.commands.answers import count_exact
-from fledge.commands.manifest import describe
+from fledge.commands.manifest import describe, versions
 from fledge.commands.ownership import settled_recipe
 from fledge.commands.settle import settle
 from fledge.commands.workshop import Workshop, at_work, attach_adapter
@@ -20,7 +20,7 @@ from fledge.config.recipe import Recipe
 from fledge.data.pipeline import PreparedData, prepare_training
 from fledge.errors import RunError
 from fledge.events import Event, Finished, Notice, Prepared, Resumed, TrainStarted
-from fledge.models.load import load_base
+from fledge.models.load import Base, load_base
 from fledge.models.tokenizer import Tokenizer, load_tokenizer
 from fledge.observe.observer import Relay
 from fledge.observe.trackers import check_trackers, open_trackers
@@ -63,7 +63,7 @@ def train(recipe: Recipe, *, observers: Sequence[Tell] = (), on_prepare: OnPrepa
     run = RunDir(Path(recipe.output.dir))
     with _held(run):
         recipe = settled_recipe(recipe, run)
-        if run.summary.exists():
+        if run.summary.exists() and is_adapter(run.adapter):
             return TrainResult(run.root, json.loads(run.summary.read_text()), was_finished=True)
         with _telling(run, observers, recipe.output.trackers) as tell:
             summary = _train(recipe, run, tell, on_prepare=on_prepare)
@@ -99,8 +99,8 @@ def _train(recipe: Recipe, run: RunDir, tell: Tell, *, on_prepare: OnPrepare) ->
     device = choose_device(recipe.model.placement, local_rank=local_rank())
     make_deterministic(device)
     with joined_mesh(device) as mesh:
-        shop = _open(recipe, run, tokenizer, data, mesh=mesh, device=device)
-        _settle_machine(shop, tell)
+        base = load_base(recipe.model, device=device)
+        shop = _open(recipe, run, tokenizer, data, base=base, mesh=mesh, tell=tell)
         before = count_exact(shop, "before")
         stop = StopRequest()
         with at_work(shop, tell, stop=stop) as (parts, plan):
@@ -117,29 +117,31 @@ def _train(recipe: Recipe, run: RunDir, tell: Tell, *, on_prepare: OnPrepare) ->
 
 
 def _open(
-    recipe: Recipe, run: RunDir, tokenizer: Tokenizer, data: PreparedData, *, mesh: Mesh, device: torch.device
+    recipe: Recipe, run: RunDir, tokenizer: Tokenizer, data: PreparedData, *, base: Base, mesh: Mesh, tell: Tell
 ) -> Workshop:
-    """Load the base, settle what `auto` left open, put the adapter on, and write down what the run stands on."""
-    base = load_base(recipe.model, device=device)
+    """Settle what `auto` left open, write down what the run stands on, and put the adapter on the base."""
+    device = base.model.device
     if mesh.rank == 0:
         remove_leftovers(run)
         attention = str(base.model.config._attn_implementation)
         settled = settle(recipe, base.facts, attention=attention, device=device)
-        _write_beginnings(settled, run, tokenizer, data, mesh=mesh, device=device)
+        _write_beginnings(settled, run, tokenizer, data, mesh=mesh, base=base)
     mesh.barrier()
     settled = settled_recipe(recipe, run)
+    _settle_machine(run, mesh, tell)
     adapted = attach_adapter(settled, base, tokenizer=tokenizer)
     return Workshop(settled, run, tokenizer, data, base.facts, adapted, device, mesh)
 
 
 def _write_beginnings(
-    recipe: Recipe, run: RunDir, tokenizer: Tokenizer, data: PreparedData, *, mesh: Mesh, device: torch.device
+    recipe: Recipe, run: RunDir, tokenizer: Tokenizer, data: PreparedData, *, mesh: Mesh, base: Base
 ) -> None:
     manifest = describe(
         name_or_path=recipe.model.name_or_path,
+        commit=getattr(base.model.config, "_commit_hash", None),
         tokenizer=tokenizer.identity,
         data=data.digest,
-        device=device,
+        device=base.model.device,
         world_size=mesh.world_size,
     )
     if run.manifest.exists():
@@ -161,17 +163,19 @@ def _check_same_ground(before: dict[str, Any], now: dict[str, Any], run: RunDir)
         )
 
 
-def _settle_machine(shop: Workshop, tell: Tell) -> None:
+def _settle_machine(run: RunDir, mesh: Mesh, tell: Tell) -> None:
     """Use the thread count that the run began with, for the order of sums depends on it, and say what has changed."""
-    before = json.loads(shop.run.manifest.read_text())["hardware"]
-    threads = before["threads"]
+    manifest = json.loads(run.manifest.read_text())
+    threads, ranks = manifest["hardware"]["threads"], manifest["hardware"]["world_size"]
     if torch.get_num_threads() != threads:
         tell(Notice(text=f"using {threads} threads, as this run began with, instead of {torch.get_num_threads()}"))
         torch.set_num_threads(threads)
-    ranks = before["world_size"]
-    if ranks != shop.mesh.world_size:
-        change = f"this run began with {ranks} processes and goes on with {shop.mesh.world_size}"
-        tell(Notice(text=f"{change}: losses agree, last bits may not"))
+    now = versions()
+    changes = [f"{name} {old}, now {now[name]}" for name, old in manifest["versions"].items() if now[name] != old]
+    if ranks != mesh.world_size:
+        changes.append(f"{ranks} processes, now {mesh.world_size}")
+    if changes:
+        tell(Notice(text=f"this run began with {'; '.join(changes)}: losses agree, last bits may not"))
 
 
 def _tell_prepared(data: PreparedData, tell: Tell) -> None:
@@ -202,6 +206,11 @@ def _tell_start(shop: Workshop, total_steps: int, tell: Tell) -> None:
     )
 
 
+def _peak(shop: Workshop, progress: Progress) -> int:
+    """This rank's, over all starts of the run."""
+    return max(progress.peak_memory_bytes, peak_bytes(shop.device))
+
+
 def _finish(shop: Workshop, progress: Progress, tell: Tell, exact: dict[str, float | None]) -> dict[str, Any]:
     """Write adapter/ and, last of all, summary.json, which says that the run is complete."""
     digest = adapter_digest(shop.adapted.model)
@@ -217,7 +226,7 @@ def _finish(shop: Workshop, progress: Progress, tell: Tell, exact: dict[str, flo
         "best_step": progress.best_step,
         "tokens_per_second": progress.tokens / progress.seconds if progress.seconds else None,
         "prepare_seconds": shop.data.seconds,
-        "peak_memory_bytes": peak_bytes(shop.device),
+        "peak_memory_bytes": max(int(peak) for peak in shop.mesh.gather([str(_peak(shop, progress))])),
         "wall_seconds": progress.seconds,
         "adapter_sha256": digest,
         **exact,
@@ -225,6 +234,7 @@ def _finish(shop: Workshop, progress: Progress, tell: Tell, exact: dict[str, flo
     if shop.mesh.rank == 0:
         with whole_folder(shop.run.adapter) as folder:
             shop.save_adapter(folder)
+        summary["adapter_file_sha256"] = file_digest(shop.run.adapter)
         tell(Finished(step=progress.step, adapter_sha256=digest, seconds=progress.seconds))
         write_json(shop.run.summary, summary)
     shop.mesh.barrier()

@@ -19,11 +19,16 @@ def choose_device(placement: Placement, *, local_rank: int = 0) -> torch.device:
 
 
 def make_deterministic(device: torch.device) -> None:
-    """Ask for kernels whose result does not depend on timing, so that a resumed run repeats every bit."""
-    if device.type == "cuda":
+    """Ask for kernels whose result does not depend on timing, so that a resumed run repeats every bit.
+
+    On a GPU an operation without such a kernel is an error: with a mere warning, attention's backward pass would take
+    the kernel that adds up in any order.
+    """
+    is_gpu = device.type == "cuda"
+    if is_gpu:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.cuda.set_device(device)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(True, warn_only=not is_gpu)
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs a pass over every buffer, decides nothing
 
 

@@ -13,6 +13,9 @@ from typing import Protocol
 import torch
 import torch.distributed as dist
 
+PATIENCE = timedelta(hours=12)
+"""How long ranks wait for one that generates answers alone; a rank that died is noticed by the launcher at once."""
+
 
 class Mesh(Protocol):
     """What the step needs to know of other ranks."""
@@ -34,6 +37,9 @@ class Mesh(Protocol):
     def sync_gradients(self, *, when: bool) -> AbstractContextManager[None]:
         """Around one micro-batch: whether its backward pass may exchange gradients already."""
 
+    def gather(self, texts: Sequence[str]) -> list[str]:
+        """The texts of all ranks, in order of rank, on every rank."""
+
     def barrier(self) -> None:
         """Wait for all ranks."""
 
@@ -53,6 +59,9 @@ class OneRank:
 
     def sync_gradients(self, *, when: bool) -> AbstractContextManager[None]:
         return contextlib.nullcontext()
+
+    def gather(self, texts: Sequence[str]) -> list[str]:
+        return list(texts)
 
     def barrier(self) -> None:
         pass
@@ -82,6 +91,11 @@ class ReplicatedMesh:
     def sync_gradients(self, *, when: bool) -> AbstractContextManager[None]:
         return contextlib.nullcontext()
 
+    def gather(self, texts: Sequence[str]) -> list[str]:
+        parts: list[list[str]] = [[] for _ in range(self.world_size)]
+        dist.all_gather_object(parts, list(texts))
+        return [text for part in parts for text in part]
+
     def barrier(self) -> None:
         dist.barrier()
 
@@ -103,7 +117,7 @@ def joined_mesh(device: torch.device) -> Iterator[Mesh]:
         yield OneRank()
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield ReplicatedMesh()
     finally:

@@ -3,6 +3,7 @@
 for each step:  batches -> train_step -> tell(step) -> [validate] -> [save] -> [stop]
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,9 +11,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from fledge.data.rows import Batch
-from fledge.errors import StoppedBySignal, TrainingError
+from fledge.errors import RunError, StoppedBySignal, TrainingError
 from fledge.events import Event, Failed, Interrupted, Saved, StepDone, StepSkipped, Validated
-from fledge.rundir import RunDir
+from fledge.rundir import RunDir, sync_file
+from fledge.runtime.memory import peak_bytes
 from fledge.runtime.mesh import Mesh
 from fledge.training.checkpoint import Trained, save_best, save_checkpoint
 from fledge.training.optimizer import set_learning_rate
@@ -69,7 +71,7 @@ def run_loop(parts: Parts, plan: Plan, *, progress: Progress) -> Progress:
 
     Raises TrainingError where going on would be wrong, StoppedBySignal where a signal asked for the end.
     """
-    watch = GradientWatch(parts.trained.model)
+    watch = GradientWatch(parts.trained.model, parts.trained.optimizer)
     if progress.step == 0:
         _save(parts, plan, progress)
     while progress.step < plan.total_steps:
@@ -91,8 +93,7 @@ def _one_step(parts: Parts, plan: Plan, progress: Progress, watch: GradientWatch
     rate = plan.learning_rate.at(step)
     set_learning_rate(parts.trained.optimizer, rate)
     result = _until_finite(parts, plan, step, watch)
-    if step <= 2:
-        watch.settle(step)
+    _check_watch(parts, step, watch)
     seconds = time.perf_counter() - start
     parts.tell(
         StepDone(
@@ -113,8 +114,17 @@ def _one_step(parts: Parts, plan: Plan, progress: Progress, watch: GradientWatch
         rows=progress.rows + parts.rows_in(step),
         first_loss=result.loss if progress.first_loss is None else progress.first_loss,
         last_loss=result.loss,
+        peak_memory_bytes=max(progress.peak_memory_bytes, peak_bytes(next(parts.trained.model.parameters()).device)),
         seconds=progress.seconds + seconds,
     )
+
+
+def _check_watch(parts: Parts, step: int, watch: GradientWatch) -> None:
+    try:
+        watch.settle(step)
+    except TrainingError as error:
+        parts.tell(Failed(step=step, reason=error.problems[0].what))
+        raise
 
 
 def _until_finite(parts: Parts, plan: Plan, step: int, watch: GradientWatch) -> StepResult:
@@ -142,8 +152,8 @@ def _until_finite(parts: Parts, plan: Plan, step: int, watch: GradientWatch) -> 
 
 
 def _fail(parts: Parts, step: int, reason: str, batches: Sequence[Batch]) -> None:
-    guilty = parts.blame(batches)
-    named = "; ".join(guilty[:10]) if guilty else "no single row is to blame"
+    guilty = parts.mesh.gather(parts.blame(batches))
+    named = _blamed(guilty, num_rows=parts.rows_in(step))
     kept = parts.run.checkpoints
     parts.tell(Failed(step=step, reason=f"{reason}: {named}"))
     raise TrainingError(
@@ -153,11 +163,18 @@ def _fail(parts: Parts, step: int, reason: str, batches: Sequence[Batch]) -> Non
     )
 
 
+def _blamed(guilty: list[str], *, num_rows: int) -> str:
+    if not guilty:
+        return "no single row is to blame"
+    named = "; ".join(guilty[:10]) + (f" and {len(guilty) - 10} more" if len(guilty) > 10 else "")
+    return f"all rows of the step, so look at the base's weights too: {named}" if len(guilty) == num_rows > 1 else named
+
+
 def _validate(parts: Parts, progress: Progress) -> Progress:
     assert parts.validate is not None
     start = time.perf_counter()
     measured = parts.validate()
-    is_best = progress.best_loss is None or measured.loss < progress.best_loss
+    is_best = math.isfinite(measured.loss) and (progress.best_loss is None or measured.loss < progress.best_loss)
     if is_best and parts.mesh.rank == 0:
         save_best(parts.run, parts.trained.save_adapter, step=progress.step, loss=measured.loss)
     parts.tell(
@@ -169,7 +186,7 @@ def _validate(parts: Parts, progress: Progress) -> Progress:
             seconds=time.perf_counter() - start,
         )
     )
-    progress = replace(progress, validation_loss=measured.loss)
+    progress = replace(progress, validation_loss=measured.loss if math.isfinite(measured.loss) else None)
     return replace(progress, best_loss=measured.loss, best_step=progress.step) if is_best else progress
 
 
@@ -183,6 +200,10 @@ def _agree_to_stop(parts: Parts) -> int:
 
 def _save(parts: Parts, plan: Plan, progress: Progress) -> None:
     if parts.mesh.rank == 0:
+        if progress.step and not parts.run.root.is_dir():
+            raise RunError("the run folder was removed while it trained", where=str(parts.run.root))
+        if parts.run.events.exists():
+            sync_file(parts.run.events)  # a checkpoint must not outlive the events that led to it
         path = save_checkpoint(parts.run, parts.trained, progress=progress, keep=plan.keep_checkpoints)
         parts.tell(Saved(step=progress.step, path=str(path.relative_to(parts.run.root))))
     parts.mesh.barrier()

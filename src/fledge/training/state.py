@@ -18,6 +18,8 @@ class Progress:
     best_loss: float | None = None
     best_step: int | None = None
     seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    """Of this rank, over all starts of the run."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

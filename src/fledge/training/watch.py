@@ -10,8 +10,10 @@ SETTLED_BY = 2
 class GradientWatch:
     """Notes which tensors have had a non-zero gradient. B starts at zero, so A's first gradient is zero too."""
 
-    def __init__(self, model: torch.nn.Module) -> None:
-        self._waiting = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Tensors that the optimiser's moments show to have moved, before a resume, need not move again."""
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._waiting = {name: p for name, p in trained.items() if not _has_moved(optimizer, p)}
 
     def look(self) -> None:
         """Called while a step's gradients are there. They are finite: the step has checked."""
@@ -28,5 +30,11 @@ class GradientWatch:
         raise TrainingError(
             f"{len(names)} adapter tensors got no gradient in the first {SETTLED_BY} steps: {shown}",
             where="lora.target_modules",
-            cure="these modules do not take part in the loss; leave them out of the targets",
+            cure="they take no part in the loss of the first rows: leave modules out of the targets, "
+            "or unused tokens out of data.new_special_tokens",
         )
+
+
+def _has_moved(optimizer: torch.optim.Optimizer, parameter: torch.nn.Parameter) -> bool:
+    moments = optimizer.state.get(parameter, {})
+    return "exp_avg" in moments and bool(moments["exp_avg"].any())
