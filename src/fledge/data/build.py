@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from fledge.data.tokenize import Encoding, TextTokenizer, token_rows
 from fledge.errors import DataError
 
 Progress = Callable[[int, int | None], None]
+_ANSWER_CUT = "the answer was cut, so it is trained but no generated answer is compared with it"
 _BATCH_ROWS = 1024
 _BATCH_CHARACTERS = 1 << 21
 
@@ -99,7 +101,7 @@ class _Builder:
 
     def _items(self) -> Iterator[_Item]:
         for part in range(len(self._names)):
-            rows, total = read_part(self._source, part)
+            rows, total = self._rows_of(part)
             self._total = total if len(self._names) == 1 else None
             is_empty = True
             for row in rows:
@@ -107,6 +109,13 @@ class _Builder:
                 yield _Item(part, row.number, self._outcome(part, row))
             if is_empty:
                 raise DataError("the file holds no row", where=self._source.full_where(part, None))
+
+    def _rows_of(self, part: int) -> tuple[Iterator[RawRow | BrokenRow], int | None]:
+        """The rows of a part; trouble of the machine in reading them is told of the source, not of the store."""
+        where = self._source.full_where(part, None)
+        with _reading(where):
+            rows, total = read_part(self._source, part)
+        return _told(rows, where), total
 
     def _outcome(self, part: int, row: RawRow | BrokenRow) -> RenderedRow | Refusal:
         outcome = row.refusal if isinstance(row, BrokenRow) else self._render(row.record)
@@ -142,7 +151,8 @@ class _Builder:
             return []
         parent = self._writer.num_parents
         self._writer.num_parents += 1
-        self.tally.keep(fitted.pieces, num_tokens=length, num_cut=fitted.num_cut, notes=rendered.notes)
+        notes = (*rendered.notes, _ANSWER_CUT) if fitted.is_answer_cut else rendered.notes
+        self.tally.keep(fitted.pieces, num_tokens=length, num_cut=fitted.num_cut, notes=notes)
         is_whole = len(fitted.pieces) == 1
         return [
             (
@@ -155,6 +165,19 @@ class _Builder:
     def _drop(self, item: _Item, refusal: Refusal, *, num_tokens: int) -> None:
         where = self._source.where(item.part, item.number)
         self.tally.drop(refusal.reason, where, what=refusal.what, num_tokens=num_tokens)
+
+
+@contextmanager
+def _reading(where: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", where=where) from error
+
+
+def _told(rows: Iterator[RawRow | BrokenRow], where: str) -> Iterator[RawRow | BrokenRow]:
+    with _reading(where):
+        yield from rows
 
 
 def _batches(items: Iterator[_Item]) -> Iterator[list[_Item]]:

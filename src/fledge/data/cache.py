@@ -46,7 +46,8 @@ def fetch(key: str, build: Callable[[Path], None]) -> tuple[Path, bool]:
     """The folder of entry `key`, and whether it was there; `build` fills an empty folder where it was not.
 
     One process builds, others wait for it. An entry whose files are not what they were is built anew.
-    Raises DataError where the cache cannot be written.
+    Raises DataError where the cache cannot be written; an OSError out of `build` is taken for that, so what `build`
+    cannot read it must tell of itself.
     """
     root = cache_root()
     entry = root / key

@@ -13,6 +13,8 @@ class Fitted:
     pieces: tuple[TokenRow, ...]
     num_cut: int = 0
     dropped: Reason | None = None
+    is_answer_cut: bool = False
+    """True where the row is kept without the end of its answer: nothing can be compared with that."""
 
 
 def fit(row: TokenRow, *, max_length: int, overlong: Overlong, prefix: tuple[int, ...]) -> Fitted:
@@ -28,7 +30,9 @@ def fit(row: TokenRow, *, max_length: int, overlong: Overlong, prefix: tuple[int
         return Fitted((row,))
     if overlong == "truncate":
         kept = _part(row, 0, max_length)
-        return Fitted((kept,), num_cut=len(row.ids) - max_length) if kept.ranges else Fitted((), dropped="overlong")
+        if not kept.ranges:
+            return Fitted((), dropped="overlong")
+        return Fitted((kept,), num_cut=len(row.ids) - max_length, is_answer_cut=row.answer[1] > max_length)
     if overlong == "split":
         return Fitted(_pieces(row, max_length=max_length, prefix=prefix))
     return Fitted((), dropped="overlong")
@@ -47,7 +51,7 @@ def _pieces(row: TokenRow, *, max_length: int, prefix: tuple[int, ...]) -> tuple
 
 
 def _part(row: TokenRow, start: int, stop: int, *, context: list[int] | None = None) -> TokenRow:
-    """Tokens start..stop of a row, after `context`."""
+    """Tokens start..stop of a row, after `context`; an answer that is not whole in them is none."""
     before = context or []
     stop = min(stop, len(row.ids))
     shift = len(before) - start
@@ -56,5 +60,7 @@ def _part(row: TokenRow, start: int, stop: int, *, context: list[int] | None = N
         for first, last in row.ranges
         if first < stop and last > start
     )
-    answer = tuple(min(max(position, start), stop) + shift for position in row.answer)
-    return TokenRow(before + row.ids[start:stop], ranges, (answer[0], answer[1]), num_repeated=len(before))
+    first, last = (min(max(position, start), stop) + shift for position in row.answer)
+    is_whole = start <= row.answer[0] and row.answer[1] <= stop
+    answer = (first, last if is_whole else first)
+    return TokenRow(before + row.ids[start:stop], ranges, answer, num_repeated=len(before))

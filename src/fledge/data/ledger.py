@@ -1,13 +1,22 @@
 """The ledger: what became of each row and each token of every source."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from fledge.data.rows import Reason, TokenRow
 
 Role = Literal["train", "validation", "test"]
 MOST_EXAMPLES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """How many files were not read for one reason, and the first of them."""
+
+    files: int
+    first: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +46,8 @@ class SourceLedger:
     """By reason, where the first few such rows are, and what is wrong with them."""
     notes: Mapping[str, int]
     """What else is worth knowing, and of how many rows."""
+    files_skipped: Mapping[str, Skipped]
+    """By reason, the files of a folder or glob that are not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +108,8 @@ class Ledger:
             if entry.tokens_cut:
                 lines.append(f"{entry.source}: {entry.tokens_cut:,} tokens cut off overlong rows")
             lines.extend(f"{entry.source}: {count:,} rows: {note}" for note, count in entry.notes.items())
+            for reason, skipped in entry.files_skipped.items():
+                lines.append(f"{entry.source}: {skipped.files:,} files not read ({reason}), first: {skipped.first}")
         return lines
 
     def as_json(self) -> dict[str, Any]:
@@ -123,7 +136,17 @@ def as_json(entry: SourceLedger) -> dict[str, Any]:
 def from_json(value: Mapping[str, Any]) -> SourceLedger:
     """The inverse of `as_json`."""
     examples = {reason: tuple(found) for reason, found in value["examples"].items()}
-    return SourceLedger(**{**value, "examples": examples})
+    skipped = {reason: Skipped(**found) for reason, found in value["files_skipped"].items()}
+    return SourceLedger(**{**value, "examples": examples, "files_skipped": skipped})
+
+
+def skipped_by_reason(files: Iterable[tuple[Path, str]]) -> dict[str, Skipped]:
+    """Files that are not read, each with the reason, counted."""
+    found: dict[str, Skipped] = {}
+    for path, reason in files:
+        known = found.get(reason, Skipped(0, str(path)))
+        found[reason] = Skipped(known.files + 1, known.first)
+    return found
 
 
 @dataclass(slots=True)
@@ -184,4 +207,5 @@ class Tally:
             tokens_repeated=self.tokens["repeated"],
             examples={reason: tuple(found) for reason, found in self.examples.items()},
             notes=self.notes,
+            files_skipped={},
         )

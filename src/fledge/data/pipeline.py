@@ -3,14 +3,14 @@
 import hashlib
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fledge.config.data import DataConfig, SourceConfig, ValidationFraction
 from fledge.config.recipe import sources as listed
 from fledge.data.build import Progress, build_store
 from fledge.data.cache import content_digest, fetch, key_of
-from fledge.data.ledger import Ledger, Role, Share, SourceLedger, as_json, from_json
+from fledge.data.ledger import Ledger, Role, Share, SourceLedger, as_json, from_json, skipped_by_reason
 from fledge.data.readers.rows import OpenSource, open_source
 from fledge.data.split import hold_out
 from fledge.data.store import FILES, TokenStore
@@ -111,7 +111,10 @@ def _prepare(
     if from_cache:
         done = sum(entry["rows_read"] for entry in meta["ledgers"])
         progress(done, done)
-    entries = tuple(from_json(entry) for entry in meta["ledgers"])
+    entries = tuple(
+        replace(from_json(entry), files_skipped=skipped_by_reason(source.skipped))
+        for entry, source in zip(meta["ledgers"], opened, strict=True)
+    )
     return PreparedSplit(
         store=store,
         ledger=Ledger({role: entries}, {role: _share(store)}),

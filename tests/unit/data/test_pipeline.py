@@ -15,6 +15,7 @@ from fledge.data import cache
 from fledge.data.formats.plain import alpaca_prompt
 from fledge.data.ledger import Ledger
 from fledge.data.pipeline import prepare_sources, prepare_training
+from fledge.data.rows import RawRow
 from fledge.errors import DataError
 from fledge.models.tokenizer import load_tokenizer
 from tests.unit.data.tiny import CHATML, gpt_like, llama_like
@@ -278,6 +279,46 @@ def test_overlong_rows_are_dropped_cut_or_refused_as_asked(tmp_path):
     message = problem(source, max_length=20, overlong="error")
     assert f"{tmp_path / 'a.jsonl'}:2: the row is" in message
     assert "data.max_length is 20" in message
+
+
+def test_an_answer_that_was_cut_is_trained_and_compared_with_nothing(tmp_path):
+    rows = [{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": "xyz " * 50}]
+    source = {"path": jsonl(tmp_path / "a.jsonl", rows), "format": "completion"}
+    prepared = prepare(source, max_length=20, overlong="truncate")
+    assert prepared.train.row(1).trained.sum() == 19
+    assert len(prepared.train.prompt_ids(1)) == 1
+    assert prepared.train.answer_ids(0) and not prepared.train.answer_ids(1)
+    [(note, count)] = prepared.ledger.sources["train"][0].notes.items()
+    assert "answer was cut" in note and count == 1
+
+
+def test_files_that_are_not_read_are_in_the_ledger_whatever_the_cache_says(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    source = {"path": str(folder), "format": "text"}
+    jsonl(folder / "a.jsonl", [{"text": "a"}])
+    assert not prepare(source).ledger.notices()
+    (folder / "b.tsv").write_text("x")
+    prepared = prepare(source)
+    assert prepared.from_cache
+    assert prepared.ledger.notices() == [
+        f"{folder}: 1 files not read (the suffix .tsv is not one that is read), first: {folder / 'b.tsv'}"
+    ]
+    assert prepared.ledger.as_json()["sources"]["train"][0]["files_skipped"]
+
+
+def test_trouble_in_reading_is_told_of_the_source_and_not_of_the_cache(tmp_path, monkeypatch):
+    def read(source, part):
+        def rows():
+            yield RawRow(1, {"text": "a"})
+            raise OSError(5, "Input/output error")
+
+        return rows(), None
+
+    monkeypatch.setattr(building, "read_part", read)
+    path = jsonl(tmp_path / "a.jsonl", [{"text": "a"}])
+    message = problem({"path": path, "format": "text"})
+    assert message == f"{path}: cannot be read: Input/output error"
 
 
 def test_empty_files_and_sources_with_nothing_left_are_refused(tmp_path):

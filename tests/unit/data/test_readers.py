@@ -3,13 +3,17 @@
 import gzip
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fledge.config.data import SourceConfig
+from fledge.config.paths import DATA_SUFFIXES
+from fledge.data.readers.find import KINDS, Kind
 from fledge.data.readers.rows import open_source, read_part
 from fledge.data.rows import TEXT_COLUMN, BrokenRow, RawRow
 from fledge.errors import DataError
@@ -218,6 +222,16 @@ def test_hint_names_the_array_inside_an_object(tmp_path):
     assert "the array may be under 'data'" in problem(tmp_path / "a.json")
 
 
+@pytest.mark.parametrize("start", ["", "\n \n", "\ufeff"])
+def test_an_array_on_one_line_may_be_longer_than_a_line_of_rows(tmp_path, monkeypatch, start):
+    rows = [{"a": number} for number in range(40)]
+    monkeypatch.setattr("fledge.data.readers.lines.LONGEST_LINE", 100)
+    (tmp_path / "a.json").write_text(start + json.dumps(rows))
+    assert records(tmp_path / "a.json") == rows
+    (tmp_path / "b.json").write_text(start + json.dumps({"data": rows}))
+    assert "the array may be under 'data'" in problem(tmp_path / "b.json")
+
+
 def test_array_element_that_is_no_object_is_a_broken_row(tmp_path):
     (tmp_path / "a.json").write_text('[{"a": 1}, "x"]')
     _, broken = read_all(tmp_path / "a.json")
@@ -232,12 +246,16 @@ def test_text_that_is_not_utf8_is_a_broken_row(tmp_path):
 
 
 def test_parquet_gives_back_its_rows(tmp_path):
-    import pyarrow
-    import pyarrow.parquet
-
     rows = [{"a": "x", "b": None}, {"a": "é", "b": 3}]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
     assert records(tmp_path / "a.parquet") == rows
+
+
+@pytest.mark.parametrize("name", ["part[1].parquet", "part?.parquet", "a::b.parquet", "x*.parquet"])
+def test_a_parquet_file_is_no_pattern(tmp_path, name):
+    for number, path in enumerate((tmp_path / name, tmp_path / "part1.parquet", tmp_path / "xy.parquet")):
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"a": number}]), path)
+    assert records(tmp_path / name) == [{"a": 0}]
 
 
 def test_globs_and_folders_are_read_in_order_of_path(tmp_path):
@@ -265,6 +283,34 @@ def test_a_folder_of_readmes_is_text(tmp_path):
     assert [row[TEXT_COLUMN] for row in records(tmp_path)] == ["# One", "# Two"]
 
 
+def test_markdown_and_plain_text_are_both_text(tmp_path):
+    for name in ("README-a.md", "README-b.md", "requirements.txt"):
+        (tmp_path / name).write_text(name)
+    opened = open_source(source(tmp_path))
+    assert [name for name, _ in opened.part_names()] == ["README-a.md", "README-b.md", "requirements.txt"]
+    assert opened.skipped == ()
+
+
+def test_files_of_a_folder_that_are_not_read_are_told(tmp_path):
+    (tmp_path / "a.jsonl").write_text("{}")
+    (tmp_path / "b.tsv").write_text("x")
+    (tmp_path / "c.jsonl").symlink_to(tmp_path / "nowhere.jsonl")
+    (tmp_path / "README.md").write_text("notes")
+    (tmp_path / ".hidden").write_text("x")
+    skipped = {path.name: why for path, why in open_source(source(tmp_path)).skipped}
+    assert skipped == {
+        "b.tsv": "the suffix .tsv is not one that is read",
+        "c.jsonl": "a link to nothing",
+        "README.md": "Markdown beside data files is taken for notes",
+    }
+    assert [path.name for path, _ in open_source(source(tmp_path / "*.jsonl")).skipped] == ["c.jsonl"]
+
+
+def test_every_suffix_that_a_recipe_may_name_has_a_reader():
+    assert set(KINDS) == set(DATA_SUFFIXES)
+    assert set(KINDS.values()) == set(get_args(Kind))
+
+
 def test_an_empty_folder_and_a_missing_file_are_told(tmp_path):
     assert "holds no file that can be read" in problem(tmp_path)
     (tmp_path / "train.jsonl").write_text("{}")
@@ -289,6 +335,14 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path):
     path.write_text("{}\n{}\n")
     with pytest.raises(DataError, match="changed while it was read"):
         opened.check_unchanged()
+
+
+def test_a_hub_id_that_the_working_directory_hides_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "someone" / "something").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    message = problem("someone/something")
+    assert "lies in the working directory" in message
+    assert "give its absolute path" in message
 
 
 class Hub:

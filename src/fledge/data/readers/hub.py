@@ -1,24 +1,30 @@
-"""Parquet files and hub ids as rows, through datasets."""
+"""Parquet files and hub data sets as rows."""
 
 import logging
 from collections.abc import Iterator
 from typing import Any
 
 import datasets
+import pyarrow
+import pyarrow.parquet
 
 from fledge.config.data import SourceConfig
 from fledge.data.readers.find import SourceFile
 from fledge.data.rows import RawRow
 from fledge.errors import DataError
 
+_BATCH_ROWS = 1024
+
 
 def read_parquet(file: SourceFile) -> Iterator[RawRow]:
     """Rows of a parquet file, streamed. Raises DataError where it cannot be read."""
     try:
-        rows = datasets.load_dataset("parquet", data_files=str(file.path), split="train", streaming=True)
-        for number, record in enumerate(rows, 1):
-            yield RawRow(number, dict(record))
-    except (ValueError, OSError, TypeError, datasets.exceptions.DatasetsError) as error:
+        with file.path.open("rb") as stream:
+            batches = pyarrow.parquet.ParquetFile(stream).iter_batches(batch_size=_BATCH_ROWS)
+            records = (record for batch in batches for record in batch.to_pylist())
+            for number, record in enumerate(records, 1):
+                yield RawRow(number, record)
+    except (ValueError, OSError, TypeError, pyarrow.ArrowException) as error:
         cure = "is it a parquet file, and whole?"
         raise DataError(f"cannot be read as parquet: {error}", where=str(file.path), cure=cure) from error
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fledge.config.data import SourceConfig
@@ -26,6 +27,8 @@ class OpenSource:
     hub: Any = None
     stamps: tuple[tuple[int, int], ...] = ()
     """Size and modification time of each file when it was opened."""
+    skipped: tuple[tuple[Path, str], ...] = ()
+    """Files among these that are not read, and why."""
 
     @property
     def name(self) -> str:
@@ -62,16 +65,21 @@ class OpenSource:
     def check_unchanged(self) -> None:
         """Raise DataError where a file was written to since it was opened."""
         for file, stamp in zip(self.files, self.stamps, strict=True):
-            if not file.path.exists() or _stamp(file) != stamp:
+            if _stamp(file) != stamp:
                 raise DataError("the file changed while it was read", where=str(file.path), cure="run again")
 
 
 def open_source(config: SourceConfig) -> OpenSource:
     """Find the files of a source, or load its hub data set. Raises DataError where there is nothing to read."""
     if not is_local(config.path):
+        if Path(config.path).exists():
+            what = "a file or folder of this name lies in the working directory and would be taken for the data set"
+            cure = "give its absolute path (in a recipe: ./ and the name), or start from another folder"
+            raise DataError(what, where=config.path, cure=cure)
         return OpenSource(config, hub=load_hub(config))
-    files = find_files(config)
-    return OpenSource(config, files, stamps=tuple(_stamp(file) for file in files))
+    found = find_files(config)
+    stamps = tuple(_stamp(file) for file in found.files)
+    return OpenSource(config, found.files, stamps=stamps, skipped=found.skipped)
 
 
 def read_part(source: OpenSource, part: int) -> tuple[Iterator[RawRow | BrokenRow], int | None]:
@@ -109,5 +117,8 @@ def _digest(file: SourceFile) -> str:
 
 
 def _stamp(file: SourceFile) -> tuple[int, int]:
-    status = file.path.stat()
+    try:
+        status = file.path.stat()
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", where=str(file.path)) from error
     return status.st_size, status.st_mtime_ns
