@@ -58,7 +58,7 @@ def fledge_losses(recipe) -> list[float]:
     return losses
 
 
-def reference(args, recipe, dtype: torch.dtype) -> list[float]:
+def reference(args, recipe, dtype: torch.dtype, *, micro: int = 4) -> list[float]:
     tokenizer = load_tokenizer(recipe.model, recipe.data)
     data = prepare_training(recipe.data, tokenizer, seed=recipe.train.seed, progress=lambda done, total: None)
     order = row_order(recipe, data)
@@ -67,7 +67,7 @@ def reference(args, recipe, dtype: torch.dtype) -> list[float]:
         rows = [data.train.row(index) for index in order.rows_of_step(step)]
         steps.append([(row.input_ids.tolist(), row.trained.tolist()) for row in rows])
     adapter = RunDir(Path(recipe.output.dir)).checkpoint(0) / "adapter"
-    return plain_losses(args.base, adapter, steps, learning_rate=RATE, micro=4, dtype=dtype)
+    return plain_losses(args.base, adapter, steps, learning_rate=RATE, micro=micro, dtype=dtype)
 
 
 def mean_distance(a: list[float], b: list[float]) -> float:
@@ -93,12 +93,17 @@ def main() -> None:
             worst = max(abs(a - b) for a, b in zip(losses, exact, strict=True))
             print(f"float32, {micro:2d} rows, packing {packing}: largest distance {worst:.2e} over {len(losses)} steps")
     assert exact is not None
-    for packing in (False, True):
-        recipe = recipe_of(args, work / f"bf16-{packing}", micro=4, packing=packing, dtype="bfloat16")
-        ours = mean_distance(fledge_losses(recipe), exact)
-        print(f"bfloat16, packing {packing}: mean distance to the float32 losses {ours:.3e}")
-    plain = mean_distance(reference(args, recipe, torch.bfloat16), exact)
-    print(f"bfloat16, plain loop: mean distance to the float32 losses {plain:.3e}")
+    for micro in (1, 4, 16):
+        for packing in (False, True):
+            name = f"bf16-{micro}-{packing}"
+            recipe = recipe_of(args, work / name, micro=micro, packing=packing, dtype="bfloat16")
+            ours = mean_distance(fledge_losses(recipe), exact)
+            print(
+                f"bfloat16, {micro:2d} rows, packing {packing}: mean distance to the float32 losses {ours:.3e}",
+                flush=True,
+            )
+        plain = mean_distance(reference(args, recipe, torch.bfloat16, micro=micro), exact)
+        print(f"bfloat16, {micro:2d} rows, plain loop: mean distance to float32 {plain:.3e}", flush=True)
     print(f"losses: {exact[0]:.4f} -> {exact[-1]:.4f}")
 
 
