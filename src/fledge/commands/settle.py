@@ -11,13 +11,16 @@ CPU_TOKENS, GPU_TOKENS = 2048, 16384
 SAVED_VALUES_PER_BLOCK = 40
 """Activations that a block keeps for its backward pass, in multiples of tokens * hidden size (a coarse bound)."""
 
+LOGIT_BYTES = 12
+"""Of one logit: in the base's format, in float32, and its gradient."""
+
 
 def settle(recipe: Recipe, facts: ModelFacts, *, attention: str, device: torch.device) -> Recipe:
     """The recipe with every `auto` replaced by what this machine and this model make of it."""
     train = recipe.train
     tokens = train.micro_batch_tokens
     if tokens == "auto" and train.micro_batch_rows is None:
-        tokens = max(GPU_TOKENS if device.type == "cuda" else CPU_TOKENS, recipe.data.max_length)
+        tokens = max(recipe.data.max_length, _micro_batch_tokens(facts, device))
     checkpointing = train.gradient_checkpointing
     if checkpointing == "auto":
         width = tokens if isinstance(tokens, int) else (train.micro_batch_rows or 1) * recipe.data.max_length
@@ -29,6 +32,13 @@ def settle(recipe: Recipe, facts: ModelFacts, *, attention: str, device: torch.d
             "train": {"micro_batch_tokens": tokens, "gradient_checkpointing": checkpointing},
         },
     )
+
+
+def _micro_batch_tokens(facts: ModelFacts, device: torch.device) -> int:
+    """As many tokens as pay off on this kind of device, fewer where their logits would fill a quarter of its memory."""
+    wanted = GPU_TOKENS if device.type == "cuda" else CPU_TOKENS
+    room = 0.25 * available_bytes(device) / (facts.vocab_size * LOGIT_BYTES)
+    return min(wanted, int(room))
 
 
 def activation_bytes(facts: ModelFacts, *, tokens: int) -> int:

@@ -1,0 +1,59 @@
+"""What `auto` becomes, and that memory has a say in it."""
+
+import pytest
+import torch
+
+from fledge.commands import settle as module
+from fledge.commands.settle import settle
+from fledge.config.recipe import Recipe
+from fledge.facts import ModelFacts
+
+CPU = torch.device("cpu")
+
+
+def facts(**changes) -> ModelFacts:
+    known = {
+        "architecture": "Some",
+        "num_layers": 24,
+        "hidden_size": 2048,
+        "vocab_size": 32000,
+        "num_parameters": 1_000_000_000,
+        "parameter_bytes": 2_000_000_000,
+        "is_head_tied": True,
+        "max_positions": None,
+        "linear_names": (),
+        "has_attention_interface": True,
+        "supports_sdpa": True,
+        "takes_positions": True,
+    }
+    return ModelFacts(**(known | changes))
+
+
+def settled(monkeypatch, *, available: float, known: ModelFacts, **train):
+    monkeypatch.setattr(module, "available_bytes", lambda device: int(available))
+    content = {"model": {"name_or_path": "x"}, "data": {"train": {"path": "a", "format": "text"}}, "train": train}
+    return settle(Recipe.model_validate(content), known, attention="sdpa", device=CPU)
+
+
+def test_plenty_of_memory_takes_the_full_micro_batch_and_no_recomputation(monkeypatch):
+    recipe = settled(monkeypatch, available=200e9, known=facts())
+    assert recipe.train.micro_batch_tokens == module.CPU_TOKENS
+    assert recipe.train.gradient_checkpointing is False
+    assert (recipe.model.attention, recipe.model.placement) == ("sdpa", "cpu")
+
+
+def test_a_large_vocabulary_makes_micro_batches_smaller_but_never_shorter_than_a_row(monkeypatch):
+    bloom = facts(vocab_size=250_880)
+    assert settled(monkeypatch, available=15e9, known=bloom).train.micro_batch_tokens == 1245
+    assert settled(monkeypatch, available=1e9, known=bloom).train.micro_batch_tokens == 512
+
+
+def test_little_memory_recomputes(monkeypatch):
+    assert settled(monkeypatch, available=8e9, known=facts()).train.gradient_checkpointing is True
+
+
+@pytest.mark.parametrize("given", [{"micro_batch_tokens": 100}, {"micro_batch_rows": 3}])
+def test_what_the_recipe_says_stands(monkeypatch, given):
+    recipe = settled(monkeypatch, available=1e9, known=facts(), gradient_checkpointing=False, **given)
+    assert recipe.train.gradient_checkpointing is False
+    assert {name: getattr(recipe.train, name) for name in given} == given
