@@ -1,21 +1,25 @@
 """The comparison that an export stands or falls by: what it lets pass and what it does not."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from fledge.errors import ProofError
 from fledge.exporting.verify import (
+    LEAST_SLACK,
     MAX_VALUES,
     TOLERANCES,
     Behaviour,
+    Distance,
     Probe,
     check_answers,
     check_distance,
     check_tensors,
     distance,
     fit_rows,
+    slack_of,
     tolerance_of,
 )
 
@@ -42,10 +46,11 @@ def test_distance_is_that_of_the_formula():
 
 @pytest.mark.parametrize("broken", [torch.full((6, V), math.nan), torch.full((6, V), math.inf), torch.zeros(6, V + 1)])
 def test_logits_that_are_not_finite_or_of_another_shape_are_infinitely_far(broken):
-    found = distance([logits()], [broken])
-    assert found.mean_kl == math.inf
-    with pytest.raises(ProofError):
-        check_distance(found, TOLERANCES["bfloat16"], of="it")
+    for left, right in ((logits(), broken), (broken, logits()), (broken, broken + math.nan)):
+        found = distance([left], [right])
+        assert found.mean_kl == found.relative == math.inf
+        with pytest.raises(ProofError):
+            check_distance(found, TOLERANCES["bfloat16"], of="it")
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
@@ -91,6 +96,32 @@ def test_another_answer_does_not_pass(answer):
     expected, probe = expected_answers()
     with pytest.raises(ProofError, match="greedy answer to prompt 1 differs"):
         check_answers(expected, [answer], probe=probe, slack=1e-4)
+
+
+@pytest.mark.parametrize("slack", [math.nan, 1e-4])
+def test_a_gap_or_a_slack_that_is_no_number_does_not_pass(slack):
+    expected, probe = expected_answers()
+    broken = replace(expected, answer_logits=(torch.full((4, V), math.nan),))
+    with pytest.raises(ProofError):
+        check_answers(broken, [(7, 4, 30)], probe=probe, slack=slack)
+    with pytest.raises(ProofError):
+        check_answers(broken, [(7, 8, 9)], probe=probe, slack=slack)
+    with pytest.raises(ProofError):
+        check_answers(expected, [(7, 3, 9)], probe=probe, slack=math.nan)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_slack_follows_the_error_only_as_far_as_the_number_format_explains(dtype):
+    tolerance = TOLERANCES[dtype]
+    small = Distance(10 * tolerance.tie, tolerance.tie / 2, 0.0, 6)
+    assert slack_of(small, tolerance) == small.max_abs
+    bound = [slack_of(Distance(20 * share, share, 0.0, 6), tolerance) for share in (0.5, 1.0, 100.0)]
+    assert bound == pytest.approx([20 * tolerance.tie] * 3)
+    assert tolerance.tie < tolerance.relative
+    assert slack_of(distance([logits()], [logits()]), tolerance) == LEAST_SLACK
+    expected, probe = expected_answers()
+    with pytest.raises(ProofError):
+        check_answers(expected, [(3,)], probe=probe, slack=slack_of(Distance(5.0, 1.0, 0.0, 6), tolerance))
 
 
 def test_tensors_must_have_the_bits_that_were_written():
