@@ -1,6 +1,9 @@
 """Opens a run folder that has been trained: its recipe, its adapter, its tokenizer, and the model they make."""
 
+import contextlib
+import hashlib
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,23 +33,34 @@ class OpenRun:
     run: RunDir
     recipe: Recipe
     adapter: Path
+    adapter_sha256: str
+    """Of the file with the adapter's weights."""
     tokenizer: Tokenizer
+
+    def trained_hash(self, name: str) -> Any:
+        """A hash of what the run began with: `base`, `tokenizer_and_template` or `data`; None where none is noted."""
+        return _noted(self.run.manifest).get("hashes", {}).get(name)
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """A base with a run's adapter, in eval mode. `model.disable_adapter()` makes it the base for a while."""
+    """A base with a run's adapter, in eval mode."""
 
     model: Any
     """peft's model"""
     facts: ModelFacts
     device: torch.device
 
+    def as_base(self, *, when: bool = True) -> contextlib.AbstractContextManager[Any]:
+        """For a while the model is the base alone; not where `when` is False."""
+        return self.model.disable_adapter() if when else contextlib.nullcontext()
+
 
 def open_run(folder: Path | str, *, which: Which = "last") -> OpenRun:
     """The run in `folder` with its last adapter, or the best by validation loss.
 
-    Raises RunError where this is no run folder, where it is not trained yet, or where there was no validation.
+    Raises RunError where this is no run folder, where it is not trained yet, where there was no validation, or where
+    the adapter is not the one that this run trained.
     """
     run = RunDir(Path(folder))
     if not run.recipe.is_file():
@@ -60,11 +74,36 @@ def open_run(folder: Path | str, *, which: Which = "last") -> OpenRun:
     missing = [name for name in _FILES if not (adapter / name).is_file()]
     if missing:
         raise _not_there(run, recipe, which, missing)
+    with (adapter / "adapter_model.safetensors").open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    noted = _noted(adapter / "best.json" if which == "best" else run.summary).get("adapter_file_sha256", sha256)
+    if sha256 != noted:
+        what = "this is not the adapter that the run trained: its weights file has another sha256 than was noted"
+        raise RunError(what, where=str(adapter), cure="put the run's own adapter back, or train again")
     try:
         tokenizer = saved_tokenizer(adapter)
     except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"the run's tokenizer cannot be read: {error}", where=str(adapter)) from error
-    return OpenRun(run, recipe, adapter, tokenizer)
+        cure = "put back the tokenizer that was saved with the adapter, or train again"
+        raise RunError(f"the run's tokenizer cannot be read: {error}", where=str(adapter), cure=cure) from error
+    return OpenRun(run, recipe, adapter, sha256, tokenizer)
+
+
+def _noted(path: Path) -> dict[str, Any]:
+    """What a run has written down in a JSON file of its own; nothing where there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        cure = "put back the file that the training wrote"
+        raise RunError(f"this file of the run cannot be read: {error}", where=str(path), cure=cure) from error
+
+
+def _go_on(run: RunDir, recipe: Recipe) -> str:
+    """What goes on with this run, in this folder even where it was moved since."""
+    moved = Path(recipe.output.dir).resolve() != run.root.resolve()
+    here = f" output.dir={shlex.quote(str(run.root.resolve()))}" if moved else ""
+    return f"`fledge train {shlex.quote(str(run.recipe))}{here}` goes on with it"
 
 
 def _not_there(run: RunDir, recipe: Recipe, which: Which, missing: list[str]) -> RunError:
@@ -74,13 +113,14 @@ def _not_there(run: RunDir, recipe: Recipe, which: Which, missing: list[str]) ->
             cure = "use the last one: a run without data.validation has no best"
         return RunError("there is no best adapter", where=str(run.best), cure=cure)
     if run.adapter.is_dir():
-        return RunError(f"the adapter lacks {', '.join(missing)}", where=str(run.adapter), cure="train it again")
+        what = f"the adapter lacks {', '.join(missing)}"
+        return RunError(what, where=str(run.adapter), cure=_go_on(run, recipe))
     steps = run.checkpoint_steps()
     state = f"it stopped after step {steps[-1]}" if steps and steps[-1] else "it has no adapter yet"
     return RunError(
         f"this run is not trained to its end: {state}",
         where=str(run.root),
-        cure=f"`fledge train {run.recipe}` goes on with it",
+        cure=_go_on(run, recipe),
     )
 
 
@@ -109,9 +149,7 @@ def load_tuned(opened: OpenRun, *, dtype: Dtype | None = None) -> Tuned:
 
 def _check_same_base(opened: OpenRun) -> None:
     """Weights files of a local base are compared with those that the run began with."""
-    if not opened.run.manifest.is_file():
-        return
-    trained_on = json.loads(opened.run.manifest.read_text(encoding="utf-8"))["hashes"]["base"]
+    trained_on = opened.trained_hash("base")
     now = base_digest(opened.recipe.model.name_or_path)
     if trained_on is not None and now is not None and trained_on != now:
         name = opened.recipe.model.name_or_path

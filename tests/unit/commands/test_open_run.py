@@ -1,5 +1,6 @@
 """A run folder is opened, or it is said what is wrong with it and what to do."""
 
+import hashlib
 import json
 import shutil
 
@@ -43,6 +44,43 @@ def test_a_run_that_is_not_finished_says_where_it_stopped(run):
         open_run(run.root)
     with pytest.raises(RunError, match="no best adapter"):
         open_run(run.root, which="best")
+
+
+def test_what_goes_on_with_a_run_that_was_moved_names_where_it_is_now(run, trained_run):
+    (run.adapter / "adapter_model.safetensors").unlink()
+    with pytest.raises(RunError) as moved:
+        open_run(run.root)
+    assert moved.value.problems[0].cure == f"`fledge train {run.recipe} output.dir={run.root}` goes on with it"
+    run.recipe.write_text(run.recipe.read_text().replace(str(trained_run("llama")), str(run.root)))
+    with pytest.raises(RunError) as in_place:
+        open_run(run.root)
+    assert in_place.value.problems[0].cure == f"`fledge train {run.recipe}` goes on with it"
+
+
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_an_adapter_of_another_run_is_refused(which, run, trained_run):
+    folder, note = (run.best, run.best / "best.json") if which == "best" else (run.adapter, run.summary)
+    weights = folder / "adapter_model.safetensors"
+    noted = json.loads(note.read_text()) | {"adapter_file_sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    note.write_text(json.dumps(noted))
+    assert open_run(run.root, which=which).adapter_sha256 == noted["adapter_file_sha256"]
+    other = trained_run("llama", train__learning_rate=3e-4) / "adapter/adapter_model.safetensors"
+    shutil.copyfile(other, weights)
+    with pytest.raises(RunError, match="not the adapter that the run trained"):
+        open_run(run.root, which=which)
+    note.write_text(json.dumps({name: value for name, value in noted.items() if name != "adapter_file_sha256"}))
+    assert open_run(run.root, which=which).adapter == folder, "an older run has no such note"
+
+
+def test_a_tokenizer_or_a_note_that_cannot_be_read_is_told_with_a_cure(run):
+    before = run.summary.read_text()
+    run.summary.write_text("{")
+    with pytest.raises(RunError, match=r"summary.json: (.|\n)*cannot be read(.|\n)*put back"):
+        open_run(run.root)
+    run.summary.write_text(before)
+    (run.adapter / "tokenizer.json").write_text("{}")
+    with pytest.raises(RunError, match=r"tokenizer cannot be read(.|\n)*put back"):
+        open_run(run.root)
 
 
 def test_an_adapter_that_lacks_a_file_or_tensors_is_refused(run, trained_run):
