@@ -1,6 +1,5 @@
 """`fledge export`: what was trained, written for others, compared and certified."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -9,6 +8,7 @@ from typing import Any, Literal
 
 from fledge.commands.manifest import base_digest
 from fledge.commands.open_run import OpenRun, Which, load_tuned, open_run
+from fledge.commands.writable import check_writable
 from fledge.config.model import Dtype
 from fledge.data.pipeline import prepare_training
 from fledge.errors import DataError
@@ -16,7 +16,7 @@ from fledge.evaluation.generate import Sampling
 from fledge.evaluation.generate import generate as answers_of
 from fledge.exporting.folder import Source, check_free, export_adapter, export_hf
 from fledge.exporting.verify import Probe, fit_rows
-from fledge.rundir import write_json
+from fledge.rundir import RunDir, write_json
 
 To = Literal["adapter", "hf"]
 ROWS, ROW_TOKENS, PROMPTS, ANSWER_TOKENS = 8, 128, 4, 24
@@ -31,15 +31,20 @@ _TEXTS = (
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """An export that was proven: its folder and its certificate, which lies in it and in the run folder."""
+    """An export that was proven: its folder and its certificate, which lies in it.
+
+    `is_filed` says that the run folder has a copy of the certificate: not where it cannot be written.
+    """
 
     out: Path
     to: To
     certificate: dict[str, Any]
+    is_filed: bool
 
     def as_json(self) -> dict[str, Any]:
         """The result as a JSON object."""
-        return {"out": str(self.out), "to": self.to, "certificate": self.certificate}
+        filed = {"certificate": self.certificate, "is_filed": self.is_filed}
+        return {"out": str(self.out), "to": self.to} | filed
 
     def findings(self) -> list[str]:
         """What was compared, a line each, for a person to read."""
@@ -56,6 +61,8 @@ class Exported:
         if logits["mean_kl"] > 0.1 * effect["mean_kl"] > 0:
             share = logits["mean_kl"] / effect["mean_kl"]
             lines.append(f"rounding moves the model {share:.0%} as far as the training did; --dtype float32 avoids it")
+        if not self.is_filed:
+            lines.append("the run folder cannot be written: the certificate is in the export alone")
         return lines
 
 
@@ -65,11 +72,13 @@ def export(
     """Write a run's adapter into `out`: as an adapter in peft's format, or merged into its base.
 
     The folder gets its name only after it was read back and compared with what was trained, on logits, greedy text,
-    tokenizer, template and stop tokens; the figures are in its certificate.json and in the run folder's. `dtype` is
-    for the merged weights, the recipe's where None. Raises ProofError with nothing left where they differ, RunError
-    where the run cannot be opened or `out` is taken.
+    tokenizer, template and stop tokens; the figures are in its certificate.json, and in the run folder's where that
+    can be written. `dtype` is for the merged weights, the recipe's where None. Raises ProofError with nothing left
+    where they differ, RunError where the run cannot be opened or `out` is taken or cannot be written.
     """
-    check_free(Path(out))
+    out = Path(out).resolve()
+    check_free(out)
+    check_writable(out.parent, cure="give another folder to write into")
     opened = open_run(run, which=which)
     source = Source(
         base=opened.recipe.model,
@@ -80,20 +89,27 @@ def export(
     )
     probe = _probe(opened)
     if to == "adapter":
-        certificate = export_adapter(source, Path(out), probe=probe)
+        certificate = export_adapter(source, out, probe=probe)
     else:
-        certificate = export_hf(source, Path(out), probe=probe, dtype=dtype or opened.recipe.model.dtype)
-    write_json(opened.run.certificate, certificate)
-    return Exported(Path(out), to, certificate)
+        certificate = export_hf(source, out, probe=probe, dtype=dtype or opened.recipe.model.dtype)
+    return Exported(out, to, certificate, is_filed=_file(certificate, opened.run))
+
+
+def _file(certificate: dict[str, Any], run: RunDir) -> bool:
+    """Whether the run folder could take a copy; the export is whole and proven without it."""
+    try:
+        write_json(run.certificate, certificate)
+    except OSError:
+        return False
+    return True
 
 
 def _about(opened: OpenRun, which: Which) -> dict[str, Any]:
     model = opened.recipe.model
-    weights = (opened.adapter / "adapter_model.safetensors").read_bytes()
     return {
         "base": {"name": model.name_or_path, "revision": model.revision, "sha256": base_digest(model.name_or_path)},
         "trained_dtype": model.dtype,
-        "adapter": {"which": which, "sha256": hashlib.sha256(weights).hexdigest()},
+        "adapter": {"which": which, "sha256": opened.adapter_sha256},
         "versions": {name: version(name) for name in ("fledge", "torch", "transformers", "peft")},
     }
 

@@ -88,7 +88,18 @@ def test_an_adapter_export_is_proven_in_a_process_without_fledge(case, run_of, t
     assert not names & {"best.json", "state.json", "model.safetensors"}
     checks = exported.certificate["checks"]
     assert checks["logits"]["max_abs"] < 1e-3 and checks["text"] == {"prompts": 4, "same": 4, "ties": 0}
-    assert checks["effect"]["mean_kl"] > 0
+    assert checks["effect"]["mean_kl"] > 0 and checks["float32"]["tolerance"]["mean_kl"] == 1e-7
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_light_adapter_that_is_lost_on_its_way_fails(dtype, trained_run, tmp_path, monkeypatch):
+    run = trained_run("llama", model__dtype=dtype, train__learning_rate=3e-4)
+    kept = export(run, tmp_path / "kept", to="adapter").certificate["checks"]
+    assert kept["effect"]["mean_kl"] < 1e-2, "light: rounding to bfloat16 may move the model further"
+    change_adapter_config(monkeypatch, lora_alpha=0)
+    with pytest.raises(ProofError, match="plain peft"):
+        export(run, tmp_path / "lost", to="adapter")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
 def test_a_certificate_says_what_was_compared_and_names_every_file(run_of, tmp_path):
@@ -211,16 +222,21 @@ def test_an_export_that_is_not_what_was_trained_fails_and_leaves_nothing(how, ru
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_adapter_that_changes_on_its_way_fails_and_leaves_nothing(run_of, tmp_path, monkeypatch):
+def change_adapter_config(monkeypatch, **changes) -> None:
+    """What is copied next says something else than what was trained."""
     copy = shutil.copyfile
 
     def spoil(source, target):
         copy(source, target)
         if str(target).endswith("adapter_config.json"):
             content = json.loads(Path(target).read_text())
-            Path(target).write_text(json.dumps(content | {"lora_alpha": 2 * content["lora_alpha"]}))
+            Path(target).write_text(json.dumps(content | changes))
 
     monkeypatch.setattr(exporting.shutil, "copyfile", spoil)
+
+
+def test_an_adapter_that_changes_on_its_way_fails_and_leaves_nothing(run_of, tmp_path, monkeypatch):
+    change_adapter_config(monkeypatch, lora_alpha=16)
     with pytest.raises(ProofError, match="plain peft"):
         export(run_of("llama"), tmp_path / "out", to="adapter")
     assert list(tmp_path.iterdir()) == []
@@ -237,7 +253,49 @@ def test_a_place_that_is_taken_is_refused_and_left_alone(to, run_of, tmp_path):
     assert (tmp_path / "file").read_text() == (tmp_path / "folder" / "mine").read_text() == "mine"
 
 
-def test_a_place_that_cannot_be_written_is_an_error_in_words(run_of, tmp_path):
+def test_a_place_that_cannot_be_written_is_an_error_in_words_before_any_work(run_of, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(RunError, match="cannot be written"):
+    monkeypatch.setattr(exporting, "measure", None)
+    with pytest.raises(RunError, match=r"cannot be written(.|\n)*another folder"):
         export(run_of("llama"), tmp_path / "file" / "out", to="hf")
+
+
+def test_the_empty_folder_that_one_is_in_can_be_exported_to(run_of, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    run = run_of("llama").resolve()
+    monkeypatch.chdir(tmp_path / "out")
+    exported = export(run, ".", to="adapter")
+    assert exported.out == tmp_path / "out" and (tmp_path / "out" / "certificate.json").is_file()
+
+
+def test_what_comes_to_lie_there_meanwhile_is_left_alone(run_of, tmp_path, monkeypatch):
+    measure = exporting.measure
+
+    def meanwhile(model, probe):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "mine").write_text("mine")
+        return measure(model, probe)
+
+    monkeypatch.setattr(exporting, "measure", meanwhile)
+    with pytest.raises(RunError, match="something in this folder already"):
+        export(run_of("llama"), tmp_path / "out", to="hf")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_a_run_folder_that_cannot_be_written_hinders_no_export(run_of, tmp_path):
+    shutil.copytree(run_of("llama"), tmp_path / "run")
+    (tmp_path / "run/certificate.json").unlink(missing_ok=True)
+    (tmp_path / "run/certificate.json/in-the-way").mkdir(parents=True)
+    exported = export(tmp_path / "run", tmp_path / "out", to="adapter")
+    assert not exported.is_filed and exported.as_json()["is_filed"] is False
+    assert any("run folder cannot be written" in line for line in exported.findings())
+    assert (tmp_path / "out/certificate.json").is_file()
+
+
+def test_a_merged_export_is_read_back_with_the_trust_that_its_base_was_given(trained_run, tmp_path, monkeypatch):
+    read, load = [], exporting.load_base
+    monkeypatch.setattr(
+        exporting, "load_base", lambda config, *, device: read.append(config) or load(config, device=device)
+    )
+    export(trained_run("llama", model__trust_remote_code=True), tmp_path / "out", to="hf")
+    assert [config.trust_remote_code for config in read] == [True]
