@@ -49,9 +49,10 @@ def run(
 
 def _greet(conversation: "Conversation") -> None:
     typer.echo(_HELP, err=True)
+    how = "messages go through the chat template, and what was said before goes along"
     if not conversation.remembers:
-        what = f"each message is a prompt of its own, in the run's format ({conversation.form})"
-        typer.echo(f"this base has no chat template, so {what}", err=True)
+        how = f"each message is a prompt of its own, in the form that was trained: {conversation.form}"
+    typer.echo(how, err=True)
 
 
 def _read(prompt: str) -> str | None:

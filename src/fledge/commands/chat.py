@@ -1,6 +1,5 @@
 """`fledge chat`: a conversation with a run's adapter, answers streamed as they are written."""
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +13,9 @@ __all__ = ["Conversation", "Sampling", "chat"]
 class Conversation:
     """What has been said so far, and the model that answers.
 
-    With a chat template every message is answered in the light of those before it. Without one each message is a
-    prompt of its own, in the form of the run's training data.
+    Where the run was trained on chat or on text, and there is a chat template, every message is answered in the light
+    of those before it. Elsewhere each message is a prompt of its own, in the form of the run's training data: what was
+    learnt in one form is not asked for in another.
     """
 
     def __init__(self, opened: OpenRun, tuned: Tuned, sampling: Sampling, *, use_base: bool) -> None:
@@ -24,8 +24,9 @@ class Conversation:
 
     @property
     def remembers(self) -> bool:
-        """Whether earlier messages are part of the prompt: the base, or the recipe, has a chat template."""
-        return self._opened.tokenizer.has_chat_template
+        """Whether messages are put through the chat template, and earlier ones are part of the prompt."""
+        is_conversation = source_of(self._opened.recipe).format in ("chat", "text")
+        return is_conversation and self._opened.tokenizer.has_chat_template
 
     @property
     def form(self) -> str:
@@ -49,15 +50,15 @@ class Conversation:
         self.messages = []
 
     def _answer(self, asked: list[dict[str, str]], text: str, on_text: Callable[[str], None]) -> Answer:
-        recipe, tokenizer, model = self._opened.recipe, self._opened.tokenizer, self._tuned.model
+        recipe, tokenizer, tuned = self._opened.recipe, self._opened.tokenizer, self._tuned
         ids = (
             conversation_ids(asked, tokenizer)
             if self.remembers
             else prompt_ids(Prompt(text), recipe, tokenizer=tokenizer)
         )
-        with model.disable_adapter() if self._use_base else contextlib.nullcontext():
-            limit = self._tuned.facts.max_positions
-            return stream(model, tokenizer, prompt=ids, sampling=self._sampling, on_text=on_text, max_positions=limit)
+        with tuned.as_base(when=self._use_base):
+            limit, sampling = tuned.facts.max_positions, self._sampling
+            return stream(tuned.model, tokenizer, prompt=ids, sampling=sampling, on_text=on_text, max_positions=limit)
 
 
 def chat(

@@ -2,32 +2,28 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from fledge.commands.open_run import OpenRun, Tuned, Which, load_tuned, open_run
-from fledge.commands.workshop import shape_of
+from fledge.commands.progress import OnPrepare, ignore_progress
+from fledge.commands.workshop import causal_loss, shape_of
+from fledge.commands.writable import check_writable
 from fledge.config.recipe import sources
 from fledge.data.batches import BatchSource
 from fledge.data.pipeline import prepare_sources, prepare_training
-from fledge.data.rows import Batch
 from fledge.data.store import TokenStore
 from fledge.errors import RunError
 from fledge.evaluation.exact_match import ExactMatch, exact_match
 from fledge.evaluation.perplexity import mean_loss, perplexity_of
 from fledge.models.documents import documents_apart
-from fledge.rundir import whole_folder, write_json
+from fledge.rundir import write_json, write_text
 from fledge.runtime.mesh import OneRank
 from fledge.training.loss import CausalLoss, to_device
 
 Split = Literal["validation", "test", "train"]
-OnPrepare = Callable[[int, int | None], None]
-
-
-def _ignore_progress(done: int, total: int | None) -> None:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,24 +73,27 @@ def evaluate(
     *,
     question: Question | None = None,
     which: Which = "last",
-    on_prepare: OnPrepare = _ignore_progress,
+    on_prepare: OnPrepare = ignore_progress,
 ) -> Evaluation:
     """Loss, perplexity and, where asked, exact answers of a run's adapter and of its base on the same rows.
 
-    Written whole or not at all into the run's evaluation/ folder: result.json, and predictions.jsonl where answers
-    were generated. Raises RunError where the run has no such rows, DataError where they cannot be read.
+    Each file whole or not at all, result.json and, where answers were generated, predictions.jsonl are written into
+    the run's evaluation/ folder; for other rows than the validation's, or the best adapter, into a folder inside it.
+    Raises RunError where the run has no such rows, where they are not those of the training any more, or where the
+    run folder cannot be written; DataError where rows cannot be read.
     """
     opened = open_run(run, which=which)
     asked = _settled(question or Question(), opened)
+    folder = _folder(opened, asked.on, which)
+    check_writable(folder, cure="make it writable, or evaluate a copy of the run folder")
     store = _rows(opened, asked.on, on_prepare)
     tuned = load_tuned(opened)
     with _loss_of(opened, tuned) as loss_of:
         learnt, tokens = _mean_loss(opened, tuned, store, loss_of, asked)
-        with tuned.model.disable_adapter():
+        with tuned.as_base():
             untaught, _ = _mean_loss(opened, tuned, store, loss_of, asked)
     answers = _answers(opened, tuned, store, asked) if asked.exact_match else None
     base_share, tuned_share = (answers[0].share, answers[1].share) if answers else (None, None)
-    folder = opened.run.evaluation / (asked.on if which == "last" else f"{asked.on}-{which}")
     evaluation = Evaluation(
         run=opened.run.root,
         on=asked.on,
@@ -105,11 +104,24 @@ def evaluate(
         tuned=Measured(learnt, perplexity_of(learnt), tuned_share),
         folder=folder,
     )
-    with whole_folder(folder) as fresh:
-        write_json(fresh / "result.json", evaluation.as_json())
-        if answers:
-            (fresh / "predictions.jsonl").write_text(_lines(store, *answers), encoding="utf-8")
+    _write(evaluation, _lines(store, *answers) if answers else None)
     return evaluation
+
+
+def _folder(opened: OpenRun, on: Split, which: Which) -> Path:
+    if on == "validation" and which == "last":
+        return opened.run.evaluation
+    return opened.run.evaluation / (on if which == "last" else f"{on}-{which}")
+
+
+def _write(evaluation: Evaluation, predictions: str | None) -> None:
+    """The files of an evaluation. Those of the one before go first, so that what lies together belongs together."""
+    result, answers = evaluation.folder / "result.json", evaluation.folder / "predictions.jsonl"
+    result.unlink(missing_ok=True)
+    answers.unlink(missing_ok=True)
+    if predictions is not None:
+        write_text(answers, predictions)
+    write_json(result, evaluation.as_json())
 
 
 def _settled(question: Question, opened: OpenRun) -> Question:
@@ -136,6 +148,12 @@ def _rows(opened: OpenRun, on: Split, on_prepare: OnPrepare) -> TokenStore:
         cure = "use --on test or --on train"
         raise RunError("this run's recipe has no data.validation", where=str(opened.run.recipe), cure=cure)
     data = prepare_training(recipe.data, opened.tokenizer, seed=recipe.train.seed, progress=on_prepare)
+    trained_on = opened.trained_hash("data")
+    if trained_on is not None and trained_on != data.digest:
+        # a row more in the training data, and another part of them is held out: rows that were trained on
+        what = "the training and validation rows are not those of the training any more"
+        cure = "put back the files as they were, or name new rows as data.test and use --on test"
+        raise RunError(f"data changed since this run began: {what}", where=str(opened.run.root), cure=cure)
     if on == "train":
         return data.train
     assert data.validation is not None
@@ -145,15 +163,9 @@ def _rows(opened: OpenRun, on: Split, on_prepare: OnPrepare) -> TokenStore:
 @contextlib.contextmanager
 def _loss_of(opened: OpenRun, tuned: Tuned) -> Iterator[CausalLoss]:
     """The training loss, packed as in training."""
-    is_packed = opened.recipe.data.packing
     base = tuned.model.get_base_model()
-    with documents_apart(base) if is_packed else contextlib.nullcontext() as documents:
-
-        def announce(batch: Batch) -> None:
-            if documents is not None:
-                documents.lengths = batch.lengths if batch.is_packed else None
-
-        yield CausalLoss(announce, needs_positions=tuned.facts.takes_positions, needs_mask=not is_packed)
+    with documents_apart(base) if opened.recipe.data.packing else contextlib.nullcontext() as documents:
+        yield causal_loss(tuned.facts, documents)
 
 
 class _AsTheyLie:
@@ -185,7 +197,7 @@ def _answers(opened: OpenRun, tuned: Tuned, store: TokenStore, asked: Question) 
             max_positions=tuned.facts.max_positions,
         )
 
-    with tuned.model.disable_adapter():
+    with tuned.as_base():
         base = ask()
     return base, ask()
 

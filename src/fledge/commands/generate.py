@@ -1,6 +1,5 @@
 """`fledge generate`: one prompt, one answer."""
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +44,7 @@ def generate(
     asked = Prompt(prompt) if isinstance(prompt, str) else prompt
     ids = prompt_ids(asked, opened.recipe, tokenizer=opened.tokenizer)
     tuned = load_tuned(opened)
-    with tuned.model.disable_adapter() if use_base else contextlib.nullcontext():
+    with tuned.as_base(when=use_base):
         answer = stream(
             tuned.model,
             opened.tokenizer,

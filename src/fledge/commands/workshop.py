@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fledge.adapters.attach import Adapted, attach
-from fledge.adapters.dropout import KeyedDropout
+from fledge.adapters.dropout import DropoutKeys, KeyedDropout
 from fledge.adapters.save import save_adapter
 from fledge.config.recipe import Recipe
 from fledge.data.batches import BatchSource, Shape
@@ -123,16 +123,16 @@ def shape_of(recipe: Recipe, tokenizer: Tokenizer) -> Shape:
     return Shape(limit_tokens, train.micro_batch_rows, recipe.data.packing, tokenizer.pad_token_id)
 
 
-def announcer(adapted: Adapted, documents: Documents | None) -> Callable[[Batch], None]:
-    """Tells attention and dropout which rows are computed next."""
+def causal_loss(facts: ModelFacts, documents: Documents | None, *, keys: DropoutKeys | None = None) -> CausalLoss:
+    """The loss that tells attention, and dropout where there is any, which rows are computed next."""
 
     def announce(batch: Batch) -> None:
         if documents is not None:
             documents.lengths = batch.lengths if batch.is_packed else None
-        keys = adapted.dropout
-        keys.rows, keys.lengths, keys.is_packed = batch.rows, batch.lengths, batch.is_packed
+        if keys is not None:
+            keys.rows, keys.lengths, keys.is_packed = batch.rows, batch.lengths, batch.is_packed
 
-    return announce
+    return CausalLoss(announce, needs_positions=facts.takes_positions, needs_mask=documents is None)
 
 
 def _parts(
@@ -141,11 +141,7 @@ def _parts(
     recipe, model, mesh, device = shop.recipe, shop.adapted.model, shop.mesh, shop.device
     shape = shape_of(recipe, shop.tokenizer)
     source = BatchSource(shop.data.train, order, shape, mesh.rank, mesh.world_size)
-    loss_of = CausalLoss(
-        announcer(shop.adapted, documents),
-        needs_positions=shop.facts.takes_positions,
-        needs_mask=documents is None,
-    )
+    loss_of = causal_loss(shop.facts, documents, keys=shop.adapted.dropout)
 
     def batches_of(step: int) -> list[Batch]:
         shop.adapted.dropout.step = step

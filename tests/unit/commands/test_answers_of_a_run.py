@@ -2,12 +2,16 @@
 
 import json
 import math
+import shutil
+from pathlib import Path
 
 import pytest
 
+from fledge.commands import evaluate as evaluation
 from fledge.commands.chat import chat
 from fledge.commands.evaluate import Question, evaluate
 from fledge.commands.generate import Prompt, Sampling, generate
+from fledge.commands.open_run import open_run
 from fledge.errors import FledgeError, RunError
 
 
@@ -49,20 +53,68 @@ def test_packed_and_padded_evaluations_are_the_same(run, trained_run):
 
 def test_answers_are_generated_where_asked_and_written_row_by_row(run):
     result = evaluate(run, question=Question(max_rows=8, exact_match=True, max_new_tokens=8))
-    lines = [json.loads(line) for line in (run / "evaluation/validation/predictions.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run / "evaluation/predictions.jsonl").read_text().splitlines()]
     assert len(lines) == result.rows == 8
     assert set(lines[0]) == {"row", "prompt", "reference", "base", "tuned", "base_is_exact", "tuned_is_exact"}
     assert lines[0]["prompt"] == "zero plus zero =" and lines[0]["reference"] == " zero"
     assert lines[0]["row"] == "rows.jsonl:1"
     assert result.tuned.exact_match == sum(line["tuned_is_exact"] for line in lines) / 8
-    written = json.loads((run / "evaluation/validation/result.json").read_text())
+    written = json.loads((run / "evaluation/result.json").read_text())
     assert written["tuned"] == result.tuned.as_json() and set(written["tuned"]) == {"loss", "perplexity", "exact_match"}
 
 
-def test_an_evaluation_replaces_the_one_before_it_whole(run):
-    evaluate(run, question=Question(max_rows=2, exact_match=True, max_new_tokens=2))
+def test_an_evaluation_replaces_the_one_before_it_whole_and_leaves_the_others(run):
+    evaluate(run, question=Question("train", max_rows=2))
+    asked = Question(max_rows=2, exact_match=True, max_new_tokens=2)
+    assert evaluate(run, question=asked).folder == run / "evaluation"
+    assert (run / "evaluation/predictions.jsonl").is_file()
     evaluate(run, question=Question(max_rows=2))
-    assert [path.name for path in (run / "evaluation/validation").iterdir()] == ["result.json"]
+    files = [path.name for path in (run / "evaluation").iterdir() if path.is_file()]
+    assert files == ["result.json"] and (run / "evaluation/train/result.json").is_file()
+
+
+@pytest.mark.parametrize("on", ["validation", "train"])
+def test_rows_that_are_not_those_of_the_training_any_more_are_not_measured(on, trained_run, tmp_path):
+    run, rows = copied(trained_run("llama", data__validation={"fraction": 0.25}), tmp_path)
+    rows_before = rows.read_text()
+    assert evaluate(run, question=Question(on)).rows
+    with rows.open("a") as file:
+        file.write(json.dumps({"prompt": "one plus one plus one =", "completion": " three"}) + "\n")
+    with pytest.raises(RunError, match=r"data changed since this run began(.|\n)*put back"):
+        evaluate(run, question=Question(on))
+    rows.write_text(rows_before)
+    assert evaluate(run, question=Question(on)).rows
+
+
+def test_test_rows_may_be_others_than_before(trained_run, tmp_path):
+    original = trained_run(
+        "llama", data__test={"path": str(trained_run("llama").parent / "rows.jsonl"), "format": "completion"}
+    )
+    run, _ = copied(original, tmp_path)
+    test = tmp_path / "test.jsonl"
+    test.write_text(json.dumps({"prompt": "one plus one plus one =", "completion": " three"}) + "\n")
+    recipe = run / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace(str(trained_run("llama").parent / "rows.jsonl"), str(test)))
+    assert evaluate(run, question=Question("test")).rows == 1
+
+
+def copied(original: Path, folder: Path) -> tuple[Path, Path]:
+    """A copy of a run, and of the rows that its recipe names."""
+    rows = folder / "rows.jsonl"
+    shutil.copyfile(original.parent / "rows.jsonl", rows)
+    shutil.copytree(original, folder / "run")
+    recipe = folder / "run/recipe.yaml"
+    recipe.write_text(recipe.read_text().replace(str(original.parent / "rows.jsonl"), str(rows)))
+    return folder / "run", rows
+
+
+def test_a_run_folder_that_cannot_be_written_is_refused_before_any_work(trained_run, tmp_path, monkeypatch):
+    run, _ = copied(trained_run("llama"), tmp_path)
+    shutil.rmtree(run / "evaluation", ignore_errors=True)
+    (run / "evaluation").write_text("in the way")
+    monkeypatch.setattr(evaluation, "load_tuned", None)
+    with pytest.raises(RunError, match=r"cannot be written(.|\n)*copy of the run folder"):
+        evaluate(run)
 
 
 def test_the_best_adapter_can_be_measured_beside_the_last(run):
@@ -130,6 +182,27 @@ def test_without_a_template_each_message_is_a_prompt_of_the_runs_form(run):
     said = [conversation.say("zero plus zero =", on_text=lambda piece: None).text for _ in range(2)]
     assert said[0] == said[1] == generate(run, "zero plus zero =", sampling=Sampling(6)).text
     assert not conversation.remembers and conversation.form == "completion" and conversation.messages == []
+
+
+def test_a_run_that_was_not_trained_on_a_conversation_is_asked_in_the_form_that_was_trained(trained_run, tmp_path):
+    run = copied_alpaca(trained_run, tmp_path)
+    conversation = chat(run, sampling=Sampling(6))
+    said = conversation.say("say 0", on_text=str).text
+    assert said == generate(run, "say 0", sampling=Sampling(6)).text
+    assert not conversation.remembers and conversation.form == "alpaca" and conversation.messages == []
+    recipe = run / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("format: alpaca", "format: text"))
+    assert chat(run, sampling=Sampling(6)).remembers, "text has no form of its own: the base's template is kept"
+
+
+def copied_alpaca(trained_run, folder: Path) -> Path:
+    """A run on alpaca rows whose tokenizer has a chat template nevertheless, as an instructed base's has."""
+    run = folder / "run"
+    shutil.copytree(trained_run("llama", fmt="alpaca", data__max_length=256), run)
+    template = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}{% endfor %}"
+    (run / "adapter/chat_template.jinja").write_text(template)
+    assert open_run(run).tokenizer.has_chat_template
+    return run
 
 
 def test_the_base_can_be_talked_with(chatty):
