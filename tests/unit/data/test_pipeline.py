@@ -282,7 +282,7 @@ def test_overlong_rows_are_dropped_cut_or_refused_as_asked(tmp_path):
 
 
 def test_an_answer_that_was_cut_is_trained_and_compared_with_nothing(tmp_path):
-    rows = [{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": "xyz " * 50}]
+    rows = [{"prompt": "a", "completion": " b"}, {"prompt": "a", "completion": "xyz " * 50}]
     source = {"path": jsonl(tmp_path / "a.jsonl", rows), "format": "completion"}
     prepared = prepare(source, max_length=20, overlong="truncate")
     assert prepared.train.row(1).trained.sum() == 19
