@@ -27,6 +27,15 @@ The clock's date would give another text tomorrow than the one that was trained 
 """
 
 _NAMED: dict[str, tuple[str, tuple[str, ...]]] = {"chatml": (CHATML, ("<|im_start|>", "<|im_end|>"))}
+_FAILURES = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 _DIRECTIVES = "aAbBcdHIjmMpSuUVwWxXyYZDFTRe"
 
 
@@ -82,10 +91,8 @@ def render(
         )
     except jinja2.TemplateSyntaxError as error:
         raise _no_jinja(template, error) from error
-    except (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except _FAILURES as error:
         raise DataError(f"the chat template refuses this conversation: {error}") from error
-    except RecursionError as error:
-        raise DataError("the chat template calls itself without end") from error
     return str(rendered[0])
 
 
@@ -95,7 +102,7 @@ def check(template: str) -> None:
         render_jinja_template([[]], chat_template=_with_clock(template))
     except jinja2.TemplateSyntaxError as error:
         raise _no_jinja(template, error) from error
-    except Exception:  # it is Jinja; that it does not like an empty conversation is no fault
+    except _FAILURES:  # it is Jinja; that it does not like an empty conversation is no fault
         return
 
 
