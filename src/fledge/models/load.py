@@ -17,7 +17,6 @@ from fledge.models.facts import read_facts
 from fledge.models.locate import locate
 from fledge.runtime.precision import TORCH_DTYPES
 
-
 _CURE = "give a causal model whose folder holds config.json and whole .safetensors files (pickled weights are refused)"
 
 
