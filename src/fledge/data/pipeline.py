@@ -137,7 +137,9 @@ def _key(opened: list[OpenSource], data: DataConfig, tokenizer: TextTokenizer) -
     ]
     options = data.model_dump(include={"max_length", "overlong", "invalid_rows", "train_on"})
     special = [tokenizer.prefix_ids, tokenizer.bos_token, tokenizer.eos_token, tokenizer.eos_token_id]
-    return key_of({"sources": described, "options": options, "tokenizer": tokenizer.identity, "special": special})
+    chat = [sorted(tokenizer.stop_ids), tokenizer.template_notes]
+    parts = {"sources": described, "options": options, "special": special, "chat": chat}
+    return key_of({**parts, "tokenizer": tokenizer.identity})
 
 
 def _joined(*parts: object) -> str:

@@ -18,7 +18,7 @@ from fledge.data.pipeline import prepare_sources, prepare_training
 from fledge.data.rows import RawRow
 from fledge.errors import DataError
 from fledge.models.tokenizer import load_tokenizer
-from tests.unit.data.tiny import CHATML, gpt_like, llama_like
+from tests.unit.data.tiny import CHATML, Tiny, gpt_like, llama_like
 
 TOKENIZERS = {"gpt": gpt_like(CHATML), "llama": llama_like(CHATML)}
 
@@ -212,6 +212,13 @@ def test_a_changed_option_never_meets_a_stale_cache(tmp_path):
     assert not changed.from_cache
     assert gpt_like().text(changed.train.answer_ids(3)) == " answer x"
     assert len({prepare(source, **options).digest for options in ({}, {"train_on": "all"}, {"tokenizer": other})}) == 3
+
+
+def test_what_ends_a_turn_is_in_the_caches_key(tmp_path, monkeypatch):
+    source = completions(tmp_path / "a.jsonl")
+    prepare(source)
+    monkeypatch.setattr(Tiny, "stop_ids", frozenset({1}))
+    assert not prepare(source).from_cache
 
 
 def test_the_digest_is_that_of_the_rows_and_not_of_the_code(tmp_path, monkeypatch):
