@@ -8,9 +8,8 @@ import pytest
 from fledge.config.data import DataConfig, SourceConfig
 from fledge.config.load import load_recipe
 from fledge.config.model import ModelConfig
-from fledge.config.paths import BUILTIN_BASES, CHAT_TEMPLATES, DATA_SUFFIXES, is_local
+from fledge.config.paths import BUILTIN_BASES, CHAT_TEMPLATES
 from fledge.config.recipe import Recipe, sources
-from fledge.data.readers.find import SUPPORTED, find_files
 from fledge.errors import RecipeError
 from fledge.models.locate import BUILTIN
 from fledge.models.tokenizer import load_tokenizer
@@ -104,12 +103,6 @@ def test_names_that_config_knows_are_those_that_lower_rooms_take(tmp_path: Path)
     assert CHAT_TEMPLATES
     for name in CHAT_TEMPLATES:
         assert load_tokenizer(base, DataConfig(train=source, chat_template=name)).has_chat_template
-    for name in (f"rows{suffix}{gz}" for suffix in DATA_SUFFIXES for gz in ("", ".gz") if suffix + gz != ".parquet.gz"):
-        (tmp_path / name).write_text("")
-        (found,) = find_files(SourceConfig(path=str(tmp_path / name), format="text"))
-        assert found.name == name and is_local(name)
-    told = SUPPORTED.split(", and ")[0].split(", ")
-    assert {f".{name}" for name in told} | {".ndjson"} == set(DATA_SUFFIXES)
 
 
 BASES = {
