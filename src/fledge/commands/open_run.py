@@ -1,7 +1,6 @@
 """Opens a run folder that has been trained: its recipe, its adapter, its tokenizer, and the model they make."""
 
 import contextlib
-import hashlib
 import json
 import shlex
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from fledge.adapters.save import load_adapter
+from fledge.adapters.save import file_digest, load_adapter
 from fledge.commands.manifest import base_digest
 from fledge.config.load import read_recipe
 from fledge.config.model import Dtype
@@ -74,8 +73,7 @@ def open_run(folder: Path | str, *, which: Which = "last") -> OpenRun:
     missing = [name for name in _FILES if not (adapter / name).is_file()]
     if missing:
         raise _not_there(run, recipe, which, missing)
-    with (adapter / "adapter_model.safetensors").open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = file_digest(adapter)
     noted = _noted(adapter / "best.json" if which == "best" else run.summary).get("adapter_file_sha256", sha256)
     if sha256 != noted:
         what = "this is not the adapter that the run trained: its weights file has another sha256 than was noted"
