@@ -137,19 +137,20 @@ class Terminal:
             command, stdin=other, stdout=other, stderr=other, env=environment(TERM="dumb"), start_new_session=True
         )
         os.close(other)
-        self.seen = ""
+        self.seen, self._waited_to = "", 0
 
     def wait_for(self, text: str) -> None:
-        """Read until `text` has come since the last wait."""
-        before, deadline = len(self.seen), time.monotonic() + 120
-        while text not in self.seen[before:]:
+        """Read until `text` has come after what the last wait was for: one reading may bring more than that."""
+        deadline = time.monotonic() + 120
+        while text not in self.seen[self._waited_to :]:
             assert time.monotonic() < deadline, self.seen
             if select.select([self._side], [], [], 1.0)[0]:
                 try:
                     self.seen += os.read(self._side, 4096).decode(errors="replace")
                 except OSError:  # the other side is closed
                     break
-        assert text in self.seen[before:], self.seen
+        assert text in self.seen[self._waited_to :], self.seen
+        self._waited_to = self.seen.index(text, self._waited_to) + len(text)
 
     def type(self, text: str) -> None:
         os.write(self._side, text.encode())
