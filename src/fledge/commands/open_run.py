@@ -131,6 +131,7 @@ def load_tuned(opened: OpenRun, *, dtype: Dtype | None = None) -> Tuned:
     _check_same_base(opened)
     device = choose_device("cpu" if model.placement == "cpu" else "auto")
     base = load_base(model.model_copy(update={"dtype": dtype or model.dtype}), device=device)
+    _check_same_base(opened, commit=getattr(base.model.config, "_commit_hash", None))
     try:
         tuned = load_adapter(base.model, opened.adapter)
     except ModelError:
@@ -145,10 +146,10 @@ def load_tuned(opened: OpenRun, *, dtype: Dtype | None = None) -> Tuned:
     return Tuned(tuned, base.facts, device)
 
 
-def _check_same_base(opened: OpenRun) -> None:
-    """Weights files of a local base are compared with those that the run began with."""
+def _check_same_base(opened: OpenRun, *, commit: str | None = None) -> None:
+    """A local base's weights files, or a hub id's commit once it is known, are compared with those the run began with."""
     trained_on = opened.trained_hash("base")
-    now = base_digest(opened.recipe.model.name_or_path)
+    now = base_digest(opened.recipe.model.name_or_path) or ({"commit": commit} if commit else None)
     if trained_on is not None and now is not None and trained_on != now:
         name = opened.recipe.model.name_or_path
         cure = "put back the base that it was trained on"

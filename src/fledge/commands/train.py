@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from fledge.adapters.save import adapter_digest, file_digest, is_adapter
+from fledge.adapters.save import adapter_digest, is_adapter
 from fledge.commands.answers import count_exact
 from fledge.commands.manifest import describe, versions
 from fledge.commands.ownership import settled_recipe
+from fledge.commands.progress import OnPrepare, ignore_progress
 from fledge.commands.settle import settle
 from fledge.commands.workshop import Workshop, at_work, attach_adapter
 from fledge.config.load import dump_recipe
@@ -34,12 +35,6 @@ from fledge.training.state import Progress
 from fledge.training.stop import StopRequest, catching_signals
 
 Tell = Callable[[Event], None]
-OnPrepare = Callable[[int, int | None], None]
-"""Told how many rows are prepared, and of how many where that is known."""
-
-
-def _ignore_progress(done: int, total: int | None) -> None:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +46,7 @@ class TrainResult:
     was_finished: bool
 
 
-def train(recipe: Recipe, *, observers: Sequence[Tell] = (), on_prepare: OnPrepare = _ignore_progress) -> TrainResult:
+def train(recipe: Recipe, *, observers: Sequence[Tell] = (), on_prepare: OnPrepare = ignore_progress) -> TrainResult:
     """Train what `recipe` says, or go on where its run folder stopped.
 
     Observers, and the trackers that the recipe names, are told every event, on the first rank only; one that fails is
@@ -233,8 +228,7 @@ def _finish(shop: Workshop, progress: Progress, tell: Tell, exact: dict[str, flo
     }
     if shop.mesh.rank == 0:
         with whole_folder(shop.run.adapter) as folder:
-            shop.save_adapter(folder)
-        summary["adapter_file_sha256"] = file_digest(shop.run.adapter)
+            summary["adapter_file_sha256"] = shop.save_adapter(folder)
         tell(Finished(step=progress.step, adapter_sha256=digest, seconds=progress.seconds))
         write_json(shop.run.summary, summary)
     shop.mesh.barrier()

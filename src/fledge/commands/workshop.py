@@ -10,7 +10,7 @@ from torch import nn
 
 from fledge.adapters.attach import Adapted, attach
 from fledge.adapters.dropout import DropoutKeys, KeyedDropout
-from fledge.adapters.save import save_adapter
+from fledge.adapters.save import file_digest, save_adapter
 from fledge.config.recipe import Recipe
 from fledge.data.batches import BatchSource, Shape
 from fledge.data.pipeline import PreparedData
@@ -55,11 +55,12 @@ class Workshop:
     def num_trainable(self) -> int:
         return sum(p.numel() for p in self.adapted.model.parameters() if p.requires_grad)
 
-    def save_adapter(self, folder: Path) -> None:
-        """The adapter in peft's format with the tokenizer beside it."""
+    def save_adapter(self, folder: Path) -> str:
+        """The adapter in peft's format with the tokenizer beside it; returns the sha256 of its weights file."""
         model = self.recipe.model
         save_adapter(self.adapted, folder, base=model.name_or_path, revision=model.revision)
         save_companions(self.tokenizer, folder)
+        return file_digest(folder)
 
 
 def attach_adapter(recipe: Recipe, base: Base, *, tokenizer: Tokenizer) -> Adapted:

@@ -23,8 +23,8 @@ from fledge.runtime.precision import Scaler
 from fledge.runtime.random import generator_states, restore_generators
 from fledge.training.state import Progress
 
-SaveAdapter = Callable[[Path], None]
-"""Writes the adapter in peft's format into a folder."""
+SaveAdapter = Callable[[Path], str]
+"""Writes the adapter in peft's format into a folder; returns the sha256 of its weights file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,9 @@ def save_checkpoint(run: RunDir, trained: Trained, *, progress: Progress, keep: 
 def save_best(run: RunDir, save_adapter: SaveAdapter, *, step: int, loss: float) -> None:
     """Write checkpoints/best: the adapter with the lowest validation loss so far."""
     with whole_folder(run.best) as folder:
-        save_adapter(folder)
-        write_json(folder / "best.json", {"step": step, "validation_loss": loss})
+        digest = save_adapter(folder)
+        best = {"step": step, "validation_loss": loss, "adapter_file_sha256": digest}
+        write_json(folder / "best.json", best)
 
 
 def load_newest(run: RunDir, trained: Trained) -> Progress | None:
