@@ -147,7 +147,7 @@ def load_tuned(opened: OpenRun, *, dtype: Dtype | None = None) -> Tuned:
 
 
 def _check_same_base(opened: OpenRun, *, commit: str | None = None) -> None:
-    """A local base's weights files, or a hub id's commit once it is known, are compared with those the run began with."""
+    """A local base's weights files, or a hub id's commit once known, are compared with those the run began with."""
     trained_on = opened.trained_hash("base")
     now = base_digest(opened.recipe.model.name_or_path) or ({"commit": commit} if commit else None)
     if trained_on is not None and now is not None and trained_on != now:
