@@ -63,7 +63,7 @@ def test_the_best_constant_answer_scores_under_five_percent(held_out) -> None:
 def test_no_held_out_note_or_answer_occurs_in_the_texts_the_base_was_trained_on(held_out) -> None:
     count = SHAPE.num_steps * SHAPE.rows_per_step
     everything = "\n".join(itertools.islice(texts(SHAPE.seed), count))
-    assert not re.search(r"\d x \w", everything) and "Log:" not in everything
+    assert not re.search(r": \d+ x \w+ \(", everything) and "Log:" not in everything
     lines = Counter(everything.splitlines())
     assert len(lines) > count
     assert not any(row["prompt"].removesuffix("\nLog:") in lines for row in held_out)
