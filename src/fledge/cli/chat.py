@@ -1,7 +1,10 @@
 """`fledge chat RUN`: a conversation."""
 
 import contextlib
+import signal
 import sys
+from collections.abc import Iterator
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import typer
@@ -65,15 +68,40 @@ def _read(prompt: str) -> str | None:
         return None
 
 
+@contextlib.contextmanager
+def _noting_ctrl_c(pressed: list[int]) -> Iterator[None]:
+    """Within this block the first Ctrl-C is put into `pressed`; a second one has its usual effect.
+
+    An exception out of a signal handler is lost where it meets a destructor or a callback from C, which a model's
+    forward pass is full of; a note is not.
+    """
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _answer(conversation: "Conversation", message: str, *, as_json: bool, is_person: bool) -> None:
     """Print the answer as it is written. A person's Ctrl-C ends the answer, and a mistake is told, not fatal."""
 
+    pressed: list[int] = []
+
     def write(piece: str) -> None:
+        if pressed:
+            raise KeyboardInterrupt
         if not as_json:
             show_piece(piece)
 
     try:
-        answer = conversation.say(message, on_text=write)
+        with _noting_ctrl_c(pressed) if is_person else contextlib.nullcontext():
+            answer = conversation.say(message, on_text=write)
     except KeyboardInterrupt:
         if not is_person:
             raise

@@ -143,13 +143,13 @@ class Terminal:
         """Read until `text` has come after what the last wait was for: one reading may bring more than that."""
         deadline = time.monotonic() + 120
         while text not in self.seen[self._waited_to :]:
-            assert time.monotonic() < deadline, self.seen
+            assert time.monotonic() < deadline, self.seen[-2000:]
             if select.select([self._side], [], [], 1.0)[0]:
                 try:
                     self.seen += os.read(self._side, 4096).decode(errors="replace")
                 except OSError:  # the other side is closed
                     break
-        assert text in self.seen[self._waited_to :], self.seen
+        assert text in self.seen[self._waited_to :], self.seen[-2000:]
         self._waited_to = self.seen.index(text, self._waited_to) + len(text)
 
     def type(self, text: str) -> None:
