@@ -28,7 +28,7 @@ from tests.numbers.plain import plain_losses
 RATE = 1e-3
 
 
-def recipe_of(args, run: Path, *, micro: int, packing: bool, dtype: str):
+def recipe_of(args, run: Path, *, micro: int, packing: bool, dtype: str, seed: int = 42):
     content = {
         "model": {"name_or_path": str(args.base.resolve()), "dtype": dtype},
         "data": {"train": {"path": str(args.data.resolve()), "format": args.format}, "packing": packing},
@@ -37,6 +37,7 @@ def recipe_of(args, run: Path, *, micro: int, packing: bool, dtype: str):
             "global_batch_size": 16,
             "micro_batch_rows": micro,
             "max_steps": args.steps,
+            "seed": seed,
             "learning_rate": RATE,
             "lr_scheduler": "constant",
             "warmup_steps": 0,

@@ -1,10 +1,22 @@
-"""The loss of a language model: a sum over supervised tokens, in float32.
+"""The loss of a language model: a sum over supervised tokens, in float32, without the logits of a whole batch.
 
-Shapes: N positions, V vocabulary.
+Shapes: N positions, H features, V vocabulary, C positions of a chunk.
 """
+
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+
+from fledge.ops.buffers import Buffers
+
+CHUNK_BYTES = 128 << 20
+"""Logits held at once, in their own number format: enough rows for a fast product, whatever the vocabulary."""
+WIDE_BYTES = 16 << 20
+"""Logits held in float32 at once, while their softmax is taken."""
+HALF_GAIN = 1024.0
+"""float16 cannot hold a probability below 6e-8: its gradients are multiplied by this while they are in float16."""
 
 
 def sum_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -14,3 +26,91 @@ def sum_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
     The logits are cast to float32 first, as transformers' causal loss does.
     """
     return F.cross_entropy(logits.float(), labels, ignore_index=-100, reduction="sum")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Head:
+    """A frozen head: logits = x W^T + b, then cap * tanh(logits / cap) where there is a cap."""
+
+    weight: torch.Tensor
+    """[V,H]"""
+    bias: torch.Tensor | None = None
+    softcap: float | None = None
+
+
+def head_cross_entropy(hidden: torch.Tensor, labels: torch.Tensor, head: Head, *, buffers: Buffers) -> torch.Tensor:
+    """sum_cross_entropy of the head's logits for hidden [N,H], differentiable in hidden; every label is supervised.
+
+    The gradient is computed in the same pass, chunk by chunk, in the memory of the logits. Nothing is computed
+    twice; two products a chunk. Neither the logits nor the head are ever held in float32 as a whole.
+    """
+    loss: torch.Tensor = _HeadLoss.apply(hidden, labels, head, buffers)
+    return loss
+
+
+class _HeadLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, labels: torch.Tensor, head: Head, buffers: Buffers) -> torch.Tensor:
+        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        total = torch.zeros((), dtype=torch.float64, device=hidden.device)
+        rows = max(1, CHUNK_BYTES // (head.weight.shape[0] * hidden.element_size()))
+        for start in range(0, hidden.shape[0], rows):
+            part = slice(start, start + rows)
+            total += _chunk(hidden[part], labels[part], head, buffers, None if gradient is None else gradient[part])
+        ctx.gradient = gradient
+        return total.float()
+
+    @staticmethod
+    def backward(ctx: Any, *given: torch.Tensor) -> tuple[torch.Tensor | None, None, None, None]:
+        gradient, ctx.gradient = ctx.gradient, None
+        factor = given[0] / (HALF_GAIN if gradient.dtype == torch.float16 else 1.0)
+        return (gradient.float() * factor).to(gradient.dtype), None, None, None
+
+
+def _chunk(
+    hidden: torch.Tensor, labels: torch.Tensor, head: Head, buffers: Buffers, gradient: torch.Tensor | None
+) -> torch.Tensor:
+    """The loss of these positions; their hidden states' gradient into `gradient`."""
+    logits = buffers.take("head.logits", hidden.shape[0], head.weight.shape[0], dtype=hidden.dtype)
+    if head.bias is None:
+        torch.mm(hidden, head.weight.t(), out=logits)
+    else:
+        torch.addmm(head.bias, hidden, head.weight.t(), out=logits)
+    total = torch.zeros((), dtype=torch.float64, device=hidden.device)
+    rows = max(1, WIDE_BYTES // (head.weight.shape[0] * 4))
+    for start in range(0, hidden.shape[0], rows):
+        part = slice(start, start + rows)
+        total += _softmax_in_place(logits[part], labels[part], head.softcap, buffers, is_last=gradient is None)
+    if gradient is not None:
+        torch.mm(logits, head.weight, out=gradient)
+    return total
+
+
+def _softmax_in_place(
+    logits: torch.Tensor, labels: torch.Tensor, softcap: float | None, buffers: Buffers, *, is_last: bool
+) -> torch.Tensor:
+    """The loss of these logits [C,V], which become their own gradient unless `is_last`.
+
+    log sum exp(z) = max z - log max softmax(z): the largest probability is at least 1/V, so nothing underflows, and
+    one softmax gives both the loss and the gradient.
+    """
+    wide = buffers.take("head.wide", *logits.shape, dtype=torch.float32)
+    if softcap is None:
+        wide.copy_(logits)
+        bent = None
+    else:
+        bent = torch.tanh(wide.copy_(logits).div_(softcap), out=buffers.take("head.tanh", *logits.shape, dtype=wide.dtype))
+        torch.mul(bent, softcap, out=wide)
+    at = labels[:, None]
+    chosen, top = wide.gather(1, at), wide.amax(1, keepdim=True)
+    if is_last:
+        return (wide.logsumexp(1, keepdim=True) - chosen).sum(dtype=torch.float64)
+    torch.softmax(wide, 1, out=wide)
+    loss = (top - wide.amax(1, keepdim=True).log() - chosen).sum(dtype=torch.float64)
+    wide.scatter_add_(1, at, wide.new_full(at.shape, -1.0))
+    if bent is not None:
+        wide.sub_(bent.square_().mul_(wide))
+    if logits.dtype == torch.float16:
+        wide.mul_(HALF_GAIN)
+    logits.copy_(wide)
+    return loss

@@ -1,0 +1,282 @@
+"""One block forward and backward, by hand: what is saved, what is computed again, and where each result lies.
+
+Shapes: T packed positions, N <= T of them after attention (the last block needs only some), H features, F inner ones.
+"""
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+import torch
+
+from fledge.engine.parts import Block, Mlp
+from fledge.ops.attention import Plan, attend, attend_gradient
+from fledge.ops.buffers import Buffers
+from fledge.ops.lora_linear import linear, linear_gradient
+from fledge.ops.norm import add_norm_gradient, normalise
+from fledge.ops.rotary import rotate
+
+Gradients = list[torch.Tensor]
+"""Of A and B of a block's adapters, in the order of parts.adapters, float32."""
+
+
+class Keep(IntEnum):
+    """What a block saves for its backward pass; the less, the more is computed again."""
+
+    ALL = 0
+    """Its input, projections, middle and inner features: nothing is computed again but norms and activations."""
+    MIDDLE = 1
+    """All but the inner features: one or two products are computed again."""
+    INPUT = 2
+    """Its input alone: the whole block but its last product is computed again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Where a block's results lie: in buffers of its own, or in those that every block uses in turn."""
+
+    outer: str
+    inner: str
+
+
+AGAIN = Slots("again", "again")
+
+
+def slots_of(number: int, keep: Keep) -> Slots:
+    """The slots of block `number`."""
+    outer = AGAIN.outer if keep == Keep.INPUT else str(number)
+    return Slots(outer, str(number) if keep == Keep.ALL else AGAIN.inner)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Flow:
+    """What the blocks of one micro-batch share."""
+
+    plan: Plan
+    turns: tuple[torch.Tensor, torch.Tensor] | None
+    """cos and sin [T,R] float32, where positions are rotated."""
+    buffers: Buffers
+    dtype: torch.dtype
+
+    def take(self, name: str, rows: int, width: int) -> torch.Tensor:
+        return self.buffers.take(name, rows, width, dtype=self.dtype)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Saved:
+    """What a block's backward pass starts from. All but `x`, `mixed` and the projections are [N,...]."""
+
+    x: torch.Tensor
+    """[T,H]"""
+    rows: torch.Tensor | None
+    """[N] positions that are needed after attention; None for all."""
+    projected: tuple[torch.Tensor, ...]
+    mixed: torch.Tensor
+    """[T,H'] what attention gives"""
+    attended: torch.Tensor | None
+    """What the output projection gives, where a norm follows it."""
+    middle: torch.Tensor
+    """[N,H] x with what attention adds"""
+    inner: tuple[torch.Tensor, ...]
+    """(gate, up) or (up,), [N,F] before the activation"""
+    lowered: torch.Tensor | None
+    """What the MLP gives, where a norm follows it."""
+
+
+def forward(block: Block, x: torch.Tensor, flow: Flow, *, slots: Slots, rows: torch.Tensor | None = None) -> Saved:
+    """The block up to its activation, for x [T,H]."""
+    slot = slots.outer
+    attention, positions = block.attention, x.shape[0]
+    normal = normalise(x, block.before_attention, out=flow.take("normal", *x.shape))
+    projected = tuple(
+        linear(normal, layer, out=flow.take(f"{slot}.projected{number}", positions, layer.weight.shape[0]))
+        for number, layer in enumerate(attention.projections)
+    )
+    q, k, v = attention.split(projected)
+    if attention.is_rotary:
+        assert flow.turns is not None
+        rotate(q, *flow.turns)
+        rotate(k, *flow.turns)
+    mixed = flow.take(f"{slot}.mixed" if attention.out.lora else "mixed", positions, attention.out.weight.shape[1])
+    attend(q, k, v, shape=attention.shape, plan=flow.plan, buffers=flow.buffers, out=mixed.view(q.shape))
+    attended, middle = _after_attention(block, _chosen(x, rows), _chosen(mixed, rows), flow, slot=slot)
+    saved = Saved(x, rows, projected, mixed, attended, middle, (), None)
+    return replace(saved, inner=_inner_features(block, saved, flow, slot=slots.inner))
+
+
+def _after_attention(
+    block: Block, x: torch.Tensor, mixed: torch.Tensor, flow: Flow, *, slot: str
+) -> tuple[torch.Tensor | None, torch.Tensor]:
+    middle = flow.take(f"{slot}.middle", *x.shape)
+    if block.after_attention is None:
+        return None, linear(mixed, block.attention.out, out=middle, residual=x)
+    attended = linear(mixed, block.attention.out, out=flow.take(f"{slot}.attended", *x.shape))
+    return attended, normalise(attended, block.after_attention, out=middle).add_(x)
+
+
+def _inner_features(block: Block, saved: Saved, flow: Flow, *, slot: str) -> tuple[torch.Tensor, ...]:
+    """(gate, up) or (up,), from the middle or, in a parallel block, from the input."""
+    normal = _mlp_input(block, saved, flow)
+    layers = [layer for layer in (block.mlp.gate, block.mlp.up) if layer is not None]
+    return tuple(
+        linear(normal, layer, out=flow.take(f"{slot}.inner{number}", normal.shape[0], layer.weight.shape[0]))
+        for number, layer in enumerate(layers)
+    )
+
+
+def _mlp_input(block: Block, saved: Saved, flow: Flow) -> torch.Tensor:
+    """[N,H] what the MLP takes."""
+    norm = block.before_mlp or block.before_attention
+    source = _chosen(saved.x, saved.rows) if block.is_parallel else saved.middle
+    return normalise(source, norm, out=flow.take("normal", *source.shape))
+
+
+def finish(block: Block, saved: Saved, flow: Flow, *, slots: Slots, out: torch.Tensor) -> Saved:
+    """The rest of the block into `out` [N,H]; returns what is saved with what this adds to it."""
+    if block.after_mlp is None:
+        linear(_activated(block.mlp, saved.inner, flow), block.mlp.down, out=out, residual=saved.middle)
+        return saved
+    lowered = _lowered(block.mlp, saved, flow, slot=slots.outer)
+    normalise(lowered, block.after_mlp, out=out).add_(saved.middle)
+    return replace(saved, lowered=lowered)
+
+
+def _lowered(mlp: Mlp, saved: Saved, flow: Flow, *, slot: str) -> torch.Tensor:
+    """[N,H] what the MLP gives, before the norm that follows it."""
+    return linear(_activated(mlp, saved.inner, flow), mlp.down, out=flow.take(f"{slot}.lowered", *saved.middle.shape))
+
+
+def restored(block: Block, saved: Saved, flow: Flow, *, keep: Keep) -> Saved:
+    """What was not kept, computed again."""
+    if keep == Keep.ALL:
+        return saved
+    if keep == Keep.MIDDLE:
+        return replace(saved, inner=_inner_features(block, saved, flow, slot=AGAIN.inner))
+    again = forward(block, saved.x, flow, slots=AGAIN, rows=saved.rows)
+    if block.after_mlp is None:
+        return again
+    return replace(again, lowered=_lowered(block.mlp, again, flow, slot=AGAIN.outer))
+
+
+def _activated(mlp: Mlp, inner: tuple[torch.Tensor, ...], flow: Flow) -> torch.Tensor:
+    """[N,F] what the last product takes."""
+    active = flow.take("active", *inner[0].shape)
+    mlp.activation.forward(inner[0], active)
+    return active if mlp.gate is None else active.mul_(inner[1])
+
+
+def backward(block: Block, dy: torch.Tensor, saved: Saved, flow: Flow, *, is_first: bool) -> Gradients:
+    """The gradients of the block's adapters for dy [N,H]; dy becomes the gradient of the block's middle, and
+    buffer `dx` [T,H] the gradient of its input, unless `is_first`, below which nothing is trained.
+    """
+    normal_gradient, of_mlp = _mlp_gradient(block, dy, saved, flow)
+    if not block.is_parallel:
+        assert block.before_mlp is not None
+        add_norm_gradient(dy, normal_gradient, saved.middle, block.before_mlp)
+    of_attention = _attention_gradient(block, dy, saved, flow, shared=normal_gradient, is_first=is_first)
+    return of_attention + of_mlp
+
+
+def _mlp_gradient(block: Block, dy: torch.Tensor, saved: Saved, flow: Flow) -> tuple[torch.Tensor, Gradients]:
+    """The gradient of the MLP's normalised input [N,H], and of its adapters."""
+    mlp, shape = block.mlp, saved.inner[0].shape
+    dlowered = dy
+    if block.after_mlp is not None:
+        assert saved.lowered is not None
+        zeros = flow.take("dlowered", *dy.shape).zero_()
+        dlowered = add_norm_gradient(zeros, dy, saved.lowered, block.after_mlp)
+    inside = flow.take("dinner", *shape)
+    active = _activated(mlp, saved.inner, flow) if mlp.down.lora else None
+    of_down = linear_gradient(dlowered, active, mlp.down, dx=inside)
+    has_adapter = mlp.up.lora is not None or (mlp.gate is not None and mlp.gate.lora is not None)
+    normal = _mlp_input(block, saved, flow) if has_adapter else None
+    dnormal = flow.take("dnormal", dy.shape[0], mlp.up.weight.shape[1])
+    if mlp.gate is None:
+        mlp.activation.backward(inside, saved.inner[0], inside)
+        return dnormal, _flat(linear_gradient(inside, normal, mlp.up, dx=dnormal), of_down)
+    gate, up = saved.inner
+    active = flow.take("active", *shape)
+    mlp.activation.forward(gate, active)
+    of_up = linear_gradient(active.mul_(inside), normal, mlp.up, dx=dnormal)
+    mlp.activation.backward(inside.mul_(up), gate, inside)
+    return dnormal, _flat(linear_gradient(inside, normal, mlp.gate, dx=dnormal, add=True), of_up, of_down)
+
+
+def _attention_gradient(
+    block: Block, dy: torch.Tensor, saved: Saved, flow: Flow, *, shared: torch.Tensor, is_first: bool
+) -> Gradients:
+    """Leaves the gradient of the block's input in buffer `dx`."""
+    attention, positions = block.attention, saved.x.shape[0]
+    dattended = dy
+    if block.after_attention is not None:
+        assert saved.attended is not None
+        zeros = flow.take("dlowered", *dy.shape).zero_()
+        dattended = add_norm_gradient(zeros, dy, saved.attended, block.after_attention)
+    dmixed = flow.take("dmixed", dy.shape[0], saved.mixed.shape[1])
+    mixed = _chosen(saved.mixed, saved.rows) if attention.out.lora else None
+    of_out = linear_gradient(dattended, mixed, attention.out, dx=dmixed)
+    dprojected = _projection_gradients(block, saved, flow, dmixed=_spread(dmixed, saved.rows, positions))
+    normal = None
+    if any(layer.lora for layer in attention.projections):
+        normal = normalise(saved.x, block.before_attention, out=flow.take("normal", *saved.x.shape))
+    dnormal = None if is_first else flow.take("dprojection", *saved.x.shape)
+    of_projections = [
+        linear_gradient(given, normal, layer, dx=dnormal, add=number > 0)
+        for number, (given, layer) in enumerate(zip(dprojected, attention.projections, strict=True))
+    ]
+    if dnormal is not None:
+        _input_gradient(block, dy, saved, flow, dnormal=dnormal, shared=shared)
+    return _flat(*of_projections, of_out)
+
+
+def _projection_gradients(
+    block: Block, saved: Saved, flow: Flow, *, dmixed: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """The gradients of what the projections gave, in their layout."""
+    attention = block.attention
+    given = tuple(
+        flow.take(f"dprojected{number}", *part.shape) for number, part in enumerate(saved.projected)
+    )
+    dq, dk, dv = attention.split(given)
+    attend_gradient(
+        dmixed.view(dq.shape),
+        *attention.split(saved.projected),
+        shape=attention.shape,
+        plan=flow.plan,
+        buffers=flow.buffers,
+        into=(dq, dk, dv),
+    )
+    if attention.is_rotary:
+        assert flow.turns is not None
+        rotate(dq, *flow.turns, back=True)
+        rotate(dk, *flow.turns, back=True)
+    return given
+
+
+def _input_gradient(
+    block: Block, dy: torch.Tensor, saved: Saved, flow: Flow, *, dnormal: torch.Tensor, shared: torch.Tensor
+) -> None:
+    """dx = what passes by, + the gradient through the attention's norm, + in a parallel block the MLP's."""
+    dx = flow.take("dx", *saved.x.shape)
+    passing = _spread(dy, saved.rows, saved.x.shape[0])
+    if passing.data_ptr() != dx.data_ptr():
+        dx.copy_(passing)
+    if block.is_parallel:
+        whole = _spread(shared, saved.rows, saved.x.shape[0])
+        if block.before_mlp is None:
+            dnormal.add_(whole)
+        else:
+            add_norm_gradient(dx, whole, saved.x, block.before_mlp)
+    add_norm_gradient(dx, dnormal, saved.x, block.before_attention)
+
+
+def _chosen(x: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
+    return x if rows is None else x.index_select(0, rows)
+
+
+def _spread(x: torch.Tensor, rows: torch.Tensor | None, positions: int) -> torch.Tensor:
+    """[N,..] back among [T,..], zeros elsewhere."""
+    return x if rows is None else x.new_zeros(positions, *x.shape[1:]).index_copy_(0, rows, x)
+
+
+def _flat(*pairs: tuple[torch.Tensor, torch.Tensor] | None) -> Gradients:
+    return [gradient for pair in pairs if pair is not None for gradient in pair]

@@ -1,0 +1,1 @@
+"""How each architecture is read into the engine's values: one file each, one line in a table."""

@@ -1,0 +1,314 @@
+"""Causal attention of packed documents, and its gradient: documents of like length share one product.
+
+Every document sees itself and, where it continues a shared prefix, that prefix. Memory grows with the length of a
+document, never with its square beyond a tile, nor with the packed length. Works on any device that torch knows.
+
+Shapes: T packed positions, K key/value heads, G query heads for each of them, D features of a head; n documents of a
+group, W their query positions in a tile, P positions of their prefix, S <= P + W keys in sight.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from fledge.ops.buffers import Buffers
+
+SCORES = 4_000_000
+"""Scores held at once, in number; 16 MB in float32, which is what softmax wants in cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Positions [start, end) of the packed row, which continue the ranges of `prefix`, in order."""
+
+    start: int
+    end: int
+    prefix: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def prefix_length(self) -> int:
+        return sum(end - start for start, end in self.prefix)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shape:
+    """What attention is, apart from its weights."""
+
+    kv_heads: int
+    groups: int
+    """Query heads for each key/value head."""
+    head_dim: int
+    scale: float
+    softcap: float | None = None
+    """cap * tanh(score / cap), as Gemma 2 does."""
+    window: int | None = None
+    """Keys in sight of a query, itself among them; None for all before it."""
+    alibi: Callable[[int], torch.Tensor] | None = None
+    """A length S -> [K*G,S] float32, what is added to the scores by key position (ALiBi, arXiv 2108.12409)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    documents: tuple[Document, ...]
+    prefix: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """How the documents of one micro-batch are grouped; made once, used by every layer."""
+
+    groups: tuple[_Group, ...]
+    masks: dict[object, torch.Tensor] = field(default_factory=dict)
+
+
+def plan_attention(documents: Sequence[Document], *, heads: int) -> Plan:
+    """Documents with as long a prefix and nearly as many positions go together; ancestors come before descendants."""
+    groups: list[list[Document]] = []
+    for document in sorted(documents, key=lambda d: (d.prefix_length, d.start - d.end, d.start)):
+        first = groups[-1][0] if groups else None
+        if first is None or not _fits(document, first, len(groups[-1]), heads=heads):
+            groups.append([])
+        groups[-1].append(document)
+    return Plan(tuple(_Group(tuple(g), g[0].prefix_length, g[0].end - g[0].start) for g in groups))
+
+
+def _fits(document: Document, longest: Document, count: int, *, heads: int) -> bool:
+    width, prefix = longest.end - longest.start, longest.prefix_length
+    is_alike = document.prefix_length == prefix and document.end - document.start >= 0.7 * width
+    return is_alike and (count + 1) * heads * width * (prefix + width) <= SCORES
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    """Queries [first, last) of a group's documents and the keys [low, high) that they see."""
+
+    group: _Group
+    first: int
+    last: int
+    low: int
+    high: int
+
+
+def _tiles(group: _Group, shape: Shape) -> Iterator[_Tile]:
+    widest = max(16, SCORES // (len(group.documents) * shape.kv_heads * shape.groups * (group.prefix + group.width)))
+    for first in range(0, group.width, widest):
+        last = min(first + widest, group.width)
+        low = 0 if shape.window is None else max(0, group.prefix + first - shape.window + 1)
+        yield _Tile(group, first, last, low, group.prefix + last)
+
+
+def attend(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    shape: Shape,
+    plan: Plan,
+    buffers: Buffers,
+    out: torch.Tensor,
+) -> torch.Tensor:
+    """Attention of q [T,K,G,D] over k and v [T,K,D], of any strides, into out [T,K,G,D]. Scores are float32."""
+    for group in plan.groups:
+        keys = _gather(k, group, "k", shape, buffers)
+        values = _gather(v, group, "v", shape, buffers)
+        for tile in _tiles(group, shape):
+            queries = _gather_queries(q, tile, "q", shape, buffers)
+            scores, _ = _probabilities(queries, keys, tile, shape=shape, plan=plan, buffers=buffers)
+            weights = _narrow(scores, v.dtype, "p", buffers)
+            mixed = buffers.take("attention.o", *queries.shape, dtype=v.dtype)
+            torch.bmm(weights, values[:, tile.low : tile.high], out=mixed)
+            _scatter_queries(mixed, out, tile, shape)
+    return out
+
+
+def attend_gradient(
+    do: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    shape: Shape,
+    plan: Plan,
+    buffers: Buffers,
+    into: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+) -> None:
+    """The gradients of q, k and v for do [T,K,G,D], written `into` tensors of their shapes.
+
+    The probabilities P are computed again. dV = P^T dO; dS = P * (dO V^T - rowsum(P * dO V^T)); dQ = s dS K;
+    dK = s dS^T Q, where s is the scale.
+    """
+    dq, dk, dv = into
+    for group in plan.groups:
+        keys = _gather(k, group, "k", shape, buffers)
+        values = _gather(v, group, "v", shape, buffers)
+        sums = [_zeros(f"attention.sum{name}", keys.shape, buffers) for name in "kv"]
+        for tile in _tiles(group, shape):
+            seen = slice(tile.low, tile.high)
+            queries = _gather_queries(q, tile, "q", shape, buffers)
+            given = _gather_queries(do, tile, "do", shape, buffers)
+            scores, bent = _probabilities(queries, keys, tile, shape=shape, plan=plan, buffers=buffers)
+            weights = _narrow(scores, v.dtype, "p", buffers)
+            ds = _score_gradient(given, values[:, seen], scores, bent, shape=shape, buffers=buffers)
+            small = buffers.take("attention.dkv", keys.shape[0], tile.high - tile.low, shape.head_dim, dtype=v.dtype)
+            sums[1][:, seen] += torch.bmm(weights.transpose(1, 2), given, out=small)
+            sums[0][:, seen] += torch.bmm(ds.transpose(1, 2), queries, out=small)
+            mixed = buffers.take("attention.o", *queries.shape, dtype=v.dtype)
+            _scatter_queries(torch.bmm(ds, keys[:, seen], out=mixed), dq, tile, shape)
+        _scatter_keys(sums[0], dk, group, shape)
+        _scatter_keys(sums[1], dv, group, shape)
+
+
+def _gather(x: torch.Tensor, group: _Group, name: str, shape: Shape, buffers: Buffers) -> torch.Tensor:
+    """Keys or values of a group, prefix first: [n*K, P+W, D], zeros where a document is shorter than the longest."""
+    count, total = len(group.documents), group.prefix + group.width
+    into = buffers.take(f"attention.{name}", count, shape.kv_heads, total, shape.head_dim, dtype=x.dtype)
+    for number, document in enumerate(group.documents):
+        at = 0
+        for start, end in (*document.prefix, (document.start, document.end)):
+            into[number, :, at : at + end - start].copy_(x[start:end].transpose(0, 1))
+            at += end - start
+        into[number, :, at:].zero_()
+    return into.view(count * shape.kv_heads, total, shape.head_dim)
+
+
+def _gather_queries(x: torch.Tensor, tile: _Tile, name: str, shape: Shape, buffers: Buffers) -> torch.Tensor:
+    """Queries of a tile, the heads that share keys under each other: [n*K, G*W, D]."""
+    documents, width = tile.group.documents, tile.last - tile.first
+    sizes = (len(documents), shape.kv_heads, shape.groups, width, shape.head_dim)
+    into = buffers.take(f"attention.{name}", *sizes, dtype=x.dtype)
+    for number, document in enumerate(documents):
+        rows = x[document.start + tile.first : min(document.start + tile.last, document.end)]
+        into[number, :, :, : rows.shape[0]].copy_(rows.permute(1, 2, 0, 3))
+        into[number, :, :, rows.shape[0] :].zero_()
+    return into.view(sizes[0] * sizes[1], sizes[2] * width, shape.head_dim)
+
+
+def _scatter_queries(mixed: torch.Tensor, into: torch.Tensor, tile: _Tile, shape: Shape) -> None:
+    """[n*K, G*W, D] back to [T,K,G,D]."""
+    documents = tile.group.documents
+    parts = mixed.view(len(documents), shape.kv_heads, shape.groups, tile.last - tile.first, shape.head_dim)
+    for number, document in enumerate(documents):
+        rows = into[document.start + tile.first : min(document.start + tile.last, document.end)]
+        rows.copy_(parts[number, :, :, : rows.shape[0]].permute(2, 0, 1, 3))
+
+
+def _scatter_keys(total: torch.Tensor, into: torch.Tensor, group: _Group, shape: Shape) -> None:
+    """Float32 sums [n*K, P+W, D] into [T,K,D]: a document's own are written, its prefix's added to what is there."""
+    parts = total.view(len(group.documents), shape.kv_heads, -1, shape.head_dim)
+    shared: dict[tuple[int, int], torch.Tensor] = {}
+    for number, document in enumerate(group.documents):
+        at = 0
+        for start, end in document.prefix:
+            part = parts[number, :, at : at + end - start]
+            shared[start, end] = part if (start, end) not in shared else shared[start, end] + part
+            at += end - start
+        into[document.start : document.end].copy_(
+            parts[number, :, at : at + document.end - document.start].transpose(0, 1)
+        )
+    for (start, end), part in shared.items():
+        into[start:end] += part.transpose(0, 1)
+
+
+def _probabilities(
+    queries: torch.Tensor, keys: torch.Tensor, tile: _Tile, *, shape: Shape, plan: Plan, buffers: Buffers
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """softmax of the scores, float32 [n*K, G*W, S], and tanh of the scores where they are capped."""
+    seen = keys[:, tile.low : tile.high]
+    sizes = (queries.shape[0], queries.shape[1], seen.shape[1])
+    scores = buffers.take("attention.s", *sizes, dtype=torch.float32)
+    wide_q = _widen(queries, "q32", buffers)
+    wide_k = _widen(seen, "k32", buffers)
+    bias = _bias(tile, shape, plan, queries.device)
+    split = scores.view(len(tile.group.documents), *bias.shape)
+    if shape.softcap is None:
+        split.copy_(bias.expand_as(split))
+        scores.baddbmm_(wide_q, wide_k.transpose(1, 2), alpha=shape.scale)
+        bent = None
+    else:
+        torch.baddbmm(scores, wide_q, wide_k.transpose(1, 2), beta=0, alpha=shape.scale / shape.softcap, out=scores)
+        bent = torch.tanh(scores, out=buffers.take("attention.tanh", *sizes, dtype=torch.float32))
+        torch.mul(bent, shape.softcap, out=scores)
+        split += bias
+    return torch.softmax(scores, -1, out=scores), bent
+
+
+def _score_gradient(
+    given: torch.Tensor,
+    values: torch.Tensor,
+    weights: torch.Tensor,
+    bent: torch.Tensor | None,
+    *,
+    shape: Shape,
+    buffers: Buffers,
+) -> torch.Tensor:
+    """s dS in the values' number format [n*K, G*W, S]."""
+    narrow = buffers.take("attention.dp", *weights.shape, dtype=values.dtype)
+    torch.bmm(given, values.transpose(1, 2), out=narrow)
+    ds = narrow if values.dtype == torch.float32 else buffers.take("attention.ds", *weights.shape, dtype=torch.float32)
+    if ds is not narrow:
+        ds.copy_(narrow)
+    torch.ops.aten._softmax_backward_data.out(ds, weights, -1, torch.float32, grad_input=ds)
+    if bent is not None:
+        ds.sub_(bent.square_().mul_(ds))
+    ds.mul_(shape.scale)
+    return ds if ds is narrow else narrow.copy_(ds)
+
+
+def _bias(tile: _Tile, shape: Shape, plan: Plan, device: torch.device) -> torch.Tensor:
+    """What is added to the scores, [K,G,W,S]: minus infinity where a key is out of sight.
+
+    ALiBi is taken relative to the query's own, which softmax does not see, so that long documents lose no precision.
+    """
+    key = (tile.group.prefix, tile.first, tile.last, tile.low, tile.high, shape.window, shape.alibi)
+    found = plan.masks.get(key)
+    if found is None:
+        query = torch.arange(tile.first, tile.last, device=device) + tile.group.prefix
+        distance = torch.arange(tile.low, tile.high, device=device)[None] - query[:, None]
+        hidden = distance > 0
+        if shape.window is not None:
+            hidden |= distance <= -shape.window
+        bias = torch.zeros(1, *distance.shape, device=device)
+        if shape.alibi is not None:
+            table = shape.alibi(tile.group.prefix + tile.last).to(device)
+            bias = table[:, None, tile.low : tile.high] - table[:, query, None]
+        bias = bias.masked_fill(hidden, float("-inf")).expand(shape.kv_heads * shape.groups, *distance.shape)
+        found = plan.masks[key] = bias.unflatten(0, (shape.kv_heads, shape.groups))
+    return found
+
+
+def _widen(x: torch.Tensor, name: str, buffers: Buffers) -> torch.Tensor:
+    return (
+        x if x.dtype == torch.float32 else buffers.take(f"attention.{name}", *x.shape, dtype=torch.float32).copy_(x)
+    )
+
+
+def _narrow(x: torch.Tensor, dtype: torch.dtype, name: str, buffers: Buffers) -> torch.Tensor:
+    return x if x.dtype == dtype else buffers.take(f"attention.{name}", *x.shape, dtype=dtype).copy_(x)
+
+
+def _zeros(name: str, shape: Sequence[int], buffers: Buffers) -> torch.Tensor:
+    return buffers.take(name, *shape, dtype=torch.float32).zero_()
+
+
+def reference_attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, shape: Shape, documents: Sequence[Document]
+) -> torch.Tensor:
+    """The same, document by document in plain differentiable torch: [T,K,G,D]."""
+    out = torch.zeros_like(q)
+    for document in documents:
+        ranges = (*document.prefix, (document.start, document.end))
+        keys, values = (torch.cat([x[a:b] for a, b in ranges]) for x in (k, v))
+        scores = torch.einsum("qkgd,skd->kgqs", q[document.start : document.end].float(), keys.float()) * shape.scale
+        if shape.softcap is not None:
+            scores = shape.softcap * torch.tanh(scores / shape.softcap)
+        if shape.alibi is not None:
+            scores = scores + shape.alibi(keys.shape[0]).unflatten(0, (shape.kv_heads, shape.groups))[:, :, None]
+        query = torch.arange(document.end - document.start)[:, None] + document.prefix_length
+        distance = torch.arange(keys.shape[0])[None] - query
+        hidden = (distance > 0) | (distance <= -(shape.window or 1 << 30))
+        weights = scores.masked_fill(hidden, float("-inf")).softmax(-1).to(v.dtype)
+        rows = torch.arange(document.start, document.end)
+        out = out.index_put((rows,), torch.einsum("kgqs,skd->qkgd", weights, values))
+    return out

@@ -1,0 +1,28 @@
+"""Rotary positions in place (arXiv 2104.09864), half-rotated as transformers does: (x1, x2) -> (x1 c - x2 s, x2 c + x1 s).
+
+Shapes: T positions, any number of heads, D features of a head, R rotated features (the first R of D).
+"""
+
+import torch
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, back: bool = False) -> None:
+    """Rotate x [T,..,D] in place by cos and sin [T,R] float32. `back` is the transpose: what a gradient needs."""
+    half = cos.shape[-1] // 2
+    c, s = (_among_heads(turn[:, :half], x) for turn in (cos, -sin if back else sin))
+    first, second = x[..., :half], x[..., half : 2 * half]
+    rotated = first * c - second * s
+    second.copy_(second * c + first * s)
+    first.copy_(rotated)
+
+
+def _among_heads(turn: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return turn.view(turn.shape[0], *[1] * (x.dim() - 2), turn.shape[1])
+
+
+def reference_rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """The same, as plain differentiable torch."""
+    width = cos.shape[-1]
+    part, rest = x[..., :width], x[..., width:]
+    turned = torch.cat((-part[..., width // 2 :], part[..., : width // 2]), dim=-1)
+    return torch.cat((part * _among_heads(cos, x) + turned * _among_heads(sin, x), rest), dim=-1)
