@@ -39,9 +39,9 @@ class KeyedDropout(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training or self.p == 0.0:
             return x
-        return x * self.mask(x)
+        return x * self._mask(x)
 
-    def mask(self, x: torch.Tensor) -> torch.Tensor:
+    def _mask(self, x: torch.Tensor) -> torch.Tensor:
         """[B,T,D], or [B*T,D] as x is, of 0 and 1 / (1 - p); padding keeps zeros, which no loss sees.
 
         Raises ModelError where x is of some of the positions only, as in a mixture of experts: which, is not known.

@@ -37,5 +37,4 @@ def _lora(layer: LoraLayer) -> Lora | None:
     dropout = layer.lora_dropout[name]
     if not (a.requires_grad and b.requires_grad and isinstance(dropout, KeyedDropout | nn.Identity)):
         return None
-    mask = dropout.mask if isinstance(dropout, KeyedDropout) and dropout.training else None
-    return Lora(a, b, layer.scaling[name], mask)
+    return Lora(a, b, layer.scaling[name], dropout if isinstance(dropout, KeyedDropout) else None)

@@ -35,6 +35,8 @@ class Shape:
     limit_rows: int | None
     is_packed: bool
     pad_id: int
+    share: bool = False
+    """Whether rows of a packed micro-batch compute what they begin with in common once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class BatchSource:
 
     def single(self, index: int) -> Batch:
         """One row alone."""
-        return collate([self.rows.row(index)], [index], is_packed=self.shape.is_packed, pad_id=self.shape.pad_id)
+        return self._collate([index])
 
     def everything(self, limit: int | None) -> Iterator[Batch]:
         """This rank's share of all rows, or of the first `limit`, in order."""
@@ -76,6 +78,8 @@ class BatchSource:
             is_packed=self.shape.is_packed,
         )
         for positions in plan:
-            chosen = [indices[mine[position]] for position in positions]
-            rows = [self.rows.row(index) for index in chosen]
-            yield collate(rows, chosen, is_packed=self.shape.is_packed, pad_id=self.shape.pad_id)
+            yield self._collate([indices[mine[position]] for position in positions])
+
+    def _collate(self, indices: Sequence[int]) -> Batch:
+        shape, rows = self.shape, [self.rows.row(index) for index in indices]
+        return collate(rows, indices, is_packed=shape.is_packed, pad_id=shape.pad_id, share=shape.share)

@@ -1,4 +1,4 @@
-"""Rows into one micro-batch of tensors, labels shifted, padding masked by position."""
+"""Rows into one micro-batch of tensors: what each position must predict, padding known by position."""
 
 from collections.abc import Sequence
 
@@ -6,48 +6,80 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fledge.data.rows import IGNORED, Batch, Row
+from fledge.data.rows import Batch, Row
+from fledge.data.share import Layout, Segment, lay_out
 
 
-def collate(rows: Sequence[Row], indices: Sequence[int], *, is_packed: bool, pad_id: int) -> Batch:
+def collate(
+    rows: Sequence[Row], indices: Sequence[int], *, is_packed: bool, pad_id: int, share: bool = False
+) -> Batch:
     """One micro-batch of `rows`, which are `indices` of the store.
 
-    packed: the rows one after the other in one row of the batch. padded: one row each, `pad_id` on the right; it is
-    known by its position, so any id will do. A row's last position has no label, so rows never meet in the loss.
+    packed: the rows one after the other in one row of the batch or, where `share`, with what they begin with in
+    common once. padded: one row each, `pad_id` on the right; it is known by its position, so any id will do. A row's
+    last position predicts nothing, so rows never meet in the loss.
     """
     assert len(rows) == len(indices) > 0
-    lengths = tuple(len(row.input_ids) for row in rows)
     if is_packed:
-        shape = (1, sum(lengths))
-        starts = [(0, int(start)) for start in np.concatenate([[0], np.cumsum(lengths)[:-1]])]
-    else:
-        shape = (len(rows), max(lengths))
-        starts = [(number, 0) for number in range(len(rows))]
+        return _packed(rows, indices, lay_out([row.input_ids for row in rows], share=share))
+    return _padded(rows, indices, pad_id=pad_id)
+
+
+def _packed(rows: Sequence[Row], indices: Sequence[int], layout: Layout) -> Batch:
+    width = layout.num_positions
+    input_ids, position_ids = np.zeros(width, dtype=np.int64), np.zeros(width, dtype=np.int64)
+    for part in layout.segments:
+        here = slice(part.start, part.start + part.last - part.first)
+        input_ids[here] = rows[part.row].input_ids[part.first : part.last]
+        position_ids[here] = np.arange(part.first, part.last)
+    sources, targets = [], []
+    for row, path in zip(rows, layout.paths, strict=True):
+        places = np.concatenate([_places(layout.segments[number]) for number in path])
+        before = np.flatnonzero(row.trained[1:])
+        sources.append(places[before])
+        targets.append(row.input_ids[before + 1])
+    source, target = np.concatenate(sources), np.concatenate(targets)
+    order = np.argsort(source, kind="stable")
+    return Batch(
+        input_ids=torch.from_numpy(input_ids)[None],
+        sources=torch.from_numpy(source[order].astype(np.int64)),
+        targets=torch.from_numpy(target[order].astype(np.int64)),
+        position_ids=torch.from_numpy(position_ids)[None],
+        attention_mask=None,
+        lengths=tuple(len(row.input_ids) for row in rows),
+        rows=tuple(indices),
+        is_packed=True,
+        num_tokens=sum(len(row.input_ids) for row in rows),
+        segments=layout.segments,
+    )
+
+
+def _places(part: Segment) -> NDArray[np.int64]:
+    """Where the tokens of a segment stand in the packed row."""
+    return np.arange(part.start, part.start + part.last - part.first)
+
+
+def _padded(rows: Sequence[Row], indices: Sequence[int], *, pad_id: int) -> Batch:
+    lengths = tuple(len(row.input_ids) for row in rows)
+    shape = (len(rows), max(lengths))
     input_ids = np.full(shape, pad_id, dtype=np.int64)
-    labels = np.full(shape, IGNORED, dtype=np.int64)
-    position_ids = np.zeros(shape, dtype=np.int64)
-    real = np.zeros(shape, dtype=np.int64)
-    for row, length, (line, start) in zip(rows, lengths, starts, strict=True):
-        here = slice(start, start + length)
-        input_ids[line, here] = row.input_ids
-        labels[line, here] = _labels(row)
-        position_ids[line, here] = np.arange(length)
-        real[line, here] = 1
+    position_ids, real = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    sources, targets = [], []
+    for line, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        input_ids[line, :length] = row.input_ids
+        position_ids[line, :length] = np.arange(length)
+        real[line, :length] = 1
+        before = np.flatnonzero(row.trained[1:])
+        sources.append(before + line * shape[1])
+        targets.append(row.input_ids[before + 1].astype(np.int64))
     return Batch(
         input_ids=torch.from_numpy(input_ids),
-        labels=torch.from_numpy(labels),
+        sources=torch.from_numpy(np.concatenate(sources)),
+        targets=torch.from_numpy(np.concatenate(targets)),
         position_ids=torch.from_numpy(position_ids),
         attention_mask=None if real.all() else torch.from_numpy(real),
         lengths=lengths,
         rows=tuple(indices),
-        is_packed=is_packed,
+        is_packed=False,
         num_tokens=sum(lengths),
-        supervised_tokens=int((labels != IGNORED).sum()),
     )
-
-
-def _labels(row: Row) -> NDArray[np.int64]:
-    """[length] what each position must predict: the next token where it is trained."""
-    labels = np.full(len(row.input_ids), IGNORED, dtype=np.int64)
-    labels[:-1] = np.where(row.trained[1:], row.input_ids[1:], IGNORED)
-    return labels

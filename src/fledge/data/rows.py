@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-IGNORED = -100
+from fledge.data.share import Segment
+
 TEXT_COLUMN = "\n"
 """The column of a text file's one row: a name that no recipe can ask for by accident."""
 
@@ -86,14 +87,16 @@ class Batch:
     """One micro-batch.
 
     B rows of T positions; packed: B = 1 and `lengths` are the documents in order; padded: B = len(lengths) and
-    position t of row b is real where t < lengths[b]. Labels are shifted already: labels[b, t] is what position t
-    must predict, or -100.
+    position t of row b is real where t < lengths[b]. Where `segments` share what documents begin with, T is less than
+    the sum of `lengths`. Position sources[i], counted through all rows, must predict targets[i].
     """
 
     input_ids: torch.Tensor
     """[B, T] int64"""
-    labels: torch.Tensor
-    """[B, T] int64"""
+    sources: torch.Tensor
+    """[N] int64, rising; a position occurs twice only where documents share it"""
+    targets: torch.Tensor
+    """[N] int64"""
     position_ids: torch.Tensor
     """[B, T] int64, from 0 in each document"""
     attention_mask: torch.Tensor | None
@@ -104,6 +107,11 @@ class Batch:
     """Index in the token store of each document."""
     is_packed: bool
     num_tokens: int
-    """Real tokens, padding left out."""
-    supervised_tokens: int
-    """Labels that are not -100."""
+    """Real tokens of the documents, padding left out, shared ones counted each time."""
+    segments: tuple[Segment, ...] = ()
+    """Packed: what the row is made of, in order; without sharing one segment a document."""
+
+    @property
+    def supervised_tokens(self) -> int:
+        """Tokens that are predicted."""
+        return int(self.targets.shape[0])

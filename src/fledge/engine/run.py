@@ -129,7 +129,7 @@ def _all_forward(
 
 def _can_skip(block: Block) -> bool:
     """Whether positions may be left out after attention: dropout's masks are drawn for all of a row's."""
-    return all(layer.lora is None or layer.lora.mask is None for layer in linears(block))
+    return all(layer.lora is None or layer.lora.drop is None for layer in linears(block))
 
 
 def _all_backward(

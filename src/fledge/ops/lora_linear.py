@@ -19,8 +19,8 @@ class Lora:
     b: nn.Parameter
     """[O,r] float32"""
     scale: float
-    mask: Callable[[torch.Tensor], torch.Tensor] | None = None
-    """x -> dropout's mask [N,I] of 0 and 1 / (1 - p), the same in the backward pass; None without dropout."""
+    drop: Callable[[torch.Tensor], torch.Tensor] | None = None
+    """[N,I] times dropout's mask of 0 and 1 / (1 - p), the same for a gradient; None without dropout."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,21 +66,24 @@ def linear_gradient(
     if lora is None:
         return None
     assert x is not None
-    seen = x if lora.mask is None else x * lora.mask(x)
+    seen = _dropped(x, lora)
     db = torch.mm(dy.t(), seen @ lora.a.to(x.dtype).t()).float().mul_(lora.scale)
     reduced = dy @ _scaled_b(lora, dy.dtype)
     if dx is not None:
-        if lora.mask is None:
+        if lora.drop is None:
             dx.addmm_(reduced, lora.a.to(dy.dtype))
         else:
-            dx.add_((reduced @ lora.a.to(dy.dtype)).mul_(lora.mask(x)))
+            dx.add_(lora.drop(reduced @ lora.a.to(dy.dtype)))
     return torch.mm(reduced.t(), seen).float(), db
 
 
 def _reduced(x: torch.Tensor, lora: Lora) -> torch.Tensor:
     """x A^T [N,r]."""
-    seen = x if lora.mask is None else x * lora.mask(x)
-    return torch.mm(seen, lora.a.to(x.dtype).t())
+    return torch.mm(_dropped(x, lora), lora.a.to(x.dtype).t())
+
+
+def _dropped(x: torch.Tensor, lora: Lora) -> torch.Tensor:
+    return x if lora.drop is None else lora.drop(x)
 
 
 def _scaled_b(lora: Lora, dtype: torch.dtype) -> torch.Tensor:
@@ -94,5 +97,4 @@ def reference_linear(x: torch.Tensor, layer: Linear) -> torch.Tensor:
     if layer.lora is None:
         return y
     lora = layer.lora
-    seen = x if lora.mask is None else x * lora.mask(x)
-    return y + (seen.to(lora.a.dtype) @ lora.a.t() @ lora.b.t() * lora.scale).to(y.dtype)
+    return y + (_dropped(x, lora).to(lora.a.dtype) @ lora.a.t() @ lora.b.t() * lora.scale).to(y.dtype)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from fledge.data.rows import IGNORED, Batch
+from fledge.data.rows import Batch
 from fledge.ops.cross_entropy import sum_cross_entropy
 from fledge.training.step import LossOf
 
@@ -24,13 +24,14 @@ class CausalLoss:
 
     def __call__(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         self.announce(batch)
-        supervised = batch.labels != IGNORED
+        supervised = torch.zeros_like(batch.input_ids, dtype=torch.bool)
+        supervised.view(-1)[batch.sources] = True
         inputs = {"input_ids": batch.input_ids, "logits_to_keep": supervised, "use_cache": False}
         if self.needs_positions:
             inputs["position_ids"] = batch.position_ids
         if self.needs_mask and batch.attention_mask is not None:
             inputs["attention_mask"] = batch.attention_mask
-        return sum_cross_entropy(model(**inputs).logits, batch.labels[supervised])
+        return sum_cross_entropy(model(**inputs).logits, batch.targets)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -39,7 +40,8 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return replace(
         batch,
         input_ids=batch.input_ids.to(device, non_blocking=True),
-        labels=batch.labels.to(device, non_blocking=True),
+        sources=batch.sources.to(device, non_blocking=True),
+        targets=batch.targets.to(device, non_blocking=True),
         position_ids=batch.position_ids.to(device, non_blocking=True),
         attention_mask=None if mask is None else mask.to(device, non_blocking=True),
     )

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from fledge.config.train import TrainConfig
-from fledge.data.rows import IGNORED, Batch
+from fledge.data.rows import Batch
 from fledge.events import Event
 from fledge.ops.cross_entropy import sum_cross_entropy
 from fledge.rundir import RunDir
@@ -39,25 +39,22 @@ def toy_batch(row: int, *, length: int = 7) -> Batch:
     """One row, a function of its number; the first two labels are ignored."""
     generator = torch.Generator().manual_seed(row)
     ids = torch.randint(0, VOCABULARY, (1, length + row % 3), generator=generator)
-    labels = ids.roll(-1, dims=1)
-    labels[0, -1] = IGNORED
-    labels[0, :2] = IGNORED
     width = ids.shape[1]
     return Batch(
         input_ids=ids,
-        labels=labels,
+        sources=torch.arange(2, width - 1),
+        targets=ids[0, 3:],
         position_ids=torch.arange(width)[None],
         attention_mask=None,
         lengths=(width,),
         rows=(row,),
         is_packed=False,
         num_tokens=width,
-        supervised_tokens=int((labels != IGNORED).sum()),
     )
 
 
 def toy_loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    return sum_cross_entropy(model(batch.input_ids)[0], batch.labels[0])
+    return sum_cross_entropy(model(batch.input_ids)[0, batch.sources], batch.targets)
 
 
 @dataclass

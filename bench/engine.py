@@ -1,0 +1,122 @@
+"""Fledge's engine on ready-made rows, as the contenders are run: the same JSON, through the real training step.
+
+    python bench/engine.py --model DIR --rows FILE --steps N --rows-per-step K --r 8 --alpha 16 --targets NAMES
+        [--dtype bfloat16] [--lr 2e-4] [--repeat-rows] [--micro-tokens auto] [--plain] [--no-share] [--json OUT]
+
+Rows are {"input_ids", "labels"}, one a line, taken in order. A is drawn by peft after torch.manual_seed(0); constant
+learning rate, AdamW without decay, clipping at 1. The first step is left out of the rate.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import LoraConfig, get_peft_model
+
+from fledge.commands.workshop import causal_loss
+from fledge.commands.engine import build_engine
+from fledge.config.model import ModelConfig
+from fledge.config.train import TrainConfig
+from fledge.data.batches import BatchSource, Shape
+from fledge.data.rows import Row
+from fledge.models.documents import documents_apart
+from fledge.models.load import load_base
+from fledge.runtime.device import choose_device, make_deterministic
+from fledge.runtime.memory import peak_bytes
+from fledge.runtime.mesh import OneRank
+from fledge.runtime.precision import TORCH_DTYPES, scaler_for
+from fledge.training.fast_loss import FastLoss
+from fledge.training.loss import to_device
+from fledge.training.optimizer import build_optimizer
+from fledge.training.step import train_step
+
+
+class ReadyRows:
+    """Rows of a file of input_ids and labels."""
+
+    def __init__(self, file: Path) -> None:
+        self.rows = [json.loads(line) for line in file.open()]
+        self.lengths = np.array([len(row["input_ids"]) for row in self.rows], dtype=np.int32)
+
+    def row(self, index: int) -> Row:
+        found = self.rows[index]
+        return Row(np.array(found["input_ids"], np.int32), np.array([x != -100 for x in found["labels"]]))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class InOrder:
+    """Step n takes the n-th rows of the file, or the first ones again."""
+
+    def __init__(self, rows_per_step: int, *, repeats: bool) -> None:
+        self.rows_per_step, self.repeats = rows_per_step, repeats
+
+    def rows_of_step(self, step: int) -> tuple[int, ...]:
+        first = 0 if self.repeats else (step - 1) * self.rows_per_step
+        return tuple(range(first, first + self.rows_per_step))
+
+
+def parse() -> argparse.Namespace:
+    ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    ap.add_argument("--model", type=Path, required=True)
+    ap.add_argument("--rows", type=Path, required=True)
+    ap.add_argument("--steps", type=int, default=4)
+    ap.add_argument("--rows-per-step", type=int, default=32)
+    ap.add_argument("--r", type=int, default=8)
+    ap.add_argument("--alpha", type=int, default=16)
+    ap.add_argument("--targets", default="query_key_value")
+    ap.add_argument("--dtype", default="bfloat16", choices=TORCH_DTYPES)
+    ap.add_argument("--lr", type=float, default=2e-4)
+    ap.add_argument("--repeat-rows", action="store_true")
+    ap.add_argument("--micro-tokens", default="auto")
+    ap.add_argument("--plain", action="store_true", help="the library's own modules instead of the engine")
+    ap.add_argument("--no-share", action="store_true", help="compute equal beginnings once for each row")
+    ap.add_argument("--json", type=Path)
+    return ap.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    device = choose_device("auto", local_rank=0)
+    make_deterministic(device)
+    base = load_base(ModelConfig(name_or_path=str(args.model), dtype=args.dtype), device=device)
+    torch.manual_seed(0)
+    targets = args.targets if args.targets == "all-linear" else args.targets.split(",")
+    config = LoraConfig(r=args.r, lora_alpha=args.alpha, target_modules=targets, task_type="CAUSAL_LM")
+    model = get_peft_model(base.model, config).eval()
+    micro = 1024 if args.micro_tokens == "auto" else int(args.micro_tokens)
+    rows = ReadyRows(args.rows)
+    shape = Shape(micro, None, is_packed=True, pad_id=0, share=not (args.plain or args.no_share))
+    source = BatchSource(rows, InOrder(args.rows_per_step, repeats=args.repeat_rows), shape, rank=0, world_size=1)
+    if args.plain:
+        loss_of = causal_loss(base.facts, documents_apart(model.get_base_model()).__enter__())
+    else:
+        loss_of = FastLoss(lambda batch: None, build_engine(model, device=device))
+    train = TrainConfig(learning_rate=args.lr)
+    optimizer = build_optimizer(model.named_parameters(), train, b_lr_ratio=None)
+    losses, spans, tokens = [], [], []
+    for step in range(1, args.steps + 1):
+        start = time.perf_counter()
+        batches = [to_device(batch, device) for batch in source.micro_batches(step)]
+        mesh, scaler = OneRank(), scaler_for(TORCH_DTYPES[args.dtype])
+        done = train_step(
+            model, batches, loss_of, optimizer, mesh=mesh, scaler=scaler, max_norm=1.0, watch=lambda: None
+        )
+        spans.append(time.perf_counter() - start)
+        losses.append(done.loss)
+        tokens.append(done.tokens)
+        print(f"step {step} loss {done.loss:.4f} {spans[-1]:.2f}s", flush=True)
+    peak = "peak_gpu_gb" if device.type == "cuda" else "peak_rss_gb"
+    rate = sum(tokens[1:]) / sum(spans[1:]) if len(spans) > 1 else None
+    result = {"contender": "fledge", "tokens_per_s": rate, peak: peak_bytes(device) / 1e9, "losses": losses}
+    print(json.dumps(result))
+    if args.json:
+        args.json.write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
