@@ -52,7 +52,9 @@ def main() -> None:
         differences = [row[name] - row["plain"] for row in rows]
         error = statistics.stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else float("nan")
         means = statistics.mean(row[name] for row in rows), statistics.mean(row["plain"] for row in rows)
-        print(f"{name} {means[0]:.3e}, plain {means[1]:.3e}: difference {statistics.mean(differences):+.1e} +- {error:.1e}")
+        print(
+            f"{name} {means[0]:.3e}, plain {means[1]:.3e}: difference {statistics.mean(differences):+.1e} +- {error:.1e}"
+        )
 
 
 if __name__ == "__main__":

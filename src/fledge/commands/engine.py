@@ -8,9 +8,10 @@ from fledge.engine.block import Keep
 from fledge.engine.run import Engine
 from fledge.models.body import read_body
 from fledge.ops.buffers import Buffers
+from fledge.ops.grain import grain_of, rounded
 
 
-def build_engine(model: PeftModel, *, device: torch.device, keep: Keep = Keep.ALL) -> Engine:
-    """The engine of an adapted model. Raises NotReadable where a part of it is none that the engine knows."""
+def build_engine(model: PeftModel, *, device: torch.device, rows: int, keep: Keep = Keep.ALL) -> Engine:
+    """The engine of an adapted model, for micro-batches of at most `rows` positions. Raises NotReadable where a part of it is none that the engine knows."""
     body = read_body(model.get_base_model(), as_linear)
-    return Engine(body, Buffers(device), (keep,) * len(body.blocks))
+    return Engine(body, Buffers(device, rows=rounded(rows, grain_of(rows))), (keep,) * len(body.blocks), grain_of(rows))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fledge.data.collate import collate
-from fledge.data.pack import plan_micro_batches, share_of_rank
+from fledge.data.pack import plan_micro_batches, plan_shared, share_of_rank
 from fledge.data.rows import Batch, Row
 
 
@@ -71,14 +71,19 @@ class BatchSource:
     def _batches(self, indices: Sequence[int]) -> Iterator[Batch]:
         lengths = [int(self.rows.lengths[index]) for index in indices]
         mine = share_of_rank(lengths, rank=self.rank, world_size=self.world_size)
-        plan = plan_micro_batches(
-            [lengths[position] for position in mine],
-            limit_tokens=self.shape.limit_tokens,
-            limit_rows=self.shape.limit_rows,
-            is_packed=self.shape.is_packed,
-        )
-        for positions in plan:
+        for positions in self._plan([indices[position] for position in mine]):
             yield self._collate([indices[mine[position]] for position in positions])
+
+    def _plan(self, indices: Sequence[int]) -> list[list[int]]:
+        shape = self.shape
+        if shape.share and shape.limit_tokens is not None and shape.limit_rows is None and indices:
+            return plan_shared([self.rows.row(index).input_ids for index in indices], limit_tokens=shape.limit_tokens)
+        return plan_micro_batches(
+            [int(self.rows.lengths[index]) for index in indices],
+            limit_tokens=shape.limit_tokens,
+            limit_rows=shape.limit_rows,
+            is_packed=shape.is_packed,
+        )
 
     def _collate(self, indices: Sequence[int]) -> Batch:
         shape, rows = self.shape, [self.rows.row(index) for index in indices]

@@ -10,9 +10,7 @@ from fledge.data.rows import Batch, Row
 from fledge.data.share import Layout, Segment, lay_out
 
 
-def collate(
-    rows: Sequence[Row], indices: Sequence[int], *, is_packed: bool, pad_id: int, share: bool = False
-) -> Batch:
+def collate(rows: Sequence[Row], indices: Sequence[int], *, is_packed: bool, pad_id: int, share: bool = False) -> Batch:
     """One micro-batch of `rows`, which are `indices` of the store.
 
     packed: the rows one after the other in one row of the batch or, where `share`, with what they begin with in

@@ -3,6 +3,8 @@
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 
+from fledge.data.share import Ids, lay_out, shared_lengths
+
 
 def plan_micro_batches(
     lengths: Sequence[int], *, limit_tokens: int | None, limit_rows: int | None, is_packed: bool
@@ -23,6 +25,32 @@ def plan_micro_batches(
         else:
             groups.append([position])
     return groups
+
+
+def plan_shared(rows: Sequence[Ids], *, limit_tokens: int) -> list[list[int]]:
+    """Positions in `rows`, grouped: as few groups as hold at most `limit_tokens` distinct positions each, and about as
+    full as each other. What rows begin with in common counts once in a group. A row longer than the limit is a group
+    of its own.
+    """
+    costs = [len(row) - shared for row, shared in zip(rows, shared_lengths(rows), strict=True)]
+    order = sorted(range(len(rows)), key=lambda position: (-costs[position], position))
+    fullest = max(limit_tokens, max(len(row) for row in rows))
+    groups = max(1, -(-sum(costs) // limit_tokens))
+    best: list[list[int]] | None = None
+    for limit in _limits(sum(costs), groups, limit_tokens):
+        found = _best_fit(costs, order, limit_tokens=limit, limit_rows=None)
+        is_small = all(lay_out([rows[p] for p in group], share=True).num_positions <= fullest for group in found)
+        if is_small and (best is None or len(found) < len(best)):
+            best = found
+    return best or plan_micro_batches(
+        [len(row) for row in rows], limit_tokens=limit_tokens, limit_rows=None, is_packed=True
+    )
+
+
+def _limits(total: int, groups: int, limit: int) -> list[int]:
+    """What a group may cost: from an even share of the total to the limit, in steps of a sixteenth of it."""
+    step = max(1, limit // 16)
+    return sorted({limit, *range(-(-total // groups), limit, step), *range(-(-total // (groups + 1)), limit, step)})
 
 
 def _has_room(group: list[int], lengths: Sequence[int], *, limit_tokens: int | None, limit_rows: int | None) -> bool:

@@ -58,7 +58,12 @@ class Flow:
     dtype: torch.dtype
 
     def take(self, name: str, rows: int, width: int) -> torch.Tensor:
-        return self.buffers.take(name, rows, width, dtype=self.dtype)
+        """[rows, width] that is needed within one block."""
+        return self.buffers.take_rows(name, rows, width, dtype=self.dtype)
+
+    def keep(self, name: str, rows: int, width: int) -> torch.Tensor:
+        """[rows, width] that may be needed until the backward pass."""
+        return self.buffers.take_rows(name, rows, width, dtype=self.dtype, life="step")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,17 +91,17 @@ def forward(block: Block, x: torch.Tensor, flow: Flow, *, slots: Slots, rows: to
     """The block up to its activation, for x [T,H]."""
     slot = slots.outer
     attention, positions = block.attention, x.shape[0]
-    normal = normalise(x, block.before_attention, out=flow.take("normal", *x.shape))
+    normal = normalise(x, block.before_attention, out=flow.take("normal", *x.shape), buffers=flow.buffers)
     projected = tuple(
-        linear(normal, layer, out=flow.take(f"{slot}.projected{number}", positions, layer.weight.shape[0]))
+        linear(normal, layer, out=flow.keep(f"{slot}.projected{number}", positions, layer.weight.shape[0]))
         for number, layer in enumerate(attention.projections)
     )
     q, k, v = attention.split(projected)
     if attention.is_rotary:
         assert flow.turns is not None
-        rotate(q, *flow.turns)
-        rotate(k, *flow.turns)
-    mixed = flow.take(f"{slot}.mixed" if attention.out.lora else "mixed", positions, attention.out.weight.shape[1])
+        rotate(q, *flow.turns, buffers=flow.buffers)
+        rotate(k, *flow.turns, buffers=flow.buffers)
+    mixed = flow.keep(f"{slot}.mixed" if attention.out.lora else "mixed", positions, attention.out.weight.shape[1])
     attend(q, k, v, shape=attention.shape, plan=flow.plan, buffers=flow.buffers, out=mixed.view(q.shape))
     attended, middle = _after_attention(block, _chosen(x, rows), _chosen(mixed, rows), flow, slot=slot)
     saved = Saved(x, rows, projected, mixed, attended, middle, (), None)
@@ -106,11 +111,11 @@ def forward(block: Block, x: torch.Tensor, flow: Flow, *, slots: Slots, rows: to
 def _after_attention(
     block: Block, x: torch.Tensor, mixed: torch.Tensor, flow: Flow, *, slot: str
 ) -> tuple[torch.Tensor | None, torch.Tensor]:
-    middle = flow.take(f"{slot}.middle", *x.shape)
+    middle = flow.keep(f"{slot}.middle", *x.shape)
     if block.after_attention is None:
         return None, linear(mixed, block.attention.out, out=middle, residual=x)
-    attended = linear(mixed, block.attention.out, out=flow.take(f"{slot}.attended", *x.shape))
-    return attended, normalise(attended, block.after_attention, out=middle).add_(x)
+    attended = linear(mixed, block.attention.out, out=flow.keep(f"{slot}.attended", *x.shape))
+    return attended, normalise(attended, block.after_attention, out=middle, buffers=flow.buffers).add_(x)
 
 
 def _inner_features(block: Block, saved: Saved, flow: Flow, *, slot: str) -> tuple[torch.Tensor, ...]:
@@ -118,7 +123,7 @@ def _inner_features(block: Block, saved: Saved, flow: Flow, *, slot: str) -> tup
     normal = _mlp_input(block, saved, flow)
     layers = [layer for layer in (block.mlp.gate, block.mlp.up) if layer is not None]
     return tuple(
-        linear(normal, layer, out=flow.take(f"{slot}.inner{number}", normal.shape[0], layer.weight.shape[0]))
+        linear(normal, layer, out=flow.keep(f"{slot}.inner{number}", normal.shape[0], layer.weight.shape[0]))
         for number, layer in enumerate(layers)
     )
 
@@ -127,7 +132,7 @@ def _mlp_input(block: Block, saved: Saved, flow: Flow) -> torch.Tensor:
     """[N,H] what the MLP takes."""
     norm = block.before_mlp or block.before_attention
     source = _chosen(saved.x, saved.rows) if block.is_parallel else saved.middle
-    return normalise(source, norm, out=flow.take("normal", *source.shape))
+    return normalise(source, norm, out=flow.take("normal", *source.shape), buffers=flow.buffers)
 
 
 def finish(block: Block, saved: Saved, flow: Flow, *, slots: Slots, out: torch.Tensor) -> Saved:
@@ -136,13 +141,13 @@ def finish(block: Block, saved: Saved, flow: Flow, *, slots: Slots, out: torch.T
         linear(_activated(block.mlp, saved.inner, flow), block.mlp.down, out=out, residual=saved.middle)
         return saved
     lowered = _lowered(block.mlp, saved, flow, slot=slots.outer)
-    normalise(lowered, block.after_mlp, out=out).add_(saved.middle)
+    normalise(lowered, block.after_mlp, out=out, buffers=flow.buffers).add_(saved.middle)
     return replace(saved, lowered=lowered)
 
 
 def _lowered(mlp: Mlp, saved: Saved, flow: Flow, *, slot: str) -> torch.Tensor:
     """[N,H] what the MLP gives, before the norm that follows it."""
-    return linear(_activated(mlp, saved.inner, flow), mlp.down, out=flow.take(f"{slot}.lowered", *saved.middle.shape))
+    return linear(_activated(mlp, saved.inner, flow), mlp.down, out=flow.keep(f"{slot}.lowered", *saved.middle.shape))
 
 
 def restored(block: Block, saved: Saved, flow: Flow, *, keep: Keep) -> Saved:
@@ -171,7 +176,7 @@ def backward(block: Block, dy: torch.Tensor, saved: Saved, flow: Flow, *, is_fir
     normal_gradient, of_mlp = _mlp_gradient(block, dy, saved, flow)
     if not block.is_parallel:
         assert block.before_mlp is not None
-        add_norm_gradient(dy, normal_gradient, saved.middle, block.before_mlp)
+        add_norm_gradient(dy, normal_gradient, saved.middle, block.before_mlp, buffers=flow.buffers)
     of_attention = _attention_gradient(block, dy, saved, flow, shared=normal_gradient, is_first=is_first)
     return of_attention + of_mlp
 
@@ -183,7 +188,7 @@ def _mlp_gradient(block: Block, dy: torch.Tensor, saved: Saved, flow: Flow) -> t
     if block.after_mlp is not None:
         assert saved.lowered is not None
         zeros = flow.take("dlowered", *dy.shape).zero_()
-        dlowered = add_norm_gradient(zeros, dy, saved.lowered, block.after_mlp)
+        dlowered = add_norm_gradient(zeros, dy, saved.lowered, block.after_mlp, buffers=flow.buffers)
     inside = flow.take("dinner", *shape)
     active = _activated(mlp, saved.inner, flow) if mlp.down.lora else None
     of_down = linear_gradient(dlowered, active, mlp.down, dx=inside)
@@ -210,14 +215,16 @@ def _attention_gradient(
     if block.after_attention is not None:
         assert saved.attended is not None
         zeros = flow.take("dlowered", *dy.shape).zero_()
-        dattended = add_norm_gradient(zeros, dy, saved.attended, block.after_attention)
+        dattended = add_norm_gradient(zeros, dy, saved.attended, block.after_attention, buffers=flow.buffers)
     dmixed = flow.take("dmixed", dy.shape[0], saved.mixed.shape[1])
     mixed = _chosen(saved.mixed, saved.rows) if attention.out.lora else None
     of_out = linear_gradient(dattended, mixed, attention.out, dx=dmixed)
     dprojected = _projection_gradients(block, saved, flow, dmixed=_spread(dmixed, saved.rows, positions))
     normal = None
     if any(layer.lora for layer in attention.projections):
-        normal = normalise(saved.x, block.before_attention, out=flow.take("normal", *saved.x.shape))
+        normal = normalise(
+            saved.x, block.before_attention, out=flow.take("normal", *saved.x.shape), buffers=flow.buffers
+        )
     dnormal = None if is_first else flow.take("dprojection", *saved.x.shape)
     of_projections = [
         linear_gradient(given, normal, layer, dx=dnormal, add=number > 0)
@@ -228,14 +235,10 @@ def _attention_gradient(
     return _flat(*of_projections, of_out)
 
 
-def _projection_gradients(
-    block: Block, saved: Saved, flow: Flow, *, dmixed: torch.Tensor
-) -> tuple[torch.Tensor, ...]:
+def _projection_gradients(block: Block, saved: Saved, flow: Flow, *, dmixed: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """The gradients of what the projections gave, in their layout."""
     attention = block.attention
-    given = tuple(
-        flow.take(f"dprojected{number}", *part.shape) for number, part in enumerate(saved.projected)
-    )
+    given = tuple(flow.take(f"dprojected{number}", *part.shape) for number, part in enumerate(saved.projected))
     dq, dk, dv = attention.split(given)
     attend_gradient(
         dmixed.view(dq.shape),
@@ -247,8 +250,8 @@ def _projection_gradients(
     )
     if attention.is_rotary:
         assert flow.turns is not None
-        rotate(dq, *flow.turns, back=True)
-        rotate(dk, *flow.turns, back=True)
+        rotate(dq, *flow.turns, buffers=flow.buffers, back=True)
+        rotate(dk, *flow.turns, buffers=flow.buffers, back=True)
     return given
 
 
@@ -256,7 +259,7 @@ def _input_gradient(
     block: Block, dy: torch.Tensor, saved: Saved, flow: Flow, *, dnormal: torch.Tensor, shared: torch.Tensor
 ) -> None:
     """dx = what passes by, + the gradient through the attention's norm, + in a parallel block the MLP's."""
-    dx = flow.take("dx", *saved.x.shape)
+    dx = flow.keep("dx", *saved.x.shape)
     passing = _spread(dy, saved.rows, saved.x.shape[0])
     if passing.data_ptr() != dx.data_ptr():
         dx.copy_(passing)
@@ -265,8 +268,8 @@ def _input_gradient(
         if block.before_mlp is None:
             dnormal.add_(whole)
         else:
-            add_norm_gradient(dx, whole, saved.x, block.before_mlp)
-    add_norm_gradient(dx, dnormal, saved.x, block.before_attention)
+            add_norm_gradient(dx, whole, saved.x, block.before_mlp, buffers=flow.buffers)
+    add_norm_gradient(dx, dnormal, saved.x, block.before_attention, buffers=flow.buffers)
 
 
 def _chosen(x: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
@@ -274,8 +277,8 @@ def _chosen(x: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
 
 
 def _spread(x: torch.Tensor, rows: torch.Tensor | None, positions: int) -> torch.Tensor:
-    """[N,..] back among [T,..], zeros elsewhere."""
-    return x if rows is None else x.new_zeros(positions, *x.shape[1:]).index_copy_(0, rows, x)
+    """[N,..] added up among [T,..], zeros elsewhere."""
+    return x if rows is None else x.new_zeros(positions, *x.shape[1:]).index_add_(0, rows, x)
 
 
 def _flat(*pairs: tuple[torch.Tensor, torch.Tensor] | None) -> Gradients:

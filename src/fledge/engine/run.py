@@ -1,16 +1,18 @@
 """Runs a body over one micro-batch: one node of the graph, whose backward pass is written by hand."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from fledge.engine.block import Flow, Keep, Saved, backward, finish, forward, restored, slots_of
 from fledge.engine.parts import Block, Body, adapters, linears
 from fledge.ops.attention import Document, plan_attention
 from fledge.ops.buffers import Buffers
 from fledge.ops.cross_entropy import head_cross_entropy, sum_cross_entropy
+from fledge.ops.grain import GRAIN, rounded
 from fledge.ops.norm import add_norm_gradient, normalise
 
 
@@ -39,6 +41,8 @@ class Engine:
     buffers: Buffers
     keeps: tuple[Keep, ...]
     """What each block saves."""
+    grain: int = GRAIN
+    """Numbers of positions are rounded up to a multiple of it."""
     turn: int = field(default=0)
     """Counts forward passes, so that a stale backward pass is refused."""
 
@@ -49,7 +53,7 @@ class Engine:
             if batch.are_sources_unique
             else torch.unique_consecutive(batch.sources, return_inverse=True)
         )
-        hidden = self.hidden(batch, needed)
+        hidden = self.hidden(_whole_grains(batch, self.grain), _repeated_last(needed, self.grain))[: needed.shape[0]]
         if which is not None:
             hidden = hidden.index_select(0, which)
         if self.body.head is None:
@@ -72,6 +76,26 @@ class Engine:
         return hidden
 
 
+def _whole_grains(batch: Packed, grain: int) -> Packed:
+    """The batch with positions of a document that nothing looks at, so that their number is a round one."""
+    count = batch.input_ids.shape[0]
+    extra = rounded(count, grain) - count
+    if not extra:
+        return batch
+    return replace(
+        batch,
+        input_ids=F.pad(batch.input_ids, (0, extra)),
+        position_ids=F.pad(batch.position_ids, (0, extra)),
+        documents=(*batch.documents, Document(count, count + extra)),
+    )
+
+
+def _repeated_last(needed: torch.Tensor, grain: int) -> torch.Tensor:
+    """The positions, the last one repeated until their number is a round one; what is repeated gets no gradient."""
+    extra = rounded(needed.shape[0], grain) - needed.shape[0]
+    return torch.cat([needed, needed[-1:].expand(extra)]) if extra else needed
+
+
 class _Blocks(torch.autograd.Function):
     """All blocks and the last norm."""
 
@@ -84,21 +108,21 @@ class _Blocks(torch.autograd.Function):
         last, saved = _all_forward(engine, x, flow, needed, lowest=lowest)
         ctx.engine, ctx.flow, ctx.needed, ctx.turn = engine, flow, needed, engine.turn
         ctx.last, ctx.saved = last, saved
-        return normalise(last, engine.body.norm, out=torch.empty_like(last))
+        return normalise(last, engine.body.norm, out=torch.empty_like(last), buffers=flow.buffers)
 
     @staticmethod
     def backward(ctx: Any, *given: torch.Tensor) -> tuple[Any, ...]:
         engine: Engine = ctx.engine
         assert ctx.turn == engine.turn, "another forward pass has overwritten what this backward pass needs"
         flow: Flow = ctx.flow
-        dy = flow.take("dlast", *ctx.last.shape).zero_()
-        add_norm_gradient(dy, given[0], ctx.last, engine.body.norm)
+        dy = flow.keep("dlast", *ctx.last.shape).zero_()
+        add_norm_gradient(dy, given[0], ctx.last, engine.body.norm, buffers=flow.buffers)
         if ctx.saved[-1].rows is None:
             positions = ctx.saved[-1].x.shape[0]
-            dy = flow.take("dx", positions, dy.shape[1]).zero_().index_copy_(0, ctx.needed, dy)
+            dy = flow.keep("dx", positions, dy.shape[1]).zero_().index_add_(0, ctx.needed, dy)
         is_input_trained = ctx.needs_input_grad[0]
         gradients = _all_backward(engine, dy, flow, ctx.saved, is_input_trained=is_input_trained)
-        dx = flow.take("dx", *ctx.saved[0].x.shape).clone() if is_input_trained else None
+        dx = flow.keep("dx", *ctx.saved[0].x.shape).clone() if is_input_trained else None
         ctx.saved = ctx.last = None
         return (dx, None, None, None, None, *gradients)
 
@@ -120,7 +144,7 @@ def _all_forward(
         slots = slots_of(number, engine.keeps[number] if is_kept else Keep.INPUT)
         rows = needed if number == len(blocks) - 1 and _can_skip(block) else None
         done = forward(block, x, flow, slots=slots, rows=rows)
-        x = flow.take(f"{number}.y" if is_kept else f"again.y{number % 2}", *done.middle.shape)
+        x = flow.keep(f"{number}.y" if is_kept else f"again.y{number % 2}", *done.middle.shape)
         done = finish(block, done, flow, slots=slots, out=x)
         if is_kept:
             saved.append(done)
@@ -144,5 +168,5 @@ def _all_backward(
         is_first = number == lowest and not is_input_trained
         whole = restored(block, saved[number - lowest], flow, keep=engine.keeps[number])
         found.append(backward(block, dy, whole, flow, is_first=is_first))
-        dy = flow.take("dx", *whole.x.shape)
+        dy = flow.keep("dx", *whole.x.shape)
     return [gradient for of_block in reversed(found) for gradient in of_block]

@@ -4,7 +4,8 @@ Every document sees itself and, where it continues a shared prefix, that prefix.
 document, never with its square beyond a tile, nor with the packed length. Works on any device that torch knows.
 
 Shapes: T packed positions, K key/value heads, G query heads for each of them, D features of a head; n documents of a
-group, W their query positions in a tile, P positions of their prefix, S <= P + W keys in sight.
+group, W their query positions in a tile, P positions of their prefix, S keys of a tile. W and S are
+rounded up (grain.py).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,9 +14,12 @@ from dataclasses import dataclass, field
 import torch
 
 from fledge.ops.buffers import Buffers
+from fledge.ops.grain import GRAIN, rounded
 
-SCORES = 4_000_000
-"""Scores held at once, in number; 16 MB in float32, which is what softmax wants in cache."""
+SCORES = 1_000_000
+"""Scores held at once, in number; 4 MB in float32, which stay in cache."""
+TOGETHER = 4
+"""Documents of one size that share one product; either so many or one alone, to keep the shapes few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +54,17 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
+    """Documents that continue as long a prefix and have, rounded up, as many positions of their own."""
+
     documents: tuple[Document, ...]
     prefix: int
     width: int
+    """A document's own positions, rounded up."""
+
+    @property
+    def keys(self) -> int:
+        """Keys that are multiplied, rounded up; those past a document's last one are zeros and out of sight."""
+        return rounded(self.prefix + self.width)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,20 +76,17 @@ class Plan:
 
 
 def plan_attention(documents: Sequence[Document], *, heads: int) -> Plan:
-    """Documents with as long a prefix and nearly as many positions go together; ancestors come before descendants."""
-    groups: list[list[Document]] = []
-    for document in sorted(documents, key=lambda d: (d.prefix_length, d.start - d.end, d.start)):
-        first = groups[-1][0] if groups else None
-        if first is None or not _fits(document, first, len(groups[-1]), heads=heads):
-            groups.append([])
-        groups[-1].append(document)
-    return Plan(tuple(_Group(tuple(g), g[0].prefix_length, g[0].end - g[0].start) for g in groups))
-
-
-def _fits(document: Document, longest: Document, count: int, *, heads: int) -> bool:
-    width, prefix = longest.end - longest.start, longest.prefix_length
-    is_alike = document.prefix_length == prefix and document.end - document.start >= 0.7 * width
-    return is_alike and (count + 1) * heads * width * (prefix + width) <= SCORES
+    """Documents with as long a prefix and as many positions go together; ancestors come before descendants."""
+    alike: dict[tuple[int, int], list[Document]] = {}
+    for document in sorted(documents, key=lambda d: (d.prefix_length, d.end - d.start, d.start)):
+        alike.setdefault((document.prefix_length, rounded(document.end - document.start)), []).append(document)
+    groups = []
+    for (prefix, width), found in alike.items():
+        is_small = TOGETHER * heads * width * rounded(prefix + width) <= SCORES
+        whole = len(found) - len(found) % TOGETHER if is_small else 0
+        parts = [found[n : n + TOGETHER] for n in range(0, whole, TOGETHER)] + [[d] for d in found[whole:]]
+        groups += [_Group(tuple(part), prefix, width) for part in parts]
+    return Plan(tuple(groups))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +101,12 @@ class _Tile:
 
 
 def _tiles(group: _Group, shape: Shape) -> Iterator[_Tile]:
-    widest = max(16, SCORES // (len(group.documents) * shape.kv_heads * shape.groups * (group.prefix + group.width)))
+    across = len(group.documents) * shape.kv_heads * shape.groups * group.keys
+    widest = max(GRAIN, SCORES // across // GRAIN * GRAIN)
     for first in range(0, group.width, widest):
         last = min(first + widest, group.width)
         low = 0 if shape.window is None else max(0, group.prefix + first - shape.window + 1)
-        yield _Tile(group, first, last, low, group.prefix + last)
+        yield _Tile(group, first, last, low // GRAIN * GRAIN, min(rounded(group.prefix + last), group.keys))
 
 
 def attend(
@@ -143,26 +153,46 @@ def attend_gradient(
     for group in plan.groups:
         keys = _gather(k, group, "k", shape, buffers)
         values = _gather(v, group, "v", shape, buffers)
-        sums = [_zeros(f"attention.sum{name}", keys.shape, buffers) for name in "kv"]
-        for tile in _tiles(group, shape):
+        tiles = list(_tiles(group, shape))
+        is_whole = len(tiles) == 1 and tiles[0].low == 0 and tiles[0].high == group.keys
+        sums = [_Sum(f"attention.d{name}", keys, buffers, is_whole=is_whole) for name in "kv"]
+        for tile in tiles:
             seen = slice(tile.low, tile.high)
             queries = _gather_queries(q, tile, "q", shape, buffers)
             given = _gather_queries(do, tile, "do", shape, buffers)
             scores, bent = _probabilities(queries, keys, tile, shape=shape, plan=plan, buffers=buffers)
             weights = _narrow(scores, v.dtype, "p", buffers)
             ds = _score_gradient(given, values[:, seen], scores, bent, shape=shape, buffers=buffers)
-            small = buffers.take("attention.dkv", keys.shape[0], tile.high - tile.low, shape.head_dim, dtype=v.dtype)
-            sums[1][:, seen] += torch.bmm(weights.transpose(1, 2), given, out=small)
-            sums[0][:, seen] += torch.bmm(ds.transpose(1, 2), queries, out=small)
+            sums[0].add(ds, queries, seen)
+            sums[1].add(weights, given, seen)
             mixed = buffers.take("attention.o", *queries.shape, dtype=v.dtype)
             _scatter_queries(torch.bmm(ds, keys[:, seen], out=mixed), dq, tile, shape)
-        _scatter_keys(sums[0], dk, group, shape)
-        _scatter_keys(sums[1], dv, group, shape)
+        _scatter_keys(sums[0].total, dk, group, shape)
+        _scatter_keys(sums[1].total, dv, group, shape)
+
+
+class _Sum:
+    """A gradient of a group's keys or values [n*K, P+W, D], over its tiles: in float32 where there are several."""
+
+    def __init__(self, name: str, like: torch.Tensor, buffers: Buffers, *, is_whole: bool) -> None:
+        self._name, self._buffers, self._is_whole = name, buffers, is_whole
+        self.total = buffers.take(name, *like.shape, dtype=like.dtype if is_whole else torch.float32)
+        if not is_whole:
+            self.total.zero_()
+
+    def add(self, left: torch.Tensor, right: torch.Tensor, seen: slice) -> None:
+        """Add left^T right to the keys `seen`."""
+        if self._is_whole:
+            torch.bmm(left.transpose(1, 2), right, out=self.total)
+            return
+        sizes = (left.shape[0], left.shape[2], right.shape[2])
+        part = torch.bmm(left.transpose(1, 2), right, out=self._buffers.take("attention.d", *sizes, dtype=left.dtype))
+        self.total[:, seen].add_(_widen(part, "d32", self._buffers))
 
 
 def _gather(x: torch.Tensor, group: _Group, name: str, shape: Shape, buffers: Buffers) -> torch.Tensor:
     """Keys or values of a group, prefix first: [n*K, P+W, D], zeros where a document is shorter than the longest."""
-    count, total = len(group.documents), group.prefix + group.width
+    count, total = len(group.documents), group.keys
     into = buffers.take(f"attention.{name}", count, shape.kv_heads, total, shape.head_dim, dtype=x.dtype)
     for number, document in enumerate(group.documents):
         at = 0
@@ -195,20 +225,20 @@ def _scatter_queries(mixed: torch.Tensor, into: torch.Tensor, tile: _Tile, shape
 
 
 def _scatter_keys(total: torch.Tensor, into: torch.Tensor, group: _Group, shape: Shape) -> None:
-    """Float32 sums [n*K, P+W, D] into [T,K,D]: a document's own are written, its prefix's added to what is there."""
+    """[n*K, P+W, D] into [T,K,D]: a document's own are written, its prefix's added to what is there, in float32."""
     parts = total.view(len(group.documents), shape.kv_heads, -1, shape.head_dim)
     shared: dict[tuple[int, int], torch.Tensor] = {}
     for number, document in enumerate(group.documents):
         at = 0
         for start, end in document.prefix:
-            part = parts[number, :, at : at + end - start]
+            part = parts[number, :, at : at + end - start].float()
             shared[start, end] = part if (start, end) not in shared else shared[start, end] + part
             at += end - start
         into[document.start : document.end].copy_(
             parts[number, :, at : at + document.end - document.start].transpose(0, 1)
         )
     for (start, end), part in shared.items():
-        into[start:end] += part.transpose(0, 1)
+        into[start:end].copy_(into[start:end].float().add_(part.transpose(0, 1)))
 
 
 def _probabilities(
@@ -271,7 +301,7 @@ def _bias(tile: _Tile, shape: Shape, plan: Plan, device: torch.device) -> torch.
             hidden |= distance <= -shape.window
         bias = torch.zeros(1, *distance.shape, device=device)
         if shape.alibi is not None:
-            table = shape.alibi(tile.group.prefix + tile.last).to(device)
+            table = shape.alibi(tile.high).to(device)
             bias = table[:, None, tile.low : tile.high] - table[:, query, None]
         bias = bias.masked_fill(hidden, float("-inf")).expand(shape.kv_heads * shape.groups, *distance.shape)
         found = plan.masks[key] = bias.unflatten(0, (shape.kv_heads, shape.groups))
@@ -279,17 +309,13 @@ def _bias(tile: _Tile, shape: Shape, plan: Plan, device: torch.device) -> torch.
 
 
 def _widen(x: torch.Tensor, name: str, buffers: Buffers) -> torch.Tensor:
-    return (
-        x if x.dtype == torch.float32 else buffers.take(f"attention.{name}", *x.shape, dtype=torch.float32).copy_(x)
-    )
+    if x.dtype == torch.float32:
+        return x
+    return buffers.take(f"attention.{name}", *x.shape, dtype=torch.float32).copy_(x)
 
 
 def _narrow(x: torch.Tensor, dtype: torch.dtype, name: str, buffers: Buffers) -> torch.Tensor:
     return x if x.dtype == dtype else buffers.take(f"attention.{name}", *x.shape, dtype=dtype).copy_(x)
-
-
-def _zeros(name: str, shape: Sequence[int], buffers: Buffers) -> torch.Tensor:
-    return buffers.take(name, *shape, dtype=torch.float32).zero_()
 
 
 def reference_attend(

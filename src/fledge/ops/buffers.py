@@ -1,33 +1,88 @@
 """Memory that is kept between micro-batches, so that no page is asked of the system twice."""
 
 import math
+import mmap
+from typing import Literal
 
 import torch
 
+SLAB = 64 << 20
+"""Bytes asked of the system at once on a CPU; what no tensor has touched yet costs nothing."""
+_ALIGNMENT = 64
+
+
+Life = Literal["step", "block", "head"]
+"""How long what a buffer holds is needed: from the forward to the backward pass, within one block, within the head.
+No block is under way while the head is, so both lie in the same memory."""
+
 
 class Buffers:
-    """Named flat tensors that grow to the largest size asked for and are then used again.
+    """Named tensors that are made once, large enough for `rows` positions, and then used again.
 
     A name has one live tensor at a time: taking it again gives the same memory. What is in it is whatever was left
-    there. Costs the largest size of each name; saves the page faults of a fresh allocation, which on a CPU take
-    longer than many of the operations that fill it.
+    there. On a CPU the memory lies in huge pages where the system has them: a fresh allocation's page faults take
+    longer than many of the operations that fill it, and a general allocator's holes add up.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, *, rows: int = 0) -> None:
+        self.device, self.rows = device, rows
         self._flat: dict[tuple[str, torch.dtype], torch.Tensor] = {}
+        self._own = _Slabs([], device)
+        shared: list[torch.Tensor] = []
+        self._slabs: dict[Life, _Slabs] = {"step": self._own, "block": _Slabs(shared, device), "head": _Slabs(shared, device)}
 
-    def take(self, name: str, *shape: int, dtype: torch.dtype) -> torch.Tensor:
-        """A contiguous tensor of this shape, its content undefined."""
+    def take(
+        self, name: str, *shape: int, dtype: torch.dtype, room: int = 0, life: Life = "block"
+    ) -> torch.Tensor:
+        """A contiguous tensor of this shape, its content undefined. `room` is a number of values known to be needed
+        later, so that it need not grow.
+        """
         size, key = math.prod(shape), (name, dtype)
         flat = self._flat.get(key)
         if flat is None or flat.numel() < size:
-            self._flat.pop(key, None)
-            del flat
-            flat = self._flat[key] = torch.empty(size, dtype=dtype, device=self.device)
+            grown = 0 if flat is None else flat.numel() + flat.numel() // 4
+            flat = self._flat[key] = self._slabs[life].allocate(max(size, grown, room), dtype)
         return flat[:size].view(shape)
+
+    def take_rows(
+        self, name: str, rows: int, width: int, *, dtype: torch.dtype, life: Life = "block"
+    ) -> torch.Tensor:
+        """[rows, width], with room for as many rows as there can be."""
+        return self.take(name, rows, width, dtype=dtype, room=self.rows * width, life=life)
 
     @property
     def num_bytes(self) -> int:
-        """What is held."""
-        return sum(flat.numel() * flat.element_size() for flat in self._flat.values())
+        """What was asked of the system; what of it was never touched is not in memory."""
+        return sum(slab.numel() for slab in (*self._own.slabs, *self._slabs["block"].slabs))
+
+
+class _Slabs:
+    """Takes memory from the first slab that has room left, asks for another where none has."""
+
+    def __init__(self, slabs: list[torch.Tensor], device: torch.device) -> None:
+        self.slabs, self.device = slabs, device
+        self._used: list[int] = []
+
+    def allocate(self, count: int, dtype: torch.dtype) -> torch.Tensor:
+        size = -(-count * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
+        self._used += [0] * (len(self.slabs) - len(self._used))
+        for number, slab in enumerate(self.slabs):
+            if slab.numel() - self._used[number] >= size:
+                break
+        else:
+            number = len(self.slabs)
+            self.slabs.append(_pages(max(size, SLAB), self.device))
+            self._used.append(0)
+        start = self._used[number]
+        self._used[number] += size
+        return self.slabs[number][start : start + count * dtype.itemsize].view(dtype)
+
+
+def _pages(size: int, device: torch.device) -> torch.Tensor:
+    """Fresh memory of the system's, in huge pages where it has them; given back when the last view of it goes."""
+    if device.type != "cpu":
+        return torch.empty(size, dtype=torch.uint8, device=device)
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(pages, dtype=torch.uint8)

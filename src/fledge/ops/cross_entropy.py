@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from fledge.ops.buffers import Buffers
+from fledge.ops.grain import GRAIN, rounded
 
-CHUNK_BYTES = 128 << 20
+CHUNK_BYTES = 96 << 20
 """Logits held at once, in their own number format: enough rows for a fast product, whatever the vocabulary."""
 WIDE_BYTES = 16 << 20
 """Logits held in float32 at once, while their softmax is taken."""
@@ -53,7 +54,7 @@ class _HeadLoss(torch.autograd.Function):
     def forward(ctx: Any, hidden: torch.Tensor, labels: torch.Tensor, head: Head, buffers: Buffers) -> torch.Tensor:
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         total = torch.zeros((), dtype=torch.float64, device=hidden.device)
-        rows = max(1, CHUNK_BYTES // (head.weight.shape[0] * hidden.element_size()))
+        rows = _chunk_rows(hidden.shape[0], head.weight.shape[0] * hidden.element_size())
         for start in range(0, hidden.shape[0], rows):
             part = slice(start, start + rows)
             total += _chunk(hidden[part], labels[part], head, buffers, None if gradient is None else gradient[part])
@@ -67,22 +68,35 @@ class _HeadLoss(torch.autograd.Function):
         return (gradient.float() * factor).to(gradient.dtype), None, None, None
 
 
+def _chunk_rows(count: int, row_bytes: int) -> int:
+    """Rows of a chunk of at most CHUNK_BYTES, all chunks alike, for a small last one would cost as much."""
+    most = max(1, CHUNK_BYTES // row_bytes // GRAIN) * GRAIN
+    chunks = max(1, -(-count // most))
+    return rounded(-(-count // chunks))
+
+
 def _chunk(
     hidden: torch.Tensor, labels: torch.Tensor, head: Head, buffers: Buffers, gradient: torch.Tensor | None
 ) -> torch.Tensor:
     """The loss of these positions; their hidden states' gradient into `gradient`."""
-    logits = buffers.take("head.logits", hidden.shape[0], head.weight.shape[0], dtype=hidden.dtype)
+    room = CHUNK_BYTES // hidden.element_size()
+    count, padded = hidden.shape[0], rounded(hidden.shape[0])
+    logits = buffers.take("head.logits", padded, head.weight.shape[0], dtype=hidden.dtype, room=room, life="head")
+    states = buffers.take("head.states", padded, hidden.shape[1], dtype=hidden.dtype, room=room // head.weight.shape[0], life="head")
+    states[:count].copy_(hidden)
+    states[count:].zero_()
     if head.bias is None:
-        torch.mm(hidden, head.weight.t(), out=logits)
+        torch.mm(states, head.weight.t(), out=logits)
     else:
-        torch.addmm(head.bias, hidden, head.weight.t(), out=logits)
+        torch.addmm(head.bias, states, head.weight.t(), out=logits)
     total = torch.zeros((), dtype=torch.float64, device=hidden.device)
     rows = max(1, WIDE_BYTES // (head.weight.shape[0] * 4))
-    for start in range(0, hidden.shape[0], rows):
-        part = slice(start, start + rows)
+    for start in range(0, count, rows):
+        part = slice(start, min(start + rows, count))
         total += _softmax_in_place(logits[part], labels[part], head.softcap, buffers, is_last=gradient is None)
     if gradient is not None:
-        torch.mm(logits, head.weight, out=gradient)
+        logits[count:].zero_()
+        gradient.copy_(torch.mm(logits, head.weight, out=states)[:count])
     return total
 
 
@@ -94,12 +108,14 @@ def _softmax_in_place(
     log sum exp(z) = max z - log max softmax(z): the largest probability is at least 1/V, so nothing underflows, and
     one softmax gives both the loss and the gradient.
     """
-    wide = buffers.take("head.wide", *logits.shape, dtype=torch.float32)
+    wide = buffers.take("head.wide", *logits.shape, dtype=torch.float32, life="head")
     if softcap is None:
         wide.copy_(logits)
         bent = None
     else:
-        bent = torch.tanh(wide.copy_(logits).div_(softcap), out=buffers.take("head.tanh", *logits.shape, dtype=wide.dtype))
+        bent = torch.tanh(
+            wide.copy_(logits).div_(softcap), out=buffers.take("head.tanh", *logits.shape, dtype=wide.dtype, life="head")
+        )
         torch.mul(bent, softcap, out=wide)
     at = labels[:, None]
     chosen, top = wide.gather(1, at), wide.amax(1, keepdim=True)

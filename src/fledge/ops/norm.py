@@ -8,8 +8,7 @@ from typing import Literal
 
 import torch
 
-ROWS = 512
-"""Positions normalised at once, so that their float32 copy stays in cache."""
+from fledge.ops.buffers import Buffers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,46 +25,48 @@ class Norm:
     eps: float
 
 
-def normalise(x: torch.Tensor, norm: Norm, *, out: torch.Tensor) -> torch.Tensor:
-    """x [N,H] normalised into `out` [N,H]."""
-    for rows, into in zip(x.split(ROWS), out.split(ROWS), strict=True):
-        wide = rows.float()
-        if norm.kind == "layer":
-            assert norm.bias is None or norm.bias.dtype == norm.weight.dtype
-            into.copy_(torch.native_layer_norm(wide, [x.shape[-1]], norm.weight, norm.bias, norm.eps)[0])
-        else:
-            into.copy_(_scaled(wide, _reciprocal(wide, norm.eps)).mul_(norm.weight))
-    return out
+def normalise(x: torch.Tensor, norm: Norm, *, out: torch.Tensor, buffers: Buffers) -> torch.Tensor:
+    """x [N,H] normalised into `out` [N,H], in float32 within and rounded once."""
+    if norm.kind == "layer":
+        mean, scale = (buffers.take(f"norm.{name}", x.shape[0], 1, dtype=torch.float32) for name in ("mean", "scale"))
+        forward = torch.ops.aten.native_layer_norm.out
+        forward(x, [x.shape[1]], norm.weight, norm.bias, norm.eps, out0=out, out1=mean, out2=scale)
+        return out
+    normal, _ = _normal(x, norm, buffers)
+    return out.copy_(normal.mul_(norm.weight))
 
 
-def add_norm_gradient(dx: torch.Tensor, dy: torch.Tensor, x: torch.Tensor, norm: Norm) -> torch.Tensor:
-    """dx += the gradient of normalise(x) for dy; all [N,H]. Returns dx.
+def add_norm_gradient(
+    dx: torch.Tensor, dy: torch.Tensor, x: torch.Tensor, norm: Norm, *, buffers: Buffers
+) -> torch.Tensor:
+    """dx += the gradient of normalise(x) for dy; all [N,H]. Returns dx. Nothing of [N,H] is allocated.
 
-    rms: dx = r * (g - xhat * mean(g * xhat)) with g = weight * dy, r = 1 / sqrt(mean(x^2) + eps), xhat = r * x.
+    dx = r * (g - xhat * mean(g * xhat)) with g = weight * dy, r = 1 / sqrt(mean(x^2) + eps), xhat = r * x for rms;
+    for a layer norm x is taken less its mean, and g too.
     """
-    for into, grad, rows in zip(dx.split(ROWS), dy.split(ROWS), x.split(ROWS), strict=True):
-        wide, given = rows.float(), grad.float()
-        if norm.kind == "layer":
-            shape, wanted = [x.shape[-1]], [True, False, False]
-            _, mean, scale = torch.native_layer_norm(wide, shape, norm.weight, norm.bias, norm.eps)
-            backward = torch.ops.aten.native_layer_norm_backward
-            into.add_(backward(given, wide, shape, mean, scale, norm.weight, norm.bias, wanted)[0])
-        else:
-            scale = _reciprocal(wide, norm.eps)
-            normal = _scaled(wide, scale)
-            weighted = given * norm.weight
-            along = torch.linalg.vecdot(weighted, normal)[:, None] / x.shape[-1]
-            into.add_(weighted.addcmul_(normal, along, value=-1.0).mul_(scale))
-    return dx
+    normal, scale = _normal(x, norm, buffers)
+    given = _widened(dy, "norm.dy", buffers).mul_(norm.weight)
+    product = torch.mul(given, normal, out=buffers.take_rows("norm.sum", *x.shape, dtype=torch.float32))
+    along = product.sum(1, keepdim=True).div_(x.shape[1])
+    if norm.kind == "layer":
+        given.sub_(given.mean(1, keepdim=True))
+    given.addcmul_(normal, along, value=-1.0).mul_(scale)
+    return dx.copy_(product.copy_(dx).add_(given))
 
 
-def _reciprocal(wide: torch.Tensor, eps: float) -> torch.Tensor:
-    """[N,1] 1 / sqrt(mean(x^2) + eps)."""
-    return torch.linalg.vecdot(wide, wide)[:, None].div_(wide.shape[-1]).add_(eps).rsqrt_()
+def _normal(x: torch.Tensor, norm: Norm, buffers: Buffers) -> tuple[torch.Tensor, torch.Tensor]:
+    """xhat [N,H] and r [N,1], float32."""
+    wide = _widened(x, "norm.x", buffers)
+    if norm.kind == "layer":
+        wide.sub_(wide.mean(1, keepdim=True))
+    square = torch.linalg.vector_norm(wide, dim=1, keepdim=True).square_()
+    scale = square.div_(x.shape[1]).add_(norm.eps).rsqrt_()
+    return wide.mul_(scale), scale
 
 
-def _scaled(wide: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    return wide * scale
+def _widened(x: torch.Tensor, name: str, buffers: Buffers) -> torch.Tensor:
+    """x [N,H] in float32, in a buffer."""
+    return buffers.take_rows(name, *x.shape, dtype=torch.float32).copy_(x)
 
 
 def reference_norm(x: torch.Tensor, norm: Norm) -> torch.Tensor:

@@ -5,15 +5,19 @@ Shapes: T positions, any number of heads, D features of a head, R rotated featur
 
 import torch
 
+from fledge.ops.buffers import Buffers
 
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, back: bool = False) -> None:
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, buffers: Buffers, back: bool = False) -> None:
     """Rotate x [T,..,D] in place by cos and sin [T,R] float32. `back` is the transpose: what a gradient needs."""
     half = cos.shape[-1] // 2
     c, s = (_among_heads(turn[:, :half], x) for turn in (cos, -sin if back else sin))
     first, second = x[..., :half], x[..., half : 2 * half]
-    rotated = first * c - second * s
-    second.copy_(second * c + first * s)
-    first.copy_(rotated)
+    turned = [buffers.take(f"rotary.{name}", *first.shape, dtype=torch.float32) for name in ("first", "second")]
+    torch.mul(first, c, out=turned[0]).addcmul_(second, s, value=-1.0)
+    torch.mul(second, c, out=turned[1]).addcmul_(first, s)
+    first.copy_(turned[0])
+    second.copy_(turned[1])
 
 
 def _among_heads(turn: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

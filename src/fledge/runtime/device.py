@@ -7,6 +7,9 @@ import torch
 from fledge.config.model import Placement
 from fledge.errors import ModelError
 
+KERNELS_KEPT = "64"
+"""Matrix-product kernels that oneDNN keeps, one for every shape; its own 1,024 would hold half a gigabyte."""
+
 
 def choose_device(placement: Placement, *, local_rank: int = 0) -> torch.device:
     """The device for this process. Raises ModelError where a GPU is asked for and there is none."""
@@ -28,6 +31,8 @@ def make_deterministic(device: torch.device) -> None:
     if is_gpu:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.cuda.set_device(device)
+    else:
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS_KEPT)
     torch.use_deterministic_algorithms(True, warn_only=not is_gpu)
     torch.utils.deterministic.fill_uninitialized_memory = False  # costs a pass over every buffer, decides nothing
 
