@@ -53,7 +53,8 @@ def main() -> None:
         error = statistics.stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else float("nan")
         means = statistics.mean(row[name] for row in rows), statistics.mean(row["plain"] for row in rows)
         print(
-            f"{name} {means[0]:.3e}, plain {means[1]:.3e}: difference {statistics.mean(differences):+.1e} +- {error:.1e}"
+            f"{name} {means[0]:.3e}, plain {means[1]:.3e}: "
+            f"difference {statistics.mean(differences):+.1e} +- {error:.1e}"
         )
 
 

@@ -70,7 +70,7 @@ def weights_gb(model: Path) -> float:
 def table(results: dict[str, dict], weights: float) -> str:
     floor, ours = results.get("floor", {}).get("tokens_per_s"), results["fledge"]["tokens_per_s"]
     lines = [
-        "| contender | tokens/s | of the floor | fledge is | peak GB | beyond the weights | largest loss distance to hf |",
+        "| contender | tokens/s | of the floor | fledge is | peak GB | beyond the weights | loss, farthest from hf |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, result in results.items():
@@ -78,7 +78,7 @@ def table(results: dict[str, dict], weights: float) -> str:
         share = f"{rate / floor:.0%}" if floor else "-"
         beyond = "-" if peak is None else f"{peak - weights:.2f}"
         losses, reference = result.get("losses"), results.get("hf", {}).get("losses")
-        far = f"{max(abs(a - b) for a, b in zip(losses, reference)):.1e}" if losses and reference else "-"
+        far = f"{max(abs(a - b) for a, b in zip(losses, reference, strict=False)):.1e}" if losses and reference else "-"
         gb = "-" if peak is None else f"{peak:.2f}"
         lines.append(f"| {name} | {rate:.0f} | {share} | {ours / rate:.2f} x | {gb} | {beyond} | {far} |")
     return "\n".join(lines)

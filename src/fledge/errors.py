@@ -44,6 +44,10 @@ class ModelError(FledgeError):
     """A base, a tokenizer or an adapter cannot be loaded or does not fit the recipe."""
 
 
+class NotReadable(ModelError):
+    """A model has a part that the engine has no value for; the library's own modules compute it."""
+
+
 class RunError(FledgeError):
     """A run folder is missing, locked, unwritable, or belongs to another recipe."""
 

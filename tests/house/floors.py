@@ -11,16 +11,17 @@ ALLOWED = {
     "ops": "errors",
     "runtime": "errors config",
     "data": "errors config",
-    "models": "errors config facts ops runtime",
+    "engine": "errors ops runtime",
+    "models": "errors config facts ops runtime engine",
     "adapters": "errors config facts ops runtime",
-    "training": "errors config events rundir ops runtime data",
+    "training": "errors config events rundir ops runtime data engine",
     "evaluation": "errors config events ops runtime data",
     "planning": "errors config units facts runtime data",
     "inspection": "errors config data",
     "exporting": "errors config facts rundir runtime models adapters",
     "observe": "errors config events units rundir",
-    "commands": f"{_GROUND} rundir config ops runtime data models adapters training evaluation planning inspection "
-    "exporting observe",
+    "commands": f"{_GROUND} rundir config ops runtime data engine models adapters training evaluation planning "
+    "inspection exporting observe",
     "web": "errors events units rundir observe commands",
     "cli": "errors config events units commands",
     "__main__": "cli",
@@ -28,7 +29,9 @@ ALLOWED = {
 }
 """Every row names only rooms above it, so that no circle can be written."""
 
-_FROM_OPS_ON = "ops runtime data models adapters training evaluation planning inspection exporting observe commands"
+_FROM_OPS_ON = (
+    "ops runtime data engine models adapters training evaluation planning inspection exporting observe commands"
+)
 AT_HOME = {
     "bitsandbytes": "ops",
     "datasets": "data",

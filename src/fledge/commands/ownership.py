@@ -10,7 +10,14 @@ from fledge.rundir import RunDir
 FREE = ("output.", "train.save_every_steps", "train.keep_checkpoints")
 """Keys that may change between two starts of one run: they do not change what is trained."""
 
-SETTLED = ("model.attention", "model.placement", "train.micro_batch_tokens", "train.gradient_checkpointing")
+SETTLED = (
+    "model.attention",
+    "model.placement",
+    "train.engine",
+    "train.share_prefixes",
+    "train.micro_batch_tokens",
+    "train.gradient_checkpointing",
+)
 """Keys that `auto` leaves to the machine; the first start settles them."""
 
 

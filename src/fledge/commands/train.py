@@ -11,6 +11,7 @@ import torch
 
 from fledge.adapters.save import adapter_digest, is_adapter
 from fledge.commands.answers import count_exact
+from fledge.commands.engine import can_be_fast
 from fledge.commands.manifest import describe, versions
 from fledge.commands.ownership import settled_recipe
 from fledge.commands.progress import OnPrepare, ignore_progress
@@ -116,15 +117,18 @@ def _open(
 ) -> Workshop:
     """Settle what `auto` left open, write down what the run stands on, and put the adapter on the base."""
     device = base.model.device
+    adapted = attach_adapter(recipe, base, tokenizer=tokenizer)
+    why_plain = can_be_fast(recipe, adapted.model, facts=base.facts, device=device)
     if mesh.rank == 0:
         remove_leftovers(run)
         attention = str(base.model.config._attn_implementation)
-        settled = settle(recipe, base.facts, attention=attention, device=device)
+        settled = settle(recipe, base.facts, attention=attention, device=device, is_fast=why_plain is None)
         _write_beginnings(settled, run, tokenizer, data, mesh=mesh, base=base)
     mesh.barrier()
     settled = settled_recipe(recipe, run)
     _settle_machine(run, mesh, tell)
-    adapted = attach_adapter(settled, base, tokenizer=tokenizer)
+    if why_plain is not None and recipe.train.engine == "auto":
+        tell(Notice(text=f"the library's own modules compute each step: {why_plain}"))
     return Workshop(settled, run, tokenizer, data, base.facts, adapted, device, mesh)
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from fledge.adapters.attach import Adapted, attach
 from fledge.adapters.dropout import DropoutKeys, KeyedDropout
 from fledge.adapters.save import file_digest, save_adapter
+from fledge.commands.engine import build_engine
 from fledge.config.recipe import Recipe
 from fledge.data.batches import BatchSource, Shape
 from fledge.data.pipeline import PreparedData
@@ -27,15 +28,20 @@ from fledge.models.documents import Documents, documents_apart
 from fledge.models.load import Base
 from fledge.models.tokenizer import Tokenizer
 from fledge.rundir import RunDir
+from fledge.runtime.memory import available_bytes
 from fledge.runtime.mesh import Mesh
 from fledge.runtime.precision import TORCH_DTYPES, scaler_for
 from fledge.training.checkpoint import Trained
+from fledge.training.fast_loss import FastLoss
 from fledge.training.loop import Parts, Plan, ValidationLoss
 from fledge.training.loss import CausalLoss, find_guilty, to_device
 from fledge.training.optimizer import build_optimizer
 from fledge.training.schedule import learning_rate_of
 from fledge.training.step import LossOf
 from fledge.training.stop import StopRequest
+
+MEMORY_SHARE = 0.6
+"""Of the memory at hand, what activations may take before some are computed again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +84,17 @@ def at_work(shop: Workshop, tell: Callable[[Event], None], *, stop: StopRequest)
     """The loop's parts and plan, with attention and activation checkpointing set up as the recipe says."""
     recipe, model = shop.recipe, shop.adapted.model
     with contextlib.ExitStack() as stack:
-        documents = stack.enter_context(_packing(shop)) if recipe.data.packing else None
-        is_checkpointing = recipe.train.gradient_checkpointing is True
-        stack.enter_context(checkpointed_blocks(model, is_on=is_checkpointing))
+        if recipe.train.engine == "fast":
+            loss_of: LossOf = _fast_loss(shop)
+        else:
+            documents = stack.enter_context(_packing(shop)) if recipe.data.packing else None
+            is_checkpointing = recipe.train.gradient_checkpointing is True
+            stack.enter_context(checkpointed_blocks(model, is_on=is_checkpointing))
+            loss_of = causal_loss(shop.facts, documents, keys=shop.adapted.dropout)
         _set_dropout_training(model)
         order = row_order(recipe, shop.data)
         plan = make_plan(recipe, order)
-        yield _parts(shop, order, documents, tell, stop), plan
+        yield _parts(shop, order, loss_of, tell, stop), plan
 
 
 @contextlib.contextmanager
@@ -121,7 +131,22 @@ def shape_of(recipe: Recipe, tokenizer: Tokenizer) -> Shape:
     train = recipe.train
     limit_tokens = train.micro_batch_tokens if train.micro_batch_rows is None else None
     assert limit_tokens != "auto", "settled before"
-    return Shape(limit_tokens, train.micro_batch_rows, recipe.data.packing, tokenizer.pad_token_id)
+    packing, share = recipe.data.packing, train.share_prefixes is True
+    return Shape(limit_tokens, train.micro_batch_rows, packing, tokenizer.pad_token_id, share)
+
+
+def _fast_loss(shop: Workshop) -> FastLoss:
+    """The loss that the engine computes, within the memory at hand."""
+    train, keys = shop.recipe.train, shop.adapted.dropout
+    rows = train.micro_batch_tokens if train.micro_batch_rows is None else 0
+    assert rows != "auto", "settled before"
+    share = {True: 0.0, False: float("inf"), "auto": MEMORY_SHARE * available_bytes(shop.device)}
+    budget = share[train.gradient_checkpointing]
+
+    def announce(batch: Batch) -> None:
+        keys.rows, keys.lengths, keys.is_packed = batch.rows, batch.lengths, True
+
+    return FastLoss(announce, build_engine(shop.adapted.model, device=shop.device, rows=rows, budget=budget))
 
 
 def causal_loss(facts: ModelFacts, documents: Documents | None, *, keys: DropoutKeys | None = None) -> CausalLoss:
@@ -136,13 +161,10 @@ def causal_loss(facts: ModelFacts, documents: Documents | None, *, keys: Dropout
     return CausalLoss(announce, needs_positions=facts.takes_positions, needs_mask=documents is None)
 
 
-def _parts(
-    shop: Workshop, order: RowOrder, documents: Documents | None, tell: Callable[[Event], None], stop: StopRequest
-) -> Parts:
+def _parts(shop: Workshop, order: RowOrder, loss_of: LossOf, tell: Callable[[Event], None], stop: StopRequest) -> Parts:
     recipe, model, mesh, device = shop.recipe, shop.adapted.model, shop.mesh, shop.device
     shape = shape_of(recipe, shop.tokenizer)
     source = BatchSource(shop.data.train, order, shape, mesh.rank, mesh.world_size)
-    loss_of = causal_loss(shop.facts, documents, keys=shop.adapted.dropout)
 
     def batches_of(step: int) -> list[Batch]:
         shop.adapted.dropout.step = step

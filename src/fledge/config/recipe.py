@@ -109,6 +109,7 @@ def _of_data(recipe: Recipe) -> Iterator[Conflict]:
 
 
 def _of_training(recipe: Recipe) -> Iterator[Conflict]:
+    yield from _of_engine(recipe)
     train = recipe.train
     for first, second in (("micro_batch_rows", "micro_batch_tokens"), ("warmup_steps", "warmup_ratio")):
         if getattr(train, first) is not None and getattr(train, second) not in (None, "auto"):
@@ -118,6 +119,26 @@ def _of_training(recipe: Recipe) -> Iterator[Conflict]:
         what = f"{train.warmup_steps} steps of warm-up in a training of {train.max_steps}"
         cure = "give fewer: the learning rate would never reach its peak"
         yield Conflict(what, (("train", "warmup_steps"), ("train", "max_steps")), cure)
+
+
+def _of_engine(recipe: Recipe) -> Iterator[Conflict]:
+    train, fast = recipe.train, ("train", "engine")
+    if train.engine == "fast":
+        if not recipe.data.packing:
+            cure = "remove it: the fast engine never pads; or use engine: plain"
+            yield Conflict("has no effect on engine: fast", (("data", "packing"), fast), cure)
+        if recipe.model.attention != "auto":
+            cure = "remove it: the fast engine has attention of its own; or use engine: plain"
+            yield Conflict("has no effect on engine: fast", (("model", "attention"), fast), cure)
+    if train.share_prefixes is True:
+        if train.engine == "plain" or not recipe.data.packing or recipe.model.attention != "auto":
+            yield Conflict(
+                "needs the fast engine", (("train", "share_prefixes"), fast), "remove it, or use engine: fast"
+            )
+        if recipe.lora.lora_dropout > 0:
+            keys = (("train", "share_prefixes"), ("lora", "lora_dropout"))
+            what = "does not go together with dropout: each row drops other features"
+            yield Conflict(what, keys, "write share_prefixes: auto, or lora_dropout: 0")
 
 
 def _of_adapter(recipe: Recipe) -> Iterator[Conflict]:

@@ -7,6 +7,7 @@ from pydantic import Field
 from fledge.config.section import Section
 
 Schedule = Literal["cosine", "linear", "constant"]
+EngineName = Literal["auto", "fast", "plain"]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -41,6 +42,11 @@ class TrainConfig(Section):
     """Gradients are clipped to this norm; null for no clipping."""
     gradient_checkpointing: Literal["auto"] | bool = "auto"
     """Recompute activations in the backward pass: less memory, more time; auto decides by the memory at hand."""
+    engine: EngineName = "auto"
+    """Whose code computes a step: fast is Fledge's own, proven equal on the model at hand before the first step; plain
+    is the library's modules; auto takes fast wherever every part of the model is known."""
+    share_prefixes: Literal["auto"] | bool = "auto"
+    """Compute what the rows of a micro-batch begin with in common once; auto: with the fast engine, without dropout."""
     save_every_steps: int = Field(default=200, ge=1)
     """A checkpoint every so many steps; the last step always saves one."""
     keep_checkpoints: int = Field(default=2, ge=1)

@@ -4,6 +4,7 @@ In a causal model a position sees only what stands before it, so equal beginning
 gradients of all that follow them add up in them.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,7 +51,7 @@ def lay_out(rows: Sequence[Ids], *, share: bool) -> Layout:
         alone = tuple(Segment(b, 0, len(row), int(starts[b]), ()) for b, row in enumerate(rows))
         return Layout(alone, tuple((b,) for b in range(len(rows))))
     order = sorted(range(len(rows)), key=lambda b: rows[b].tolist())
-    common = [_common(rows[a], rows[b]) for a, b in zip(order, order[1:], strict=False)]
+    common = [_common(rows[a], rows[b]) for a, b in itertools.pairwise(order)]
     segments: list[Segment] = []
     paths: list[tuple[int, ...]] = [()] * len(rows)
     _grow(rows, order, common, 0, (), segments, paths)
@@ -60,7 +61,7 @@ def lay_out(rows: Sequence[Ids], *, share: bool) -> Layout:
 def shared_lengths(rows: Sequence[Ids]) -> list[int]:
     """For each row how many leading tokens it has in common with the row most like it, 0 where that is too few."""
     order = sorted(range(len(rows)), key=lambda b: rows[b].tolist())
-    common = [0, *(_common(rows[a], rows[b]) for a, b in zip(order, order[1:], strict=False)), 0]
+    common = [0, *(_common(rows[a], rows[b]) for a, b in itertools.pairwise(order)), 0]
     found = [0] * len(rows)
     for place, row in enumerate(order):
         most = max(common[place], common[place + 1])

@@ -57,13 +57,13 @@ class Flow:
     buffers: Buffers
     dtype: torch.dtype
 
-    def take(self, name: str, rows: int, width: int) -> torch.Tensor:
+    def take(self, name: str, *shape: int) -> torch.Tensor:
         """[rows, width] that is needed within one block."""
-        return self.buffers.take_rows(name, rows, width, dtype=self.dtype)
+        return self.buffers.take_rows(name, *shape, dtype=self.dtype)
 
-    def keep(self, name: str, rows: int, width: int) -> torch.Tensor:
+    def keep(self, name: str, *shape: int) -> torch.Tensor:
         """[rows, width] that may be needed until the backward pass."""
-        return self.buffers.take_rows(name, rows, width, dtype=self.dtype, life="step")
+        return self.buffers.take_rows(name, *shape, dtype=self.dtype, life="step")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +87,7 @@ class Saved:
     """What the MLP gives, where a norm follows it."""
 
 
-def forward(block: Block, x: torch.Tensor, flow: Flow, *, slots: Slots, rows: torch.Tensor | None = None) -> Saved:
+def forward(block: Block, x: torch.Tensor, *, flow: Flow, slots: Slots, rows: torch.Tensor | None = None) -> Saved:
     """The block up to its activation, for x [T,H]."""
     slot = slots.outer
     attention, positions = block.attention, x.shape[0]
@@ -99,10 +99,10 @@ def forward(block: Block, x: torch.Tensor, flow: Flow, *, slots: Slots, rows: to
     q, k, v = attention.split(projected)
     if attention.is_rotary:
         assert flow.turns is not None
-        rotate(q, *flow.turns, buffers=flow.buffers)
-        rotate(k, *flow.turns, buffers=flow.buffers)
+        rotate(q, flow.turns, buffers=flow.buffers)
+        rotate(k, flow.turns, buffers=flow.buffers)
     mixed = flow.keep(f"{slot}.mixed" if attention.out.lora else "mixed", positions, attention.out.weight.shape[1])
-    attend(q, k, v, shape=attention.shape, plan=flow.plan, buffers=flow.buffers, out=mixed.view(q.shape))
+    attend((q, k, v), shape=attention.shape, plan=flow.plan, buffers=flow.buffers, out=mixed.view(q.shape))
     attended, middle = _after_attention(block, _chosen(x, rows), _chosen(mixed, rows), flow, slot=slot)
     saved = Saved(x, rows, projected, mixed, attended, middle, (), None)
     return replace(saved, inner=_inner_features(block, saved, flow, slot=slots.inner))
@@ -135,7 +135,7 @@ def _mlp_input(block: Block, saved: Saved, flow: Flow) -> torch.Tensor:
     return normalise(source, norm, out=flow.take("normal", *source.shape), buffers=flow.buffers)
 
 
-def finish(block: Block, saved: Saved, flow: Flow, *, slots: Slots, out: torch.Tensor) -> Saved:
+def finish(block: Block, saved: Saved, *, flow: Flow, slots: Slots, out: torch.Tensor) -> Saved:
     """The rest of the block into `out` [N,H]; returns what is saved with what this adds to it."""
     if block.after_mlp is None:
         linear(_activated(block.mlp, saved.inner, flow), block.mlp.down, out=out, residual=saved.middle)
@@ -150,13 +150,13 @@ def _lowered(mlp: Mlp, saved: Saved, flow: Flow, *, slot: str) -> torch.Tensor:
     return linear(_activated(mlp, saved.inner, flow), mlp.down, out=flow.keep(f"{slot}.lowered", *saved.middle.shape))
 
 
-def restored(block: Block, saved: Saved, flow: Flow, *, keep: Keep) -> Saved:
+def restored(block: Block, saved: Saved, *, flow: Flow, keep: Keep) -> Saved:
     """What was not kept, computed again."""
     if keep == Keep.ALL:
         return saved
     if keep == Keep.MIDDLE:
         return replace(saved, inner=_inner_features(block, saved, flow, slot=AGAIN.inner))
-    again = forward(block, saved.x, flow, slots=AGAIN, rows=saved.rows)
+    again = forward(block, saved.x, flow=flow, slots=AGAIN, rows=saved.rows)
     if block.after_mlp is None:
         return again
     return replace(again, lowered=_lowered(block.mlp, again, flow, slot=AGAIN.outer))
@@ -169,14 +169,14 @@ def _activated(mlp: Mlp, inner: tuple[torch.Tensor, ...], flow: Flow) -> torch.T
     return active if mlp.gate is None else active.mul_(inner[1])
 
 
-def backward(block: Block, dy: torch.Tensor, saved: Saved, flow: Flow, *, is_first: bool) -> Gradients:
+def backward(block: Block, dy: torch.Tensor, *, saved: Saved, flow: Flow, is_first: bool) -> Gradients:
     """The gradients of the block's adapters for dy [N,H]; dy becomes the gradient of the block's middle, and
     buffer `dx` [T,H] the gradient of its input, unless `is_first`, below which nothing is trained.
     """
     normal_gradient, of_mlp = _mlp_gradient(block, dy, saved, flow)
     if not block.is_parallel:
         assert block.before_mlp is not None
-        add_norm_gradient(dy, normal_gradient, saved.middle, block.before_mlp, buffers=flow.buffers)
+        add_norm_gradient(dy, normal_gradient, x=saved.middle, norm=block.before_mlp, buffers=flow.buffers)
     of_attention = _attention_gradient(block, dy, saved, flow, shared=normal_gradient, is_first=is_first)
     return of_attention + of_mlp
 
@@ -188,22 +188,22 @@ def _mlp_gradient(block: Block, dy: torch.Tensor, saved: Saved, flow: Flow) -> t
     if block.after_mlp is not None:
         assert saved.lowered is not None
         zeros = flow.take("dlowered", *dy.shape).zero_()
-        dlowered = add_norm_gradient(zeros, dy, saved.lowered, block.after_mlp, buffers=flow.buffers)
+        dlowered = add_norm_gradient(zeros, dy, x=saved.lowered, norm=block.after_mlp, buffers=flow.buffers)
     inside = flow.take("dinner", *shape)
     active = _activated(mlp, saved.inner, flow) if mlp.down.lora else None
-    of_down = linear_gradient(dlowered, active, mlp.down, dx=inside)
+    of_down = linear_gradient(dlowered, mlp.down, x=active, dx=inside)
     has_adapter = mlp.up.lora is not None or (mlp.gate is not None and mlp.gate.lora is not None)
     normal = _mlp_input(block, saved, flow) if has_adapter else None
     dnormal = flow.take("dnormal", dy.shape[0], mlp.up.weight.shape[1])
     if mlp.gate is None:
         mlp.activation.backward(inside, saved.inner[0], inside)
-        return dnormal, _flat(linear_gradient(inside, normal, mlp.up, dx=dnormal), of_down)
+        return dnormal, _flat(linear_gradient(inside, mlp.up, x=normal, dx=dnormal), of_down)
     gate, up = saved.inner
     active = flow.take("active", *shape)
     mlp.activation.forward(gate, active)
-    of_up = linear_gradient(active.mul_(inside), normal, mlp.up, dx=dnormal)
+    of_up = linear_gradient(active.mul_(inside), mlp.up, x=normal, dx=dnormal)
     mlp.activation.backward(inside.mul_(up), gate, inside)
-    return dnormal, _flat(linear_gradient(inside, normal, mlp.gate, dx=dnormal, add=True), of_up, of_down)
+    return dnormal, _flat(linear_gradient(inside, mlp.gate, x=normal, dx=dnormal, add=True), of_up, of_down)
 
 
 def _attention_gradient(
@@ -215,10 +215,10 @@ def _attention_gradient(
     if block.after_attention is not None:
         assert saved.attended is not None
         zeros = flow.take("dlowered", *dy.shape).zero_()
-        dattended = add_norm_gradient(zeros, dy, saved.attended, block.after_attention, buffers=flow.buffers)
+        dattended = add_norm_gradient(zeros, dy, x=saved.attended, norm=block.after_attention, buffers=flow.buffers)
     dmixed = flow.take("dmixed", dy.shape[0], saved.mixed.shape[1])
     mixed = _chosen(saved.mixed, saved.rows) if attention.out.lora else None
-    of_out = linear_gradient(dattended, mixed, attention.out, dx=dmixed)
+    of_out = linear_gradient(dattended, attention.out, x=mixed, dx=dmixed)
     dprojected = _projection_gradients(block, saved, flow, dmixed=_spread(dmixed, saved.rows, positions))
     normal = None
     if any(layer.lora for layer in attention.projections):
@@ -227,7 +227,7 @@ def _attention_gradient(
         )
     dnormal = None if is_first else flow.take("dprojection", *saved.x.shape)
     of_projections = [
-        linear_gradient(given, normal, layer, dx=dnormal, add=number > 0)
+        linear_gradient(given, layer, x=normal, dx=dnormal, add=number > 0)
         for number, (given, layer) in enumerate(zip(dprojected, attention.projections, strict=True))
     ]
     if dnormal is not None:
@@ -242,7 +242,7 @@ def _projection_gradients(block: Block, saved: Saved, flow: Flow, *, dmixed: tor
     dq, dk, dv = attention.split(given)
     attend_gradient(
         dmixed.view(dq.shape),
-        *attention.split(saved.projected),
+        attention.split(saved.projected),
         shape=attention.shape,
         plan=flow.plan,
         buffers=flow.buffers,
@@ -250,8 +250,8 @@ def _projection_gradients(block: Block, saved: Saved, flow: Flow, *, dmixed: tor
     )
     if attention.is_rotary:
         assert flow.turns is not None
-        rotate(dq, *flow.turns, buffers=flow.buffers, back=True)
-        rotate(dk, *flow.turns, buffers=flow.buffers, back=True)
+        rotate(dq, flow.turns, buffers=flow.buffers, back=True)
+        rotate(dk, flow.turns, buffers=flow.buffers, back=True)
     return given
 
 
@@ -268,8 +268,8 @@ def _input_gradient(
         if block.before_mlp is None:
             dnormal.add_(whole)
         else:
-            add_norm_gradient(dx, whole, saved.x, block.before_mlp, buffers=flow.buffers)
-    add_norm_gradient(dx, dnormal, saved.x, block.before_attention, buffers=flow.buffers)
+            add_norm_gradient(dx, whole, x=saved.x, norm=block.before_mlp, buffers=flow.buffers)
+    add_norm_gradient(dx, dnormal, x=saved.x, norm=block.before_attention, buffers=flow.buffers)
 
 
 def _chosen(x: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:

@@ -5,6 +5,7 @@ Shapes: T packed positions, H features.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -16,6 +17,12 @@ from fledge.ops.norm import Norm
 
 Split = Callable[[tuple[torch.Tensor, ...]], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 """What the projections give, as views q [T,K,G,D], k and v [T,K,D] of it; the same for their gradients."""
+
+
+class Embed(Protocol):
+    """Token ids and positions [1,T] -> [1,T,H]."""
+
+    def __call__(self, input_ids: torch.Tensor, *, position_ids: torch.Tensor) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +67,7 @@ class Block:
 class Body:
     """A causal model between its token ids and its last normalised hidden states, and the head after them."""
 
-    embed: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    embed: Embed
     """Token ids and positions [1,T] -> [1,T,H]; the library's own modules, differentiable where they are trained."""
     rotary: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None
     """Hidden states and positions [1,T] -> cos and sin [1,T,R]; None where no position is rotated."""

@@ -58,12 +58,12 @@ class Engine:
             hidden = hidden.index_select(0, which)
         if self.body.head is None:
             return sum_cross_entropy(self.body.logits(hidden), batch.targets)
-        return head_cross_entropy(hidden, batch.targets, self.body.head, buffers=self.buffers)
+        return head_cross_entropy(hidden, batch.targets, head=self.body.head, buffers=self.buffers)
 
     def hidden(self, batch: Packed, needed: torch.Tensor) -> torch.Tensor:
         """Last normalised hidden states [N,H] of the positions `needed` [N]."""
         body = self.body
-        x = body.embed(batch.input_ids[None], batch.position_ids[None])[0]
+        x = body.embed(batch.input_ids[None], position_ids=batch.position_ids[None])[0]
         turns = None
         if body.rotary is not None:
             with torch.no_grad():
@@ -116,7 +116,7 @@ class _Blocks(torch.autograd.Function):
         assert ctx.turn == engine.turn, "another forward pass has overwritten what this backward pass needs"
         flow: Flow = ctx.flow
         dy = flow.keep("dlast", *ctx.last.shape).zero_()
-        add_norm_gradient(dy, given[0], ctx.last, engine.body.norm, buffers=flow.buffers)
+        add_norm_gradient(dy, given[0], x=ctx.last, norm=engine.body.norm, buffers=flow.buffers)
         if ctx.saved[-1].rows is None:
             positions = ctx.saved[-1].x.shape[0]
             dy = flow.keep("dx", positions, dy.shape[1]).zero_().index_add_(0, ctx.needed, dy)
@@ -143,9 +143,9 @@ def _all_forward(
         is_kept = lowest is not None and number >= lowest
         slots = slots_of(number, engine.keeps[number] if is_kept else Keep.INPUT)
         rows = needed if number == len(blocks) - 1 and _can_skip(block) else None
-        done = forward(block, x, flow, slots=slots, rows=rows)
+        done = forward(block, x, flow=flow, slots=slots, rows=rows)
         x = flow.keep(f"{number}.y" if is_kept else f"again.y{number % 2}", *done.middle.shape)
-        done = finish(block, done, flow, slots=slots, out=x)
+        done = finish(block, done, flow=flow, slots=slots, out=x)
         if is_kept:
             saved.append(done)
     return x if rows is not None else x.index_select(0, needed), saved
@@ -166,7 +166,7 @@ def _all_backward(
     for number in range(len(blocks) - 1, lowest - 1, -1):
         block = blocks[number]
         is_first = number == lowest and not is_input_trained
-        whole = restored(block, saved[number - lowest], flow, keep=engine.keeps[number])
-        found.append(backward(block, dy, whole, flow, is_first=is_first))
+        whole = restored(block, saved[number - lowest], flow=flow, keep=engine.keeps[number])
+        found.append(backward(block, dy, saved=whole, flow=flow, is_first=is_first))
         dy = flow.keep("dx", *whole.x.shape)
     return [gradient for of_block in reversed(found) for gradient in of_block]

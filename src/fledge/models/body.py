@@ -20,8 +20,9 @@ from transformers.models.phi.modeling_phi import PhiDecoderLayer
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
 from fledge.engine.parts import Block, Body
+from fledge.errors import NotReadable
 from fledge.models.bodies import bloom, falcon, gpt2, gpt_neox, llama, phi
-from fledge.models.bodies.reading import AsLinear, NotReadable, all_alike, read_norm
+from fledge.models.bodies.reading import AsLinear, all_alike, read_norm
 from fledge.ops.cross_entropy import Head
 
 
@@ -30,7 +31,7 @@ class _Reader:
     """How one type of block is read, and where its model keeps the rest."""
 
     read_block: Callable[[Any, AsLinear], Block]
-    embed: Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
+    embed: Callable[..., torch.Tensor]
     blocks: str
     norm: str
 

@@ -22,6 +22,10 @@ TOGETHER = 4
 """Documents of one size that share one product; either so many or one alone, to keep the shapes few."""
 
 
+Projections = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""q [T,K,G,D], k and v [T,K,D], of any strides; or their gradients."""
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """Positions [start, end) of the packed row, which continue the ranges of `prefix`, in order."""
@@ -110,9 +114,7 @@ def _tiles(group: _Group, shape: Shape) -> Iterator[_Tile]:
 
 
 def attend(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
+    qkv: Projections,
     *,
     shape: Shape,
     plan: Plan,
@@ -120,6 +122,7 @@ def attend(
     out: torch.Tensor,
 ) -> torch.Tensor:
     """Attention of q [T,K,G,D] over k and v [T,K,D], of any strides, into out [T,K,G,D]. Scores are float32."""
+    q, k, v = qkv
     for group in plan.groups:
         keys = _gather(k, group, "k", shape, buffers)
         values = _gather(v, group, "v", shape, buffers)
@@ -135,20 +138,19 @@ def attend(
 
 def attend_gradient(
     do: torch.Tensor,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
+    qkv: Projections,
     *,
     shape: Shape,
     plan: Plan,
     buffers: Buffers,
-    into: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    into: Projections,
 ) -> None:
     """The gradients of q, k and v for do [T,K,G,D], written `into` tensors of their shapes.
 
     The probabilities P are computed again. dV = P^T dO; dS = P * (dO V^T - rowsum(P * dO V^T)); dQ = s dS K;
     dK = s dS^T Q, where s is the scale.
     """
+    q, k, v = qkv
     dq, dk, dv = into
     for group in plan.groups:
         keys = _gather(k, group, "k", shape, buffers)
@@ -163,8 +165,8 @@ def attend_gradient(
             scores, bent = _probabilities(queries, keys, tile, shape=shape, plan=plan, buffers=buffers)
             weights = _narrow(scores, v.dtype, "p", buffers)
             ds = _score_gradient(given, values[:, seen], scores, bent, shape=shape, buffers=buffers)
-            sums[0].add(ds, queries, seen)
-            sums[1].add(weights, given, seen)
+            sums[0].add(ds, queries, seen=seen)
+            sums[1].add(weights, given, seen=seen)
             mixed = buffers.take("attention.o", *queries.shape, dtype=v.dtype)
             _scatter_queries(torch.bmm(ds, keys[:, seen], out=mixed), dq, tile, shape)
         _scatter_keys(sums[0].total, dk, group, shape)
@@ -180,7 +182,7 @@ class _Sum:
         if not is_whole:
             self.total.zero_()
 
-    def add(self, left: torch.Tensor, right: torch.Tensor, seen: slice) -> None:
+    def add(self, left: torch.Tensor, right: torch.Tensor, *, seen: slice) -> None:
         """Add left^T right to the keys `seen`."""
         if self._is_whole:
             torch.bmm(left.transpose(1, 2), right, out=self.total)
@@ -318,10 +320,9 @@ def _narrow(x: torch.Tensor, dtype: torch.dtype, name: str, buffers: Buffers) ->
     return x if x.dtype == dtype else buffers.take(f"attention.{name}", *x.shape, dtype=dtype).copy_(x)
 
 
-def reference_attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, shape: Shape, documents: Sequence[Document]
-) -> torch.Tensor:
+def reference_attend(qkv: Projections, *, shape: Shape, documents: Sequence[Document]) -> torch.Tensor:
     """The same, document by document in plain differentiable torch: [T,K,G,D]."""
+    q, k, v = qkv
     out = torch.zeros_like(q)
     for document in documents:
         ranges = (*document.prefix, (document.start, document.end))

@@ -29,11 +29,13 @@ class Buffers:
         self._flat: dict[tuple[str, torch.dtype], torch.Tensor] = {}
         self._own = _Slabs([], device)
         shared: list[torch.Tensor] = []
-        self._slabs: dict[Life, _Slabs] = {"step": self._own, "block": _Slabs(shared, device), "head": _Slabs(shared, device)}
+        self._slabs: dict[Life, _Slabs] = {
+            "step": self._own,
+            "block": _Slabs(shared, device),
+            "head": _Slabs(shared, device),
+        }
 
-    def take(
-        self, name: str, *shape: int, dtype: torch.dtype, room: int = 0, life: Life = "block"
-    ) -> torch.Tensor:
+    def take(self, name: str, *shape: int, dtype: torch.dtype, room: int = 0, life: Life = "block") -> torch.Tensor:
         """A contiguous tensor of this shape, its content undefined. `room` is a number of values known to be needed
         later, so that it need not grow.
         """
@@ -44,11 +46,9 @@ class Buffers:
             flat = self._flat[key] = self._slabs[life].allocate(max(size, grown, room), dtype)
         return flat[:size].view(shape)
 
-    def take_rows(
-        self, name: str, rows: int, width: int, *, dtype: torch.dtype, life: Life = "block"
-    ) -> torch.Tensor:
-        """[rows, width], with room for as many rows as there can be."""
-        return self.take(name, rows, width, dtype=dtype, room=self.rows * width, life=life)
+    def take_rows(self, name: str, *shape: int, dtype: torch.dtype, life: Life = "block") -> torch.Tensor:
+        """[rows, ..], with room for as many rows as there can be."""
+        return self.take(name, *shape, dtype=dtype, room=self.rows * math.prod(shape[1:]), life=life)
 
     @property
     def num_bytes(self) -> int:

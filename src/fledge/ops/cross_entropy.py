@@ -39,7 +39,7 @@ class Head:
     softcap: float | None = None
 
 
-def head_cross_entropy(hidden: torch.Tensor, labels: torch.Tensor, head: Head, *, buffers: Buffers) -> torch.Tensor:
+def head_cross_entropy(hidden: torch.Tensor, labels: torch.Tensor, *, head: Head, buffers: Buffers) -> torch.Tensor:
     """sum_cross_entropy of the head's logits for hidden [N,H], differentiable in hidden; every label is supervised.
 
     The gradient is computed in the same pass, chunk by chunk, in the memory of the logits. Nothing is computed
@@ -82,7 +82,9 @@ def _chunk(
     room = CHUNK_BYTES // hidden.element_size()
     count, padded = hidden.shape[0], rounded(hidden.shape[0])
     logits = buffers.take("head.logits", padded, head.weight.shape[0], dtype=hidden.dtype, room=room, life="head")
-    states = buffers.take("head.states", padded, hidden.shape[1], dtype=hidden.dtype, room=room // head.weight.shape[0], life="head")
+    states = buffers.take(
+        "head.states", padded, hidden.shape[1], dtype=hidden.dtype, room=room // head.weight.shape[0], life="head"
+    )
     states[:count].copy_(hidden)
     states[count:].zero_()
     if head.bias is None:
@@ -114,7 +116,8 @@ def _softmax_in_place(
         bent = None
     else:
         bent = torch.tanh(
-            wide.copy_(logits).div_(softcap), out=buffers.take("head.tanh", *logits.shape, dtype=wide.dtype, life="head")
+            wide.copy_(logits).div_(softcap),
+            out=buffers.take("head.tanh", *logits.shape, dtype=wide.dtype, life="head"),
         )
         torch.mul(bent, softcap, out=wide)
     at = labels[:, None]

@@ -50,7 +50,7 @@ def linear(x: torch.Tensor, layer: Linear, *, out: torch.Tensor, residual: torch
 
 
 def linear_gradient(
-    dy: torch.Tensor, x: torch.Tensor | None, layer: Linear, *, dx: torch.Tensor | None, add: bool = False
+    dy: torch.Tensor, layer: Linear, *, x: torch.Tensor | None, dx: torch.Tensor | None, add: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """dA [r,I] and dB [O,r] in float32, where there is an adapter, for dy [N,O]; x [N,I] is needed for them alone.
 

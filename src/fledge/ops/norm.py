@@ -37,7 +37,7 @@ def normalise(x: torch.Tensor, norm: Norm, *, out: torch.Tensor, buffers: Buffer
 
 
 def add_norm_gradient(
-    dx: torch.Tensor, dy: torch.Tensor, x: torch.Tensor, norm: Norm, *, buffers: Buffers
+    dx: torch.Tensor, dy: torch.Tensor, *, x: torch.Tensor, norm: Norm, buffers: Buffers
 ) -> torch.Tensor:
     """dx += the gradient of normalise(x) for dy; all [N,H]. Returns dx. Nothing of [N,H] is allocated.
 

@@ -1,4 +1,4 @@
-"""Rotary positions in place (arXiv 2104.09864), half-rotated as transformers does: (x1, x2) -> (x1 c - x2 s, x2 c + x1 s).
+"""Rotary positions in place (arXiv 2104.09864), as transformers pairs them: (x1, x2) -> (x1 c - x2 s, x2 c + x1 s).
 
 Shapes: T positions, any number of heads, D features of a head, R rotated features (the first R of D).
 """
@@ -7,9 +7,13 @@ import torch
 
 from fledge.ops.buffers import Buffers
 
+Turns = tuple[torch.Tensor, torch.Tensor]
+"""cos and sin [T,R], float32."""
 
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, buffers: Buffers, back: bool = False) -> None:
-    """Rotate x [T,..,D] in place by cos and sin [T,R] float32. `back` is the transpose: what a gradient needs."""
+
+def rotate(x: torch.Tensor, turns: Turns, *, buffers: Buffers, back: bool = False) -> None:
+    """Rotate x [T,..,D] in place. `back` is the transpose: what a gradient needs."""
+    cos, sin = turns
     half = cos.shape[-1] // 2
     c, s = (_among_heads(turn[:, :half], x) for turn in (cos, -sin if back else sin))
     first, second = x[..., :half], x[..., half : 2 * half]
@@ -24,8 +28,9 @@ def _among_heads(turn: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return turn.view(turn.shape[0], *[1] * (x.dim() - 2), turn.shape[1])
 
 
-def reference_rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def reference_rotate(x: torch.Tensor, turns: Turns) -> torch.Tensor:
     """The same, as plain differentiable torch."""
+    cos, sin = turns
     width = cos.shape[-1]
     part, rest = x[..., :width], x[..., width:]
     turned = torch.cat((-part[..., width // 2 :], part[..., : width // 2]), dim=-1)

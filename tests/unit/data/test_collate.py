@@ -1,7 +1,6 @@
 """Batches: labels are the next trained token, whatever the shape; padding is masked by position."""
 
 import numpy as np
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,7 +6,8 @@ import torch
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
 from fledge.engine.parts import Attention, Block
-from fledge.models.bodies.reading import AsLinear, NotReadable, interleaved, read_linear, read_mlp, read_norm
+from fledge.errors import NotReadable
+from fledge.models.bodies.reading import AsLinear, interleaved, read_linear, read_mlp, read_norm
 from fledge.ops.attention import Shape
 
 
@@ -29,7 +30,7 @@ def read_block(block: Any, as_linear: AsLinear) -> Block:
         ),
         after_attention=None,
         before_mlp=read_norm(block.post_attention_layernorm),
-        mlp=read_mlp(mlp.dense_h_to_4h, mlp.dense_4h_to_h, mlp.gelu_impl, as_linear),
+        mlp=read_mlp(mlp.dense_h_to_4h, mlp.dense_4h_to_h, activation=mlp.gelu_impl, as_linear=as_linear),
         after_mlp=None,
         is_parallel=False,
     )
@@ -48,7 +49,7 @@ class _Alibi:
 _ALIBI: dict[int, _Alibi] = {}
 
 
-def embed(inner: Any, input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+def embed(inner: Any, input_ids: torch.Tensor, *, position_ids: torch.Tensor) -> torch.Tensor:
     """Token ids [1,T] -> [1,T,H]."""
     states: torch.Tensor = inner.word_embeddings_layernorm(inner.word_embeddings(input_ids))
     return states

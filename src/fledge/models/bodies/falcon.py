@@ -30,7 +30,7 @@ def read_block(block: Any, as_linear: AsLinear) -> Block:
         ),
         after_attention=None,
         before_mlp=None if before_mlp is None else read_norm(before_mlp),
-        mlp=read_mlp(mlp.dense_h_to_4h, mlp.dense_4h_to_h, mlp.act, as_linear),
+        mlp=read_mlp(mlp.dense_h_to_4h, mlp.dense_4h_to_h, activation=mlp.act, as_linear=as_linear),
         after_mlp=None,
         is_parallel=config.parallel_attn,
     )
@@ -44,9 +44,9 @@ def _kv_heads(attention: Any) -> int:
 
 def _split(attention: Any, kv_heads: int, groups: int, width: int) -> Split:
     if attention.new_decoder_architecture:
-        return grouped(kv_heads, groups, width)
+        return grouped(kv_heads, groups, head_dim=width)
     if attention.multi_query:
-        return consecutive(attention.num_heads, 1, width)
+        return consecutive(attention.num_heads, 1, head_dim=width)
     return interleaved(attention.num_heads, width)
 
 
@@ -64,7 +64,7 @@ class _Alibi:
 _ALIBI: dict[tuple[int, float], _Alibi] = {}
 
 
-def embed(inner: Any, input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+def embed(inner: Any, input_ids: torch.Tensor, *, position_ids: torch.Tensor) -> torch.Tensor:
     """Token ids [1,T] -> [1,T,H]."""
     states: torch.Tensor = inner.word_embeddings(input_ids)
     return states

@@ -17,20 +17,20 @@ def read_block(block: Any, as_linear: AsLinear) -> Block:
         before_attention=read_norm(block.ln_1),
         attention=Attention(
             projections=(read_linear(attention.c_attn, as_linear),),
-            split=consecutive(heads, heads, width),
+            split=consecutive(heads, heads, head_dim=width),
             shape=Shape(heads, 1, width, attention.scaling),
             out=read_linear(attention.c_proj, as_linear),
             is_rotary=False,
         ),
         after_attention=None,
         before_mlp=read_norm(block.ln_2),
-        mlp=read_mlp(mlp.c_fc, mlp.c_proj, mlp.act, as_linear),
+        mlp=read_mlp(mlp.c_fc, mlp.c_proj, activation=mlp.act, as_linear=as_linear),
         after_mlp=None,
         is_parallel=False,
     )
 
 
-def embed(inner: Any, input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+def embed(inner: Any, input_ids: torch.Tensor, *, position_ids: torch.Tensor) -> torch.Tensor:
     """Token ids and positions [1,T] -> [1,T,H]."""
     states: torch.Tensor = inner.wte(input_ids) + inner.wpe(position_ids)
     return states

@@ -24,13 +24,13 @@ def read_block(block: Any, as_linear: AsLinear) -> Block:
         ),
         after_attention=None,
         before_mlp=read_norm(block.post_attention_layernorm),
-        mlp=read_mlp(mlp.dense_h_to_4h, mlp.dense_4h_to_h, mlp.act, as_linear),
+        mlp=read_mlp(mlp.dense_h_to_4h, mlp.dense_4h_to_h, activation=mlp.act, as_linear=as_linear),
         after_mlp=None,
         is_parallel=block.use_parallel_residual,
     )
 
 
-def embed(inner: Any, input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+def embed(inner: Any, input_ids: torch.Tensor, *, position_ids: torch.Tensor) -> torch.Tensor:
     """Token ids [1,T] -> [1,T,H]."""
     states: torch.Tensor = inner.embed_in(input_ids)
     return states

@@ -3,7 +3,8 @@
 from typing import Any
 
 from fledge.engine.parts import Attention, Block
-from fledge.models.bodies.reading import AsLinear, NotReadable, read_linear, read_mlp, read_norm, separate
+from fledge.errors import NotReadable
+from fledge.models.bodies.reading import AsLinear, read_linear, read_mlp, read_norm, separate
 from fledge.ops.attention import Shape
 
 
@@ -18,14 +19,14 @@ def read_block(block: Any, as_linear: AsLinear) -> Block:
         before_attention=read_norm(block.input_layernorm),
         attention=Attention(
             projections=tuple(read_linear(module, as_linear) for module in projections),
-            split=separate(*heads),
+            split=separate(heads[0], heads[1], head_dim=heads[2]),
             shape=Shape(*heads, attention.scaling),
             out=read_linear(attention.dense, as_linear),
             is_rotary=True,
         ),
         after_attention=None,
         before_mlp=None,
-        mlp=read_mlp(mlp.fc1, mlp.fc2, mlp.activation_fn, as_linear),
+        mlp=read_mlp(mlp.fc1, mlp.fc2, activation=mlp.activation_fn, as_linear=as_linear),
         after_mlp=None,
         is_parallel=True,
     )

@@ -7,16 +7,13 @@ import torch
 from torch import nn
 
 from fledge.engine.parts import Mlp, Split
+from fledge.errors import NotReadable
 from fledge.ops.activation import Activation, find_activation
 from fledge.ops.lora_linear import Linear
 from fledge.ops.norm import Norm, reference_norm
 
 T = TypeVar("T")
 AsLinear = Callable[[nn.Module], Linear | None]
-
-
-class NotReadable(Exception):
-    """The engine has no value for a part of this model; the library's own code runs instead."""
 
 
 def required(value: T | None, what: str) -> T:
@@ -31,10 +28,10 @@ def read_norm(module: Any) -> Norm:
     weight = required(getattr(module, "weight", None), "a norm without weight")
     if any(p.requires_grad for p in module.parameters()):
         raise NotReadable("a trained norm")
-    eps = getattr(module, "eps", getattr(module, "variance_epsilon", None))
+    eps: float = required(getattr(module, "eps", getattr(module, "variance_epsilon", None)), "a norm without eps")
     wide, bias = weight.detach().float(), getattr(module, "bias", None)
     candidates = [
-        Norm("layer", wide, None if bias is None else bias.detach().float(), required(eps, "a norm without eps")),
+        Norm("layer", wide, None if bias is None else bias.detach().float(), eps),
         Norm("rms", wide, None, eps),
         Norm("rms", 1.0 + wide, None, eps),
     ]
@@ -58,7 +55,7 @@ def read_linear(module: nn.Module, as_linear: AsLinear) -> Linear:
     return required(as_linear(module), f"{type(module).__name__} is no linear that the engine knows")
 
 
-def read_mlp(up: nn.Module, down: nn.Module, activation: Any, as_linear: AsLinear, *, gate: Any = None) -> Mlp:
+def read_mlp(up: nn.Module, down: nn.Module, *, activation: Any, as_linear: AsLinear, gate: Any = None) -> Mlp:
     """A feed-forward layer of these modules."""
     return Mlp(
         gate=None if gate is None else read_linear(gate, as_linear),
@@ -78,7 +75,7 @@ def interleaved(heads: int, head_dim: int) -> Split:
     return split
 
 
-def consecutive(heads: int, kv_heads: int, head_dim: int) -> Split:
+def consecutive(heads: int, kv_heads: int, *, head_dim: int) -> Split:
     """One projection that holds all of q, then all of k, then all of v: [T, (H+K+K)*D]."""
 
     def split(parts: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -88,7 +85,7 @@ def consecutive(heads: int, kv_heads: int, head_dim: int) -> Split:
     return split
 
 
-def grouped(kv_heads: int, groups: int, head_dim: int) -> Split:
+def grouped(kv_heads: int, groups: int, *, head_dim: int) -> Split:
     """One projection that holds, for each key/value head, its queries, its key and its value: [T, K*(G+2)*D]."""
 
     def split(parts: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -98,7 +95,7 @@ def grouped(kv_heads: int, groups: int, head_dim: int) -> Split:
     return split
 
 
-def separate(kv_heads: int, groups: int, head_dim: int) -> Split:
+def separate(kv_heads: int, groups: int, *, head_dim: int) -> Split:
     """A projection each."""
 
     def split(parts: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
