@@ -23,6 +23,7 @@ from fledge.data.batches import BatchSource, Shape
 from fledge.data.rows import Row
 from fledge.models.documents import documents_apart
 from fledge.models.load import load_base
+from fledge.ops.grain import grain_of
 from fledge.runtime.device import choose_device, make_deterministic
 from fledge.runtime.memory import peak_bytes
 from fledge.runtime.mesh import OneRank
@@ -102,7 +103,7 @@ def main() -> None:
     model = get_peft_model(base.model, config).eval()
     micro = 640 if args.micro_tokens == "auto" else int(args.micro_tokens)
     rows = ReadyRows(args.rows)
-    shape = Shape(micro, None, is_packed=True, pad_id=0, share=not (args.plain or args.no_share))
+    shape = Shape(micro, None, is_packed=True, pad_id=0, share=not (args.plain or args.no_share), grain=grain_of(micro))
     source = BatchSource(rows, InOrder(args.rows_per_step, repeats=args.repeat_rows), shape, rank=0, world_size=1)
     if args.plain:
         loss_of = plain_loss(model, base)

@@ -10,14 +10,16 @@ from fledge.ops.lora_linear import Linear, Lora
 
 
 def as_linear(module: nn.Module) -> Linear | None:
-    """The linear that `module` is; None where it is something else or holds what the engine does not do: a trained
-    or quantised weight, several adapters, a variant of LoRA, dropout that is not keyed by row.
+    """The linear that `module` is, without its adapter while adapters are off.
+
+    None where it is something else or holds what the engine does not do: a trained or quantised weight, several
+    adapters, a variant of LoRA, dropout that is not keyed by row.
     """
     base = module.get_base_layer() if isinstance(module, LoraLayer) else module
     if not isinstance(base, nn.Linear | Conv1D) or base.weight.requires_grad or not base.weight.is_floating_point():
         return None
     weight = base.weight.t() if isinstance(base, Conv1D) else base.weight
-    if base is module:
+    if base is module or module.disable_adapters:
         return Linear(weight.detach(), _detached(base.bias), None)
     lora = _lora(module)
     return None if lora is None else Linear(weight.detach(), _detached(base.bias), lora)
@@ -28,13 +30,14 @@ def _detached(bias: torch.Tensor | None) -> torch.Tensor | None:
 
 
 def _lora(layer: LoraLayer) -> Lora | None:
-    if len(layer.active_adapters) != 1 or layer.merged or layer.disable_adapters:
+    if len(layer.active_adapters) != 1 or layer.merged:
         return None
     name = layer.active_adapters[0]
     if name not in layer.lora_A or name in layer.lora_variant or layer.lora_bias.get(name):
         return None
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
     dropout = layer.lora_dropout[name]
-    if not (a.requires_grad and b.requires_grad and isinstance(dropout, KeyedDropout | nn.Identity)):
+    is_idle = isinstance(dropout, nn.Identity) or not dropout.training
+    if not isinstance(dropout, KeyedDropout) and not is_idle:
         return None
     return Lora(a, b, layer.scaling[name], dropout if isinstance(dropout, KeyedDropout) else None)

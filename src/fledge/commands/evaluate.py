@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from fledge.commands.engine import build_engine
 from fledge.commands.open_run import OpenRun, Tuned, Which, load_tuned, open_run
 from fledge.commands.progress import OnPrepare, ignore_progress
-from fledge.commands.workshop import causal_loss, shape_of
+from fledge.commands.workshop import causal_loss, room_of, shape_of
 from fledge.commands.writable import check_writable
 from fledge.config.recipe import sources
 from fledge.data.batches import BatchSource
@@ -21,7 +22,9 @@ from fledge.evaluation.perplexity import mean_loss, perplexity_of
 from fledge.models.documents import documents_apart
 from fledge.rundir import write_json, write_text
 from fledge.runtime.mesh import OneRank
-from fledge.training.loss import CausalLoss, to_device
+from fledge.training.fast_loss import FastLoss
+from fledge.training.loss import to_device
+from fledge.training.step import LossOf
 
 Split = Literal["validation", "test", "train"]
 
@@ -88,10 +91,9 @@ def evaluate(
     check_writable(folder, cure="make it writable, or evaluate a copy of the run folder")
     store = _rows(opened, asked.on, on_prepare)
     tuned = load_tuned(opened)
-    with _loss_of(opened, tuned) as loss_of:
-        learnt, tokens = _mean_loss(opened, tuned, store, loss_of, asked)
-        with tuned.as_base():
-            untaught, _ = _mean_loss(opened, tuned, store, loss_of, asked)
+    learnt, tokens = _mean_loss(opened, tuned, store, asked)
+    with tuned.as_base():
+        untaught, _ = _mean_loss(opened, tuned, store, asked)
     answers = _answers(opened, tuned, store, asked) if asked.exact_match else None
     base_share, tuned_share = (answers[0].share, answers[1].share) if answers else (None, None)
     evaluation = Evaluation(
@@ -161,10 +163,15 @@ def _rows(opened: OpenRun, on: Split, on_prepare: OnPrepare) -> TokenStore:
 
 
 @contextlib.contextmanager
-def _loss_of(opened: OpenRun, tuned: Tuned) -> Iterator[CausalLoss]:
-    """The training loss, packed as in training."""
+def _loss_of(opened: OpenRun, tuned: Tuned) -> Iterator[LossOf]:
+    """The training loss of the model as it is now, computed as in training."""
+    recipe = opened.recipe
+    if recipe.train.engine == "fast":
+        rows = room_of(recipe)
+        yield FastLoss(lambda batch: None, build_engine(tuned.model, device=tuned.device, rows=rows))
+        return
     base = tuned.model.get_base_model()
-    with documents_apart(base) if opened.recipe.data.packing else contextlib.nullcontext() as documents:
+    with documents_apart(base) if recipe.data.packing else contextlib.nullcontext() as documents:
         yield causal_loss(tuned.facts, documents)
 
 
@@ -175,12 +182,11 @@ class _AsTheyLie:
         return ()
 
 
-def _mean_loss(
-    opened: OpenRun, tuned: Tuned, store: TokenStore, loss_of: CausalLoss, asked: Question
-) -> tuple[float, int]:
+def _mean_loss(opened: OpenRun, tuned: Tuned, store: TokenStore, asked: Question) -> tuple[float, int]:
     source = BatchSource(store, _AsTheyLie(), shape_of(opened.recipe, opened.tokenizer), rank=0, world_size=1)
     batches = (to_device(batch, tuned.device) for batch in source.everything(asked.max_rows))
-    return mean_loss(tuned.model, batches, loss_of=loss_of, mesh=OneRank())
+    with _loss_of(opened, tuned) as loss_of:
+        return mean_loss(tuned.model, batches, loss_of=loss_of, mesh=OneRank())
 
 
 def _answers(opened: OpenRun, tuned: Tuned, store: TokenStore, asked: Question) -> tuple[ExactMatch, ExactMatch]:

@@ -27,6 +27,7 @@ from fledge.models.companions import save_companions
 from fledge.models.documents import Documents, documents_apart
 from fledge.models.load import Base
 from fledge.models.tokenizer import Tokenizer
+from fledge.ops.grain import grain_of
 from fledge.rundir import RunDir
 from fledge.runtime.memory import available_bytes
 from fledge.runtime.mesh import Mesh
@@ -132,21 +133,29 @@ def shape_of(recipe: Recipe, tokenizer: Tokenizer) -> Shape:
     limit_tokens = train.micro_batch_tokens if train.micro_batch_rows is None else None
     assert limit_tokens != "auto", "settled before"
     packing, share = recipe.data.packing, train.share_prefixes is True
-    return Shape(limit_tokens, train.micro_batch_rows, packing, tokenizer.pad_token_id, share)
+    grain = grain_of(limit_tokens) if limit_tokens is not None and train.engine == "fast" else 1
+    return Shape(limit_tokens, train.micro_batch_rows, packing, tokenizer.pad_token_id, share, grain)
+
+
+def room_of(recipe: Recipe) -> int:
+    """Positions that a micro-batch can have at most; 0 where the recipe counts rows instead."""
+    tokens = recipe.train.micro_batch_tokens if recipe.train.micro_batch_rows is None else 0
+    assert tokens != "auto", "settled before"
+    return tokens
 
 
 def _fast_loss(shop: Workshop) -> FastLoss:
     """The loss that the engine computes, within the memory at hand."""
     train, keys = shop.recipe.train, shop.adapted.dropout
-    rows = train.micro_batch_tokens if train.micro_batch_rows is None else 0
-    assert rows != "auto", "settled before"
     share = {True: 0.0, False: float("inf"), "auto": MEMORY_SHARE * available_bytes(shop.device)}
     budget = share[train.gradient_checkpointing]
 
     def announce(batch: Batch) -> None:
         keys.rows, keys.lengths, keys.is_packed = batch.rows, batch.lengths, True
 
-    return FastLoss(announce, build_engine(shop.adapted.model, device=shop.device, rows=rows, budget=budget))
+    return FastLoss(
+        announce, build_engine(shop.adapted.model, device=shop.device, rows=room_of(shop.recipe), budget=budget)
+    )
 
 
 def causal_loss(facts: ModelFacts, documents: Documents | None, *, keys: DropoutKeys | None = None) -> CausalLoss:

@@ -37,6 +37,8 @@ class Shape:
     pad_id: int
     share: bool = False
     """Whether rows of a packed micro-batch compute what they begin with in common once."""
+    grain: int = 1
+    """What the number of positions is rounded up to when they are computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,8 @@ class BatchSource:
     def _plan(self, indices: Sequence[int]) -> list[list[int]]:
         shape = self.shape
         if shape.share and shape.limit_tokens is not None and shape.limit_rows is None and indices:
-            return plan_shared([self.rows.row(index).input_ids for index in indices], limit_tokens=shape.limit_tokens)
+            found = [self.rows.row(index).input_ids for index in indices]
+            return plan_shared(found, limit_tokens=shape.limit_tokens, grain=shape.grain)
         return plan_micro_batches(
             [int(self.rows.lengths[index]) for index in indices],
             limit_tokens=shape.limit_tokens,

@@ -3,7 +3,7 @@
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 
-from fledge.data.share import Ids, lay_out, shared_lengths
+from fledge.data.share import Ids, lay_out
 
 
 def plan_micro_batches(
@@ -27,30 +27,52 @@ def plan_micro_batches(
     return groups
 
 
-def plan_shared(rows: Sequence[Ids], *, limit_tokens: int) -> list[list[int]]:
-    """Positions in `rows`, grouped: as few groups as hold at most `limit_tokens` distinct positions each, and about as
-    full as each other. What rows begin with in common counts once in a group. A row longer than the limit is a group
-    of its own.
+def plan_shared(rows: Sequence[Ids], *, limit_tokens: int, grain: int = 1) -> list[list[int]]:
+    """Positions in `rows`, grouped so that each group holds at most `limit_tokens` positions, what its rows begin with
+    in common counted once. A row longer than the limit is a group of its own.
+
+    Of several ways to fill the groups the one is taken that computes least, sizes rounded up to `grain`; then the one
+    with the fewest groups. The same for the same arguments.
     """
-    costs = [len(row) - shared for row, shared in zip(rows, shared_lengths(rows), strict=True)]
-    order = sorted(range(len(rows)), key=lambda position: (-costs[position], position))
-    fullest = max(limit_tokens, max(len(row) for row in rows))
-    groups = max(1, -(-sum(costs) // limit_tokens))
-    best: list[list[int]] | None = None
-    for limit in _limits(sum(costs), groups, limit_tokens):
-        found = _best_fit(costs, order, limit_tokens=limit, limit_rows=None)
-        is_small = all(lay_out([rows[p] for p in group], share=True).num_positions <= fullest for group in found)
-        if is_small and (best is None or len(found) < len(best)):
-            best = found
-    return best or plan_micro_batches(
-        [len(row) for row in rows], limit_tokens=limit_tokens, limit_rows=None, is_packed=True
-    )
+    layout = lay_out(rows, share=True)
+    sizes = [segment.last - segment.first for segment in layout.segments]
+    order = sorted(range(len(rows)), key=lambda b: (-len(rows[b]), b))
+    plans = [_filled(layout.paths, sizes, order=order, limit=limit) for limit in _limits(sum(sizes), limit_tokens)]
+    _, plan = min(plans, key=lambda found: (sum(-(-size // grain) * grain for size in found[0]), len(found[0])))
+    return plan
 
 
-def _limits(total: int, groups: int, limit: int) -> list[int]:
-    """What a group may cost: from an even share of the total to the limit, in steps of a sixteenth of it."""
-    step = max(1, limit // 16)
-    return sorted({limit, *range(-(-total // groups), limit, step), *range(-(-total // (groups + 1)), limit, step)})
+def _limits(total: int, limit: int) -> list[int]:
+    """How full groups may become: the limit, and what an even share over a few more groups would be."""
+    fewest = -(-total // limit)
+    shares = {
+        -(-total // count) + extra for count in range(fewest, fewest + 3) for extra in range(0, limit, limit // 16 or 1)
+    }
+    return [limit, *sorted(share for share in shares if share < limit)]
+
+
+def _filled(
+    paths: Sequence[tuple[int, ...]], sizes: Sequence[int], *, order: Sequence[int], limit: int
+) -> tuple[list[int], list[list[int]]]:
+    """Best-fit decreasing: each row goes where it leaves the least room. Sizes of the groups, and the groups."""
+    groups: list[list[int]] = []
+    held: list[set[int]] = []
+    filled: list[int] = []
+    for row in order:
+        new = [sum(sizes[part] for part in paths[row] if part not in parts) for parts in held]
+        fitting = [number for number, more in enumerate(new) if filled[number] + more <= limit]
+        if fitting:
+            best = max(fitting, key=lambda number: filled[number] + new[number])
+        else:
+            best = len(groups)
+            groups.append([])
+            held.append(set())
+            filled.append(0)
+            new.append(sum(sizes[part] for part in paths[row]))
+        groups[best].append(row)
+        held[best].update(paths[row])
+        filled[best] += new[best]
+    return filled, groups
 
 
 def _has_room(group: list[int], lengths: Sequence[int], *, limit_tokens: int | None, limit_rows: int | None) -> bool:

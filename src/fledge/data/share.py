@@ -58,17 +58,6 @@ def lay_out(rows: Sequence[Ids], *, share: bool) -> Layout:
     return Layout(tuple(segments), tuple(paths))
 
 
-def shared_lengths(rows: Sequence[Ids]) -> list[int]:
-    """For each row how many leading tokens it has in common with the row most like it, 0 where that is too few."""
-    order = sorted(range(len(rows)), key=lambda b: rows[b].tolist())
-    common = [0, *(_common(rows[a], rows[b]) for a, b in itertools.pairwise(order)), 0]
-    found = [0] * len(rows)
-    for place, row in enumerate(order):
-        most = max(common[place], common[place + 1])
-        found[row] = most if most >= MIN_SHARED else 0
-    return found
-
-
 def _common(a: Ids, b: Ids) -> int:
     """Leading tokens that two rows share, the last one of either left out."""
     width = min(len(a), len(b)) - 1

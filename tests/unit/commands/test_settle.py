@@ -29,10 +29,11 @@ def facts(**changes) -> ModelFacts:
     return ModelFacts(**(known | changes))
 
 
-def settled(monkeypatch, *, available: float, known: ModelFacts, **train):
+def settled(monkeypatch, *, available: float, known: ModelFacts, is_fast: bool = False, lora=None, **train):
     monkeypatch.setattr(module, "available_bytes", lambda device: int(available))
     content = {"model": {"name_or_path": "x"}, "data": {"train": {"path": "a", "format": "text"}}, "train": train}
-    return settle(Recipe.model_validate(content), known, attention="sdpa", device=CPU)
+    recipe = Recipe.model_validate(content | ({"lora": lora} if lora else {}))
+    return settle(recipe, known, attention="sdpa", device=CPU, is_fast=is_fast)
 
 
 def test_plenty_of_memory_takes_the_full_micro_batch_and_no_recomputation(monkeypatch):
@@ -57,3 +58,20 @@ def test_what_the_recipe_says_stands(monkeypatch, given):
     recipe = settled(monkeypatch, available=1e9, known=facts(), gradient_checkpointing=False, **given)
     assert recipe.train.gradient_checkpointing is False
     assert {name: getattr(recipe.train, name) for name in given} == given
+
+
+def test_the_fast_engine_has_its_own_micro_batch_and_leaves_what_changes_no_bit(monkeypatch):
+    recipe = settled(monkeypatch, available=1e9, known=facts(vocab_size=250_880), is_fast=True)
+    assert (recipe.train.engine, recipe.train.share_prefixes) == ("fast", True)
+    assert recipe.train.micro_batch_tokens == module.FAST_CPU_TOKENS
+    assert (recipe.model.attention, recipe.train.gradient_checkpointing) == ("auto", "auto")
+
+
+def test_beginnings_are_shared_by_the_fast_engine_without_dropout_only(monkeypatch):
+    def shares(**given) -> bool:
+        return settled(monkeypatch, available=1e9, known=facts(), **given).train.share_prefixes
+
+    assert shares(is_fast=True)
+    assert not shares(is_fast=True, lora={"lora_dropout": 0.1})
+    assert not shares(is_fast=True, share_prefixes=False)
+    assert not shares(is_fast=False)

@@ -21,6 +21,7 @@ from fledge.commands.train import train
 from fledge.config.data import SourceConfig, ValidationFraction
 from fledge.config.recipe import Recipe
 from fledge.config.template import section_of
+from fledge.engine.run import Engine, Packed
 from fledge.errors import DataError, ModelError, RunError
 from tests.runs import load
 from tests.tiny_models import tiny_folder
@@ -28,6 +29,7 @@ from tests.tiny_models import tiny_folder
 Changes = dict[str, Any]
 ON_HUB = "somebody/something"
 GPU = torch.cuda.is_available()
+LOSS = Engine.loss
 
 
 @dataclass
@@ -36,7 +38,8 @@ class Seen:
 
     run: Path
     shapes: list[tuple[int, ...]] = field(default_factory=list)
-    """Shape of each input of the model's feed-forward blocks."""
+    """Shape of each input of the library's feed-forward blocks; positions, documents and what the blocks save of each
+    micro-batch of the engine."""
     asked: list[tuple[Any, ...]] = field(default_factory=list)
     """What was asked of the model hub."""
     refused: str = ""
@@ -143,6 +146,8 @@ CASES = [
     Case("train.adam_eps", 1e-3, "weights"),
     Case("train.max_grad_norm", 0.01, "weights", {"train.adam_eps": 1e-3}),
     Case("train.gradient_checkpointing", True, "shapes", {"train.gradient_checkpointing": False}),
+    Case("train.engine", "plain", "shapes"),
+    Case("train.share_prefixes", False, "shapes", {"data.train.prompt_prefix": "now add these two numbers, quickly: "}),
     Case("train.save_every_steps", 1, "saved"),
     Case("train.keep_checkpoints", 1, "kept", {"train.save_every_steps": 1}),
     Case("train.seed", 8, "losses"),
@@ -208,10 +213,15 @@ def _train(folder: Path, changes: Changes, number: int) -> Seen:
         if type(module).__name__ == "LlamaMLP":
             seen.shapes.append(tuple(inputs[0].shape))
 
+    def loss(engine: Engine, batch: Packed) -> torch.Tensor:
+        seen.shapes.append((batch.input_ids.shape[0], len(batch.documents), *engine.keeps))
+        return LOSS(engine, batch)
+
     hook = register_module_forward_pre_hook(note)
     try:
         with pytest.MonkeyPatch.context() as patch:
             _hub(patch, seen, folder)
+            patch.setattr(Engine, "loss", loss)
             train(recipe)
     except (DataError, ModelError) as error:
         seen.refused = str(error)
@@ -292,5 +302,5 @@ def test_the_table_covers_every_option() -> None:
 
     known = set().union(*(options(section_of(field), name) for name, field in Recipe.model_fields.items()))
     known |= options(SourceConfig, "data.train") | options(ValidationFraction, "data.validation")
-    assert len(known) == 57
+    assert len(known) == 59
     assert sorted(case.option for case in CASES) == sorted(known)
