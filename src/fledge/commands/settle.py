@@ -8,8 +8,6 @@ from fledge.facts import ModelFacts
 from fledge.runtime.memory import available_bytes
 
 CPU_TOKENS, GPU_TOKENS = 2048, 16384
-FAST_CPU_TOKENS = 640
-"""With the fast engine a CPU gains nothing from more, and each token costs memory (bench/log.md)."""
 SAVED_VALUES_PER_BLOCK = 40
 """Activations that a block keeps for its backward pass, in multiples of tokens * hidden size (a coarse bound)."""
 
@@ -17,15 +15,18 @@ LOGIT_BYTES = 12
 """Of one logit: in the base's format, in float32, and its gradient."""
 
 
-def settle(recipe: Recipe, facts: ModelFacts, *, attention: str, device: torch.device, is_fast: bool) -> Recipe:
+def settle(
+    recipe: Recipe, facts: ModelFacts, *, attention: str, device: torch.device, fast_tokens: int | None
+) -> Recipe:
     """The recipe with every `auto` replaced by what this machine and this model make of it.
 
-    The fast engine leaves two as they are: its attention is its own, and what it computes again changes no bit.
+    `fast_tokens` is a micro-batch of the fast engine, None where the library's modules compute. The fast engine leaves
+    two as they are: its attention is its own, and what it computes again changes no bit.
     """
-    train = recipe.train
+    train, is_fast = recipe.train, fast_tokens is not None
     tokens = train.micro_batch_tokens
     if tokens == "auto" and train.micro_batch_rows is None:
-        tokens = max(recipe.data.max_length, _micro_batch_tokens(facts, device, is_fast=is_fast))
+        tokens = max(recipe.data.max_length, fast_tokens or _micro_batch_tokens(facts, device))
     checkpointing = train.gradient_checkpointing
     if checkpointing == "auto" and not is_fast:
         width = tokens if isinstance(tokens, int) else (train.micro_batch_rows or 1) * recipe.data.max_length
@@ -52,13 +53,9 @@ def _shares(recipe: Recipe, *, is_fast: bool) -> bool:
     return (is_fast and recipe.lora.lora_dropout == 0) if wanted == "auto" else wanted
 
 
-def _micro_batch_tokens(facts: ModelFacts, device: torch.device, *, is_fast: bool) -> int:
-    """As many tokens as pay off on this kind of device; with the library's modules, which hold the logits of all of
-    them, fewer where these would fill a quarter of its memory.
-    """
-    wanted = GPU_TOKENS if device.type == "cuda" else FAST_CPU_TOKENS if is_fast else CPU_TOKENS
-    if is_fast:
-        return wanted
+def _micro_batch_tokens(facts: ModelFacts, device: torch.device) -> int:
+    """As many tokens as pay off on this kind of device, fewer where their logits would fill a quarter of its memory."""
+    wanted = GPU_TOKENS if device.type == "cuda" else CPU_TOKENS
     room = 0.25 * available_bytes(device) / (facts.vocab_size * LOGIT_BYTES)
     return min(wanted, int(room))
 

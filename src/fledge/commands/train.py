@@ -13,10 +13,11 @@ from fledge.adapters.save import adapter_digest, is_adapter
 from fledge.commands.answers import count_exact
 from fledge.commands.engine import can_be_fast
 from fledge.commands.manifest import describe, versions
+from fledge.commands.measure import fastest_size
 from fledge.commands.ownership import settled_recipe
 from fledge.commands.progress import OnPrepare, ignore_progress
-from fledge.commands.settle import settle
-from fledge.commands.workshop import Workshop, at_work, attach_adapter
+from fledge.commands.settle import GPU_TOKENS, activation_bytes, settle
+from fledge.commands.workshop import MEMORY_SHARE, Workshop, at_work, attach_adapter, row_order
 from fledge.config.load import dump_recipe
 from fledge.config.recipe import Recipe
 from fledge.data.pipeline import PreparedData, prepare_training
@@ -28,7 +29,7 @@ from fledge.observe.observer import Relay
 from fledge.observe.trackers import check_trackers, open_trackers
 from fledge.rundir import EventLog, RunDir, locked, remove_leftovers, whole_folder, write_json, write_text
 from fledge.runtime.device import choose_device, make_deterministic
-from fledge.runtime.memory import peak_bytes
+from fledge.runtime.memory import available_bytes, peak_bytes
 from fledge.runtime.mesh import Mesh, is_first_rank, joined_mesh, local_rank
 from fledge.training.checkpoint import load_newest
 from fledge.training.loop import run_loop
@@ -122,7 +123,8 @@ def _open(
     if mesh.rank == 0:
         remove_leftovers(run)
         attention = str(base.model.config._attn_implementation)
-        settled = settle(recipe, base.facts, attention=attention, device=device, is_fast=why_plain is None)
+        fast_tokens = _fast_tokens(recipe, data, base, tell=tell) if why_plain is None else None
+        settled = settle(recipe, base.facts, attention=attention, device=device, fast_tokens=fast_tokens)
         _write_beginnings(settled, run, tokenizer, data, mesh=mesh, base=base)
     mesh.barrier()
     settled = settled_recipe(recipe, run)
@@ -130,6 +132,16 @@ def _open(
     if why_plain is not None and recipe.train.engine == "auto":
         tell(Notice(text=f"the library's own modules compute each step: {why_plain}"))
     return Workshop(settled, run, tokenizer, data, base.facts, adapted, device, mesh)
+
+
+def _fast_tokens(recipe: Recipe, data: PreparedData, base: Base, *, tell: Tell) -> int:
+    """A micro-batch of the fast engine, within the memory at hand."""
+    device, train = base.model.device, recipe.train
+    most = MEMORY_SHARE * available_bytes(device) / activation_bytes(base.facts, tokens=1)
+    if device.type != "cpu" or train.micro_batch_tokens != "auto" or train.micro_batch_rows is not None:
+        return min(GPU_TOKENS, int(most))
+    rows = [data.train.row(index).input_ids.tolist() for index in row_order(recipe, data).rows_of_step(1)]
+    return fastest_size(recipe, base.facts, rows=rows, most=most, tell=tell)
 
 
 def _write_beginnings(

@@ -48,17 +48,24 @@ class Engine:
 
     def loss(self, batch: Packed) -> torch.Tensor:
         """The sum of token losses over the supervised tokens, float32, differentiable in what is trained."""
-        needed, which = (
-            (batch.sources, None)
-            if batch.are_sources_unique
-            else torch.unique_consecutive(batch.sources, return_inverse=True)
-        )
-        hidden = self.hidden(_whole_grains(batch, self.grain), _repeated_last(needed, self.grain))[: needed.shape[0]]
+        hidden, which = self.states(batch)
         if which is not None:
             hidden = hidden.index_select(0, which)
         if self.body.head is None:
             return sum_cross_entropy(self.body.logits(hidden), batch.targets)
         return head_cross_entropy(hidden, batch.targets, head=self.body.head, buffers=self.buffers)
+
+    def states(self, batch: Packed) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Last hidden states of the positions that something is predicted from, each once, and for each supervised
+        token which of them is its own; None where they are one to one.
+        """
+        needed, which = (
+            (batch.sources, None)
+            if batch.are_sources_unique
+            else torch.unique_consecutive(batch.sources, return_inverse=True)
+        )
+        padded = _repeated_last(needed, self.grain)
+        return self.hidden(_whole_grains(batch, self.grain), padded)[: needed.shape[0]], which
 
     def hidden(self, batch: Packed, needed: torch.Tensor) -> torch.Tensor:
         """Last normalised hidden states [N,H] of the positions `needed` [N]."""

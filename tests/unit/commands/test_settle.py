@@ -29,11 +29,11 @@ def facts(**changes) -> ModelFacts:
     return ModelFacts(**(known | changes))
 
 
-def settled(monkeypatch, *, available: float, known: ModelFacts, is_fast: bool = False, lora=None, **train):
+def settled(monkeypatch, *, available: float, known: ModelFacts, fast_tokens: int | None = None, lora=None, **train):
     monkeypatch.setattr(module, "available_bytes", lambda device: int(available))
     content = {"model": {"name_or_path": "x"}, "data": {"train": {"path": "a", "format": "text"}}, "train": train}
     recipe = Recipe.model_validate(content | ({"lora": lora} if lora else {}))
-    return settle(recipe, known, attention="sdpa", device=CPU, is_fast=is_fast)
+    return settle(recipe, known, attention="sdpa", device=CPU, fast_tokens=fast_tokens)
 
 
 def test_plenty_of_memory_takes_the_full_micro_batch_and_no_recomputation(monkeypatch):
@@ -61,9 +61,9 @@ def test_what_the_recipe_says_stands(monkeypatch, given):
 
 
 def test_the_fast_engine_has_its_own_micro_batch_and_leaves_what_changes_no_bit(monkeypatch):
-    recipe = settled(monkeypatch, available=1e9, known=facts(vocab_size=250_880), is_fast=True)
+    recipe = settled(monkeypatch, available=1e9, known=facts(vocab_size=250_880), fast_tokens=640)
     assert (recipe.train.engine, recipe.train.share_prefixes) == ("fast", True)
-    assert recipe.train.micro_batch_tokens == module.FAST_CPU_TOKENS
+    assert recipe.train.micro_batch_tokens == 640
     assert (recipe.model.attention, recipe.train.gradient_checkpointing) == ("auto", "auto")
 
 
@@ -71,7 +71,7 @@ def test_beginnings_are_shared_by_the_fast_engine_without_dropout_only(monkeypat
     def shares(**given) -> bool:
         return settled(monkeypatch, available=1e9, known=facts(), **given).train.share_prefixes
 
-    assert shares(is_fast=True)
-    assert not shares(is_fast=True, lora={"lora_dropout": 0.1})
-    assert not shares(is_fast=True, share_prefixes=False)
-    assert not shares(is_fast=False)
+    assert shares(fast_tokens=640)
+    assert not shares(fast_tokens=640, lora={"lora_dropout": 0.1})
+    assert not shares(fast_tokens=640, share_prefixes=False)
+    assert not shares(fast_tokens=None)

@@ -1,0 +1,141 @@
+"""The size of micro-batch that a CPU computes fastest: measured once for a model and a machine, and remembered.
+
+The measuring happens in a process of its own (`python -m fledge.commands.measure` reads a question and prints an
+answer), for a product's kernel is kept for each size that was ever tried.
+"""
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import torch
+
+from fledge.commands.engine import build_engine
+from fledge.commands.workshop import attach_adapter
+from fledge.config.recipe import Recipe
+from fledge.data.cache import cache_root
+from fledge.data.collate import collate
+from fledge.data.pack import plan_shared
+from fledge.data.rows import Row
+from fledge.engine.run import Engine
+from fledge.events import Event, Notice
+from fledge.facts import ModelFacts
+from fledge.models.load import load_base
+from fledge.models.tokenizer import load_tokenizer
+from fledge.ops.grain import grain_of
+from fledge.rundir import write_json
+from fledge.runtime.device import make_deterministic
+from fledge.training.fast_loss import as_packed
+
+SIZES = (384, 512, 640, 768, 1024, 1536)
+USUAL = 640
+"""What a model too small to be worth a measurement gets, and one that cannot be measured."""
+SMALL = 100_000_000
+"""Parameters below which the measurement would take longer than it saves."""
+NEARLY = 1.03
+"""The smallest size within this of the fastest is taken, for each position costs memory."""
+BLOCKS = 2
+"""Blocks that are timed; the others are like them."""
+REPEATS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the answer depends on. `rows` are token ids as the first step has them."""
+
+    recipe: dict[str, Any]
+    threads: int
+    sizes: tuple[int, ...]
+    rows: tuple[tuple[int, ...], ...]
+
+
+def fastest_size(
+    recipe: Recipe, facts: ModelFacts, *, rows: Sequence[Sequence[int]], most: float, tell: Callable[[Event], None]
+) -> int:
+    """Positions of a micro-batch, at least as many as a row may have, at most `most` where that can be."""
+    sizes = tuple(size for size in SIZES if recipe.data.max_length <= size <= most)
+    usual = max(recipe.data.max_length, USUAL)
+    if facts.num_parameters < SMALL or len(sizes) < 2:
+        return usual
+    question = Question(
+        recipe.model_dump(mode="json"), torch.get_num_threads(), sizes, tuple(tuple(int(i) for i in r) for r in rows)
+    )
+    file = cache_root().parent / "sizes" / f"{_key(recipe, facts, question)}.json"
+    if not file.exists():
+        tell(Notice(text="measuring which size of micro-batch this machine computes fastest; once for this model"))
+        answer = _ask(question)
+        if answer is None:
+            return usual
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, answer)
+    return choose(json.loads(file.read_text()))
+
+
+def choose(seconds: dict[str, float]) -> int:
+    """The smallest size that takes nearly as little time as the fastest."""
+    least = min(seconds.values())
+    return min(int(size) for size, spent in seconds.items() if spent <= NEARLY * least)
+
+
+def _key(recipe: Recipe, facts: ModelFacts, question: Question) -> str:
+    """The model's and the machine's shape, the adapter's, and about how long rows are."""
+    length = round(np.mean([len(row) for row in question.rows]) / 32)
+    known = [asdict(facts), recipe.model.dtype, recipe.lora.model_dump(mode="json"), question.threads, question.sizes]
+    machine = [torch.__version__, torch.backends.cpu.get_cpu_capability(), platform.machine()]
+    text = json.dumps([known, length, len(question.rows), machine])
+    return sha256(text.encode()).hexdigest()[:32]
+
+
+def _ask(question: Question) -> dict[str, float] | None:
+    """Seconds of a step by size; None where the other process came to nothing, for a speed is not worth a failure."""
+    command = [sys.executable, "-m", "fledge.commands.measure"]
+    done = subprocess.run(command, input=json.dumps(asdict(question)), capture_output=True, text=True)
+    lines = done.stdout.strip().splitlines()
+    return None if done.returncode or not lines else json.loads(lines[-1])
+
+
+def measure(question: Question) -> dict[str, float]:
+    """Seconds that the timed blocks take over the rows, by size."""
+    torch.set_num_threads(question.threads)
+    recipe, device = Recipe.model_validate_json(json.dumps(question.recipe)), torch.device("cpu")
+    make_deterministic(device)
+    base = load_base(recipe.model, device=device)
+    adapted = attach_adapter(recipe, base, tokenizer=load_tokenizer(recipe.model, recipe.data))
+    rows = [np.array(ids, dtype=np.int32) for ids in question.rows]
+    found = {}
+    for size in question.sizes:
+        engine = build_engine(adapted.model, device=device, rows=size)
+        few = Engine(
+            replace(engine.body, blocks=engine.body.blocks[-BLOCKS:]), engine.buffers, engine.keeps, engine.grain
+        )
+        found[str(size)] = min(_seconds(few, rows, size=size) for _ in range(REPEATS))
+    return found
+
+
+def _seconds(engine: Engine, rows: Sequence[np.ndarray[Any, Any]], *, size: int) -> float:
+    """Of one forward and backward pass over all rows, the head left out."""
+    start = time.perf_counter()
+    for group in plan_shared(rows, limit_tokens=size, grain=grain_of(size)):
+        chosen = [Row(rows[number], np.ones(len(rows[number]), dtype=np.bool_)) for number in group]
+        batch = as_packed(collate(chosen, group, is_packed=True, pad_id=0, share=True))
+        engine.states(batch)[0].sum().backward()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Read a question from standard input, print the answer."""
+    asked = json.loads(sys.stdin.read())
+    rows = tuple(tuple(row) for row in asked.pop("rows"))
+    sizes = tuple(asked.pop("sizes"))
+    sys.stdout.write(json.dumps(measure(Question(rows=rows, sizes=sizes, **asked))) + "\n")
+
+
+if __name__ == "__main__":
+    main()
