@@ -16,7 +16,11 @@ def as_linear(module: nn.Module) -> Linear | None:
     adapters, a variant of LoRA, dropout that is not keyed by row.
     """
     base = module.get_base_layer() if isinstance(module, LoraLayer) else module
-    if not isinstance(base, nn.Linear | Conv1D) or base.weight.requires_grad or not base.weight.is_floating_point():
+    if (
+        not isinstance(base, nn.Linear | Conv1D)
+        or any(p.requires_grad for p in base.parameters())
+        or not base.weight.is_floating_point()
+    ):
         return None
     weight = base.weight.t() if isinstance(base, Conv1D) else base.weight
     if base is module or module.disable_adapters:

@@ -9,7 +9,6 @@ import torch
 from fledge.adapters.fast import as_linear
 from fledge.config.recipe import Recipe
 from fledge.engine.keeping import choose_keeps
-from fledge.engine.parts import adapters
 from fledge.engine.run import Engine, Packed
 from fledge.errors import ModelError, NotReadable
 from fledge.facts import ModelFacts
@@ -65,7 +64,7 @@ def disagreement(engine: Engine, model: Any, *, takes_positions: bool) -> str | 
     and a backward pass over a few tokens each way.
     """
     rows = _probe(model)
-    trained = [p for block in engine.body.blocks for p in adapters(block)]
+    trained = [p for p in model.parameters() if p.requires_grad]
     loss = engine.loss(_shared(rows))
     found = torch.autograd.grad(loss, trained)
     wanted_loss, wanted = _by_library(model, rows, trained, takes_positions=takes_positions)

@@ -38,8 +38,16 @@ def plan_shared(rows: Sequence[Ids], *, limit_tokens: int, grain: int = 1) -> li
     sizes = [segment.last - segment.first for segment in layout.segments]
     order = sorted(range(len(rows)), key=lambda b: (-len(rows[b]), b))
     plans = [_filled(layout.paths, sizes, order=order, limit=limit) for limit in _limits(sum(sizes), limit_tokens)]
-    _, plan = min(plans, key=lambda found: (sum(-(-size // grain) * grain for size in found[0]), len(found[0])))
-    return plan
+    plans.sort(key=lambda found: (sum(-(-size // grain) * grain for size in found[0]), len(found[0])))
+    holding = (plan for _, plan in plans if _holds(plan, rows, limit=limit_tokens))
+    apart = plan_micro_batches([len(row) for row in rows], limit_tokens=limit_tokens, limit_rows=None, is_packed=True)
+    return next(holding, apart)
+
+
+def _holds(plan: Sequence[Sequence[int]], rows: Sequence[Ids], *, limit: int) -> bool:
+    """Whether no group is larger than the limit when it is laid out by itself: its rows may share less then."""
+    layouts = (lay_out([rows[position] for position in group], share=True) for group in plan if len(group) > 1)
+    return all(layout.num_positions <= limit for layout in layouts)
 
 
 def _limits(total: int, limit: int) -> list[int]:

@@ -138,7 +138,7 @@ def _lowest(blocks: Sequence[Block], *, is_input_trained: bool) -> int:
     """The first block in which or below which something is trained; below it nothing is saved."""
     if is_input_trained:
         return 0
-    return next(number for number, block in enumerate(blocks) if adapters(block))
+    return next((number for number, block in enumerate(blocks) if adapters(block)), len(blocks))
 
 
 def _all_forward(

@@ -291,9 +291,11 @@ def _score_gradient(
 def _bias(tile: _Tile, shape: Shape, plan: Plan, device: torch.device) -> torch.Tensor:
     """What is added to the scores, [K,G,W,S]: minus infinity where a key is out of sight.
 
+    Made once for all layers, but where a document is cut into tiles: its masks together would grow with its square.
     ALiBi is taken relative to the query's own, which softmax does not see, so that long documents lose no precision.
     """
-    key = (tile.group.prefix, tile.first, tile.last, tile.low, tile.high, shape.window, shape.alibi)
+    place = (tile.group.prefix, tile.first, tile.last, tile.low, tile.high)
+    key = (place, shape.window, shape.alibi, shape.kv_heads, shape.groups)
     found = plan.masks.get(key)
     if found is None:
         query = torch.arange(tile.first, tile.last, device=device) + tile.group.prefix
@@ -306,7 +308,9 @@ def _bias(tile: _Tile, shape: Shape, plan: Plan, device: torch.device) -> torch.
             table = shape.alibi(tile.high).to(device)
             bias = table[:, None, tile.low : tile.high] - table[:, query, None]
         bias = bias.masked_fill(hidden, float("-inf")).expand(shape.kv_heads * shape.groups, *distance.shape)
-        found = plan.masks[key] = bias.unflatten(0, (shape.kv_heads, shape.groups))
+        found = bias.unflatten(0, (shape.kv_heads, shape.groups))
+        if tile.first == 0 and tile.last == tile.group.width:
+            plan.masks[key] = found
     return found
 
 

@@ -26,7 +26,7 @@ class Buffers:
 
     def __init__(self, device: torch.device, *, rows: int = 0) -> None:
         self.device, self.rows = device, rows
-        self._flat: dict[tuple[str, torch.dtype], torch.Tensor] = {}
+        self._flat: dict[tuple[str, torch.dtype, Life], torch.Tensor] = {}
         self._own = _Slabs([], device)
         shared: list[torch.Tensor] = []
         self._slabs: dict[Life, _Slabs] = {
@@ -39,7 +39,7 @@ class Buffers:
         """A contiguous tensor of this shape, its content undefined. `room` is a number of values known to be needed
         later, so that it need not grow.
         """
-        size, key = math.prod(shape), (name, dtype)
+        size, key = math.prod(shape), (name, dtype, life)
         flat = self._flat.get(key)
         if flat is None or flat.numel() < size:
             grown = 0 if flat is None else flat.numel() + flat.numel() // 4

@@ -97,7 +97,6 @@ def _chunk(
         part = slice(start, min(start + rows, count))
         total += _softmax_in_place(logits[part], labels[part], head.softcap, buffers, is_last=gradient is None)
     if gradient is not None:
-        logits[count:].zero_()
         gradient.copy_(torch.mm(logits, head.weight, out=states)[:count])
     return total
 

@@ -15,4 +15,4 @@ def rounded(count: int, grain: int = GRAIN) -> int:
 
 def grain_of(rows: int) -> int:
     """Of a micro-batch that has room for `rows` positions: an eighth of it, so that there are eight sizes."""
-    return rounded(max(1, rows // 8))
+    return rounded(max(1, -(-rows // 8)))

@@ -1,5 +1,6 @@
 """What the readers of all architectures share: linears, norms and activations, each asked what it computes."""
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -35,11 +36,11 @@ def read_norm(module: Any) -> Norm:
         Norm("rms", wide, None, eps),
         Norm("rms", 1.0 + wide, None, eps),
     ]
-    x = torch.randn(4, weight.shape[0], generator=torch.Generator().manual_seed(0)).to(weight)
+    x = 3.0 + torch.randn(4, weight.shape[0], generator=torch.Generator().manual_seed(0)).to(weight.device)
     with torch.no_grad():
-        wanted = module(x).float()
-    close = 1e-5 if weight.dtype == torch.float32 else 2e-2
-    found = [n for n in candidates if torch.allclose(reference_norm(x, n).float(), wanted, rtol=close, atol=close)]
+        wanted = copy.deepcopy(module).float()(x)
+    far = [(reference_norm(x, n) - wanted).norm() for n in candidates]
+    found = [n for n, distance in zip(candidates, far, strict=True) if distance <= 1e-4 * wanted.norm()]
     if len(found) != 1:
         raise NotReadable(f"{type(module).__name__} is no norm that the engine knows")
     return found[0]

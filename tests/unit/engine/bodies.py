@@ -1,0 +1,224 @@
+"""Small random bodies of every kind, made by hand, and the loss of each in plain differentiable torch, row by row."""
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fledge.engine.parts import Attention, Block, Body, Mlp, Split
+from fledge.engine.run import Packed
+from fledge.ops.activation import ACTIVATIONS
+from fledge.ops.attention import Document, Shape, reference_attend
+from fledge.ops.cross_entropy import Head
+from fledge.ops.lora_linear import Linear, Lora, reference_linear
+from fledge.ops.norm import Norm, reference_norm
+from fledge.ops.rotary import reference_rotate
+
+HIDDEN, INNER, VOCABULARY, RANK, HEAD_DIM = 24, 40, 50, 3, 8
+ACTIVATION = {activation.name: activation for activation in ACTIVATIONS}
+
+
+@dataclass
+class Dice:
+    """Random numbers, one after the other, the same each time."""
+
+    generator: torch.Generator
+
+    def draw(self, *shape: int, scale: float = 1.0) -> torch.Tensor:
+        return scale * torch.randn(*shape, generator=self.generator)
+
+    def linear(self, inputs: int, outputs: int, *, is_adapted: bool = True, bias: bool = True) -> Linear:
+        a = nn.Parameter(self.draw(RANK, inputs, scale=inputs**-0.5))
+        b = nn.Parameter(self.draw(outputs, RANK, scale=0.3))
+        return Linear(
+            weight=self.draw(outputs, inputs, scale=inputs**-0.5),
+            bias=self.draw(outputs, scale=0.2) if bias else None,
+            lora=Lora(a, b, 1.5) if is_adapted else None,
+        )
+
+    def norm(self, kind: str) -> Norm:
+        bias = self.draw(HIDDEN, scale=0.2) if kind == "layer" else None
+        return Norm(kind, 1 + self.draw(HIDDEN, scale=0.2), bias, 1e-5)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a body is made of."""
+
+    norm: str
+    kv_heads: int
+    groups: int
+    is_rotary: bool = False
+    has_gate: bool = False
+    has_norms_after: bool = False
+    is_parallel: bool = False
+    has_one_norm: bool = False
+    softcap: float | None = None
+    window: int | None = None
+    has_alibi: bool = False
+    is_fused: bool = False
+    activation: str = "silu"
+
+
+KINDS = {
+    "llama": Kind("rms", 2, 2, is_rotary=True, has_gate=True),
+    "gemma2": Kind("rms", 1, 3, is_rotary=True, has_gate=True, has_norms_after=True, softcap=2.0, window=7),
+    "gpt2": Kind("layer", 3, 1, is_fused=True, activation="gelu_tanh"),
+    "bloom": Kind("layer", 3, 1, is_fused=True, has_alibi=True, activation="gelu_tanh"),
+    "phi": Kind("layer", 3, 1, is_rotary=True, is_parallel=True, has_one_norm=True, activation="gelu_tanh"),
+    "neox": Kind("layer", 3, 1, is_rotary=True, is_parallel=True, is_fused=True, activation="gelu_none"),
+    "relu": Kind("rms", 3, 1, has_norms_after=True, activation="relu"),
+}
+"""Named after what they resemble."""
+
+
+def split_of(kind: Kind) -> Split:
+    heads = kind.kv_heads, kind.groups, HEAD_DIM
+
+    def separate(parts):
+        q, k, v = parts
+        return q.unflatten(1, heads), k.unflatten(1, heads[::2]), v.unflatten(1, heads[::2])
+
+    def fused(parts):
+        whole = parts[0].unflatten(1, (kind.kv_heads, kind.groups + 2, HEAD_DIM))
+        return whole[:, :, : kind.groups], whole[:, :, -2], whole[:, :, -1]
+
+    return fused if kind.is_fused else separate
+
+
+def alibi(length: int) -> torch.Tensor:
+    return 0.5 ** torch.arange(1, 4)[:, None] * torch.arange(length)
+
+
+def block_of(kind: Kind, dice: Dice, *, is_adapted: bool = True) -> Block:
+    q, kv = kind.kv_heads * kind.groups * HEAD_DIM, kind.kv_heads * HEAD_DIM
+    widths = (q + 2 * kv,) if kind.is_fused else (q, kv, kv)
+    return Block(
+        before_attention=dice.norm(kind.norm),
+        attention=Attention(
+            projections=tuple(dice.linear(HIDDEN, width, is_adapted=is_adapted) for width in widths),
+            split=split_of(kind),
+            shape=Shape(
+                kind.kv_heads,
+                kind.groups,
+                HEAD_DIM,
+                HEAD_DIM**-0.5,
+                softcap=kind.softcap,
+                window=kind.window,
+                alibi=alibi if kind.has_alibi else None,
+            ),
+            out=dice.linear(q, HIDDEN, is_adapted=is_adapted),
+            is_rotary=kind.is_rotary,
+        ),
+        after_attention=dice.norm(kind.norm) if kind.has_norms_after else None,
+        before_mlp=None if kind.has_one_norm else dice.norm(kind.norm),
+        mlp=Mlp(
+            gate=dice.linear(HIDDEN, INNER, is_adapted=is_adapted) if kind.has_gate else None,
+            up=dice.linear(HIDDEN, INNER, is_adapted=is_adapted, bias=not kind.has_gate),
+            down=dice.linear(INNER, HIDDEN, is_adapted=is_adapted),
+            activation=ACTIVATION[kind.activation],
+        ),
+        after_mlp=dice.norm(kind.norm) if kind.has_norms_after else None,
+        is_parallel=kind.is_parallel,
+    )
+
+
+def rotary(x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    angles = position_ids[..., None] * 0.1 ** torch.arange(HEAD_DIM // 4)
+    whole = torch.cat((angles, angles), dim=-1)
+    return whole.cos().to(x), whole.sin().to(x)
+
+
+def body_of(name: str, *, adapted: tuple[bool, ...] = (True, True, True), head_bias: bool = False) -> Body:
+    """A body of as many blocks as `adapted` is long, which says which of them have adapters."""
+    kind, dice = KINDS[name], Dice(torch.Generator().manual_seed(1))
+    tokens, places = dice.draw(VOCABULARY, HIDDEN), dice.draw(200, HIDDEN, scale=0.3)
+    head = Head(dice.draw(VOCABULARY, HIDDEN, scale=0.4), dice.draw(VOCABULARY) if head_bias else None, kind.softcap)
+
+    def logits(hidden):
+        found = F.linear(hidden, head.weight, head.bias)
+        return found if head.softcap is None else head.softcap * torch.tanh(found / head.softcap)
+
+    return Body(
+        embed=lambda input_ids, *, position_ids: tokens[input_ids] + places[position_ids],
+        rotary=rotary if kind.is_rotary else None,
+        blocks=tuple(block_of(kind, dice, is_adapted=is_adapted) for is_adapted in adapted),
+        norm=dice.norm(kind.norm),
+        head=head,
+        logits=logits,
+    )
+
+
+def with_trained_embedding(body: Body) -> tuple[Body, nn.Parameter]:
+    """The body with something trained added to its embedding."""
+    extra = nn.Parameter(0.1 * torch.randn(VOCABULARY, HIDDEN, generator=torch.Generator().manual_seed(7)))
+    embed = body.embed
+    changed = lambda input_ids, *, position_ids: embed(input_ids, position_ids=position_ids) + extra[input_ids]  # noqa: E731
+    return replace(body, embed=changed), extra
+
+
+def reference_block(block: Block, x: torch.Tensor, turns) -> torch.Tensor:
+    """One row [T,H] through a block."""
+    attention, mlp = block.attention, block.mlp
+    normal = reference_norm(x, block.before_attention)
+    q, k, v = attention.split(tuple(reference_linear(normal, layer) for layer in attention.projections))
+    if attention.is_rotary:
+        q, k = (reference_rotate(part, turns) for part in (q, k))
+    mixed = reference_attend((q, k, v), shape=attention.shape, documents=(Document(0, x.shape[0]),))
+    added = reference_linear(mixed.flatten(1), attention.out)
+    middle = x + (added if block.after_attention is None else reference_norm(added, block.after_attention))
+    source = x if block.is_parallel else middle
+    normal = reference_norm(source, block.before_mlp or block.before_attention)
+    inner = reference_linear(normal, mlp.up)
+    gate = inner if mlp.gate is None else reference_linear(normal, mlp.gate)
+    active = mlp.activation.reference(gate)
+    lowered = reference_linear(active if mlp.gate is None else active * inner, mlp.down)
+    return middle + (lowered if block.after_mlp is None else reference_norm(lowered, block.after_mlp))
+
+
+def reference_loss(body: Body, rows: list[torch.Tensor]) -> torch.Tensor:
+    """Sum over the rows, each alone, of -log p of every token but the first."""
+    total = torch.zeros(())
+    for row in rows:
+        places = torch.arange(len(row))
+        x = body.embed(row[None], position_ids=places[None])[0]
+        turns = None if body.rotary is None else tuple(turn[0] for turn in body.rotary(x[None], places[None]))
+        for block in body.blocks:
+            x = reference_block(block, x, turns)
+        logits = body.logits(reference_norm(x, body.norm))
+        total = total + F.cross_entropy(logits[:-1], row[1:], reduction="sum")
+    return total
+
+
+SHARED = 7
+
+
+def rows_of(lengths: tuple[int, ...] = (13, 34, 9)) -> list[torch.Tensor]:
+    """Rows that begin with the same SHARED tokens."""
+    dice = torch.Generator().manual_seed(3)
+    begin = torch.randint(0, VOCABULARY, (SHARED,), generator=dice)
+    return [torch.cat([begin, torch.randint(0, VOCABULARY, (n - SHARED,), generator=dice)]) for n in lengths]
+
+
+def packed(rows: list[torch.Tensor], *, is_shared: bool) -> Packed:
+    """Rows that predict every token but the first, one after the other or with what they begin with once."""
+    begin = SHARED if is_shared else 0
+    documents = [Document(0, begin)] if is_shared else []
+    sources, at = [], begin
+    for row in rows:
+        end = at + len(row) - begin
+        documents.append(Document(at, end, ((0, begin),) if is_shared else ()))
+        sources.append(torch.cat([torch.arange(begin), torch.arange(at, end)])[:-1])
+        at = end
+    source, target = torch.cat(sources), torch.cat([row[1:] for row in rows])
+    order = torch.argsort(source, stable=True)
+    head = [rows[0][:begin]] if is_shared else []
+    return Packed(
+        input_ids=torch.cat([*head, *(row[begin:] for row in rows)]),
+        position_ids=torch.cat([torch.arange(begin), *(torch.arange(begin, len(row)) for row in rows)]),
+        documents=tuple(documents),
+        sources=source[order],
+        targets=target[order],
+        are_sources_unique=not is_shared,
+    )
