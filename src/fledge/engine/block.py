@@ -11,7 +11,7 @@ import torch
 from fledge.engine.parts import Block, Mlp
 from fledge.ops.attention import Plan, attend, attend_gradient
 from fledge.ops.buffers import Buffers
-from fledge.ops.lora_linear import linear, linear_gradient
+from fledge.ops.lora_linear import linear, linear_gradients
 from fledge.ops.norm import add_norm_gradient, normalise
 from fledge.ops.rotary import rotate
 
@@ -191,19 +191,19 @@ def _mlp_gradient(block: Block, dy: torch.Tensor, saved: Saved, flow: Flow) -> t
         dlowered = add_norm_gradient(zeros, dy, x=saved.lowered, norm=block.after_mlp, buffers=flow.buffers)
     inside = flow.take("dinner", *shape)
     active = _activated(mlp, saved.inner, flow) if mlp.down.lora else None
-    of_down = linear_gradient(dlowered, mlp.down, x=active, dx=inside)
+    of_down = linear_gradients([dlowered], [mlp.down], x=active, dx=inside)
     has_adapter = mlp.up.lora is not None or (mlp.gate is not None and mlp.gate.lora is not None)
     normal = _mlp_input(block, saved, flow) if has_adapter else None
     dnormal = flow.take("dnormal", dy.shape[0], mlp.up.weight.shape[1])
     if mlp.gate is None:
         mlp.activation.backward(inside, saved.inner[0], inside)
-        return dnormal, _flat(linear_gradient(inside, mlp.up, x=normal, dx=dnormal), of_down)
+        return dnormal, linear_gradients([inside], [mlp.up], x=normal, dx=dnormal) + of_down
     gate, up = saved.inner
     active = flow.take("active", *shape)
     mlp.activation.forward(gate, active)
-    of_up = linear_gradient(active.mul_(inside), mlp.up, x=normal, dx=dnormal)
+    active.mul_(inside)
     mlp.activation.backward(inside.mul_(up), gate, inside)
-    return dnormal, _flat(linear_gradient(inside, mlp.gate, x=normal, dx=dnormal, add=True), of_up, of_down)
+    return dnormal, linear_gradients([inside, active], [mlp.gate, mlp.up], x=normal, dx=dnormal) + of_down
 
 
 def _attention_gradient(
@@ -218,7 +218,7 @@ def _attention_gradient(
         dattended = add_norm_gradient(zeros, dy, x=saved.attended, norm=block.after_attention, buffers=flow.buffers)
     dmixed = flow.take("dmixed", dy.shape[0], saved.mixed.shape[1])
     mixed = _chosen(saved.mixed, saved.rows) if attention.out.lora else None
-    of_out = linear_gradient(dattended, attention.out, x=mixed, dx=dmixed)
+    of_out = linear_gradients([dattended], [attention.out], x=mixed, dx=dmixed)
     dprojected = _projection_gradients(block, saved, flow, dmixed=_spread(dmixed, saved.rows, positions))
     normal = None
     if any(layer.lora for layer in attention.projections):
@@ -226,13 +226,10 @@ def _attention_gradient(
             saved.x, block.before_attention, out=flow.take("normal", *saved.x.shape), buffers=flow.buffers
         )
     dnormal = None if is_first else flow.take("dprojection", *saved.x.shape)
-    of_projections = [
-        linear_gradient(given, layer, x=normal, dx=dnormal, add=number > 0)
-        for number, (given, layer) in enumerate(zip(dprojected, attention.projections, strict=True))
-    ]
+    of_projections = linear_gradients(dprojected, attention.projections, x=normal, dx=dnormal)
     if dnormal is not None:
         _input_gradient(block, dy, saved, flow, dnormal=dnormal, shared=shared)
-    return _flat(*of_projections, of_out)
+    return of_projections + of_out
 
 
 def _projection_gradients(block: Block, saved: Saved, flow: Flow, *, dmixed: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -279,7 +276,3 @@ def _chosen(x: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
 def _spread(x: torch.Tensor, rows: torch.Tensor | None, positions: int) -> torch.Tensor:
     """[N,..] added up among [T,..], zeros elsewhere."""
     return x if rows is None else x.new_zeros(positions, *x.shape[1:]).index_add_(0, rows, x)
-
-
-def _flat(*pairs: tuple[torch.Tensor, torch.Tensor] | None) -> Gradients:
-    return [gradient for pair in pairs if pair is not None for gradient in pair]

@@ -3,7 +3,7 @@
 Shapes: N positions, I inputs, O outputs, r rank. A and B are float32 masters; the products run in x's number format.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,47 +34,74 @@ class Linear:
 
 
 def linear(x: torch.Tensor, layer: Linear, *, out: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
-    """y [N,O] into `out`, with `residual` [N,O] added where given: it rides on the product, in its accumulator."""
+    """y [N,O] into `out`, with `residual` [N,O] added where given.
+
+    In half precision the order matters. The adapter's part is far smaller than the rest: added to a rounded sum it
+    would mostly vanish, so it is written first and the frozen product is added to it in the product's float32
+    accumulator. For the same reason the residual rides on the product only where there is no adapter.
+    """
     weight = layer.weight.t()
-    if residual is not None:
-        torch.addmm(residual, x, weight, out=out)
-        if layer.bias is not None:
-            out.add_(layer.bias)
-    elif layer.bias is not None:
-        torch.addmm(layer.bias, x, weight, out=out)
-    else:
-        torch.mm(x, weight, out=out)
     if layer.lora is not None:
-        out.addmm_(_reduced(x, layer.lora), _scaled_b(layer.lora, x.dtype).t())
+        torch.mm(_reduced(x, layer.lora), _scaled_b(layer.lora, x.dtype).t(), out=out).addmm_(x, weight)
+    elif residual is not None:
+        torch.addmm(residual, x, weight, out=out)
+    elif layer.bias is not None:
+        return torch.addmm(layer.bias, x, weight, out=out)
+    else:
+        return torch.mm(x, weight, out=out)
+    if layer.bias is not None:
+        out.add_(layer.bias)
+    if layer.lora is not None and residual is not None:
+        out.add_(residual)
     return out
 
 
-def linear_gradient(
-    dy: torch.Tensor, layer: Linear, *, x: torch.Tensor | None, dx: torch.Tensor | None, add: bool = False
-) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """dA [r,I] and dB [O,r] in float32, where there is an adapter, for dy [N,O]; x [N,I] is needed for them alone.
+def linear_gradients(
+    given: Sequence[torch.Tensor], layers: Sequence[Linear], *, x: torch.Tensor | None, dx: torch.Tensor | None
+) -> list[torch.Tensor]:
+    """dA [r,I] and dB [O,r] in float32 of every adapter, for linears of one input x [N,I] and their dy [N,O].
 
-    dx [N,I] is written, or added to; None where nothing below needs it. dB = s dY^T (x A^T); dA = (s dY B)^T x;
-    dx = dY W + (s dY B) A.
+    dx [N,I] is the sum over all of them; None where nothing below needs it. x is needed for adapters alone.
+    dB = s dY^T (x A^T); dA = (s dY B)^T x; dx = dY W + (s dY B) A, the adapters' parts first, as in `linear`.
     """
+    gradients: list[torch.Tensor] = []
+    is_fresh = True
+    for dy, layer in zip(given, layers, strict=True):
+        if layer.lora is None:
+            continue
+        assert x is not None
+        reduced = dy @ _scaled_b(layer.lora, dy.dtype)
+        gradients += _adapter_gradients(dy, reduced, x, layer.lora)
+        if dx is not None:
+            _add_adapter_part(dx, reduced, layer.lora, is_fresh=is_fresh)
+            is_fresh = False
     if dx is not None:
-        if add:
-            dx.addmm_(dy, layer.weight)
-        else:
-            torch.mm(dy, layer.weight, out=dx)
-    lora = layer.lora
-    if lora is None:
-        return None
-    assert x is not None
+        for dy, layer in zip(given, layers, strict=True):
+            if is_fresh:
+                torch.mm(dy, layer.weight, out=dx)
+            else:
+                dx.addmm_(dy, layer.weight)
+            is_fresh = False
+    return gradients
+
+
+def _adapter_gradients(dy: torch.Tensor, reduced: torch.Tensor, x: torch.Tensor, lora: Lora) -> list[torch.Tensor]:
+    """dA and dB; `reduced` is s dY B [N,r]."""
     seen = _dropped(x, lora)
     db = torch.mm(dy.t(), seen @ lora.a.to(x.dtype).t()).float().mul_(lora.scale)
-    reduced = dy @ _scaled_b(lora, dy.dtype)
-    if dx is not None:
-        if lora.drop is None:
-            dx.addmm_(reduced, lora.a.to(dy.dtype))
-        else:
-            dx.add_(lora.drop(reduced @ lora.a.to(dy.dtype)))
-    return torch.mm(reduced.t(), seen).float(), db
+    return [torch.mm(reduced.t(), seen).float(), db]
+
+
+def _add_adapter_part(dx: torch.Tensor, reduced: torch.Tensor, lora: Lora, *, is_fresh: bool) -> None:
+    """dx gets the adapter's part, or more of it where another's is there already."""
+    a = lora.a.to(reduced.dtype)
+    if lora.drop is not None:
+        part = lora.drop(reduced @ a)
+        dx.copy_(part) if is_fresh else dx.add_(part)
+    elif is_fresh:
+        torch.mm(reduced, a, out=dx)
+    else:
+        dx.addmm_(reduced, a)
 
 
 def _reduced(x: torch.Tensor, lora: Lora) -> torch.Tensor:

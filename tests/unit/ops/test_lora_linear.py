@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fledge.ops.lora_linear import Linear, Lora, linear, linear_gradient, reference_linear
+from fledge.ops.lora_linear import Linear, Lora, linear, linear_gradients, reference_linear
 from tests.unit.ops.near import HALVES, assert_near, assert_no_worse, normal
 
 
@@ -20,8 +20,8 @@ class Case:
     x: torch.Tensor
     dy: torch.Tensor
     residual: torch.Tensor | None
-    before: torch.Tensor | None
-    """What there is of the input's gradient already."""
+    beside: tuple[Linear, torch.Tensor] | None
+    """Another layer of the same input, and its dy."""
 
 
 def mask_of(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -46,18 +46,22 @@ def case_of(count: int, inputs: int, outputs: int, *, rank: int = 0, dtype: torc
         x=normal(count, inputs, seed=5, dtype=dtype),
         dy=normal(count, outputs, seed=6, dtype=dtype),
         residual=normal(count, outputs, seed=7, dtype=dtype) if has.get("residual") else None,
-        before=normal(count, inputs, seed=8, dtype=dtype) if has.get("before") else None,
+        beside=beside_of(count, inputs, rank=rank, dtype=dtype) if has.get("beside") else None,
     )
+
+
+def beside_of(count: int, inputs: int, *, rank: int, dtype: torch.dtype) -> tuple[Linear, torch.Tensor]:
+    other = case_of(count, inputs, 7, rank=rank, dtype=dtype)
+    return other.layer, normal(count, 7, seed=8, dtype=dtype)
 
 
 @torch.no_grad()
 def by_us(case: Case) -> list[torch.Tensor]:
     """y, dx and, where there is an adapter, dA and dB."""
     y = linear(case.x, case.layer, out=torch.full_like(case.dy, float("nan")), residual=case.residual)
-    dx = torch.full_like(case.x, float("nan")) if case.before is None else case.before.clone()
-    found = linear_gradient(case.dy, case.layer, x=case.x, dx=dx, add=case.before is not None)
-    assert (found is None) == (case.layer.lora is None)
-    return [y, dx, *(found or ())]
+    dx = torch.full_like(case.x, float("nan"))
+    layers, given = zip((case.layer, case.dy), *([case.beside] if case.beside else []), strict=True)
+    return [y, dx, *linear_gradients(given, layers, x=case.x, dx=dx)]
 
 
 def by_reference(case: Case) -> list[torch.Tensor]:
@@ -65,22 +69,35 @@ def by_reference(case: Case) -> list[torch.Tensor]:
     y = reference_linear(x, case.layer)
     dx, *of_adapter = torch.autograd.grad(y, [x] if lora is None else [x, lora.a, lora.b], case.dy)
     with_residual = y if case.residual is None else y + case.residual
-    return [with_residual.detach(), dx if case.before is None else dx + case.before, *of_adapter]
+    return [with_residual.detach(), *_with_beside(case, x, [dx, *of_adapter], reference_linear)]
+
+
+def _with_beside(case: Case, x: torch.Tensor, gradients: list[torch.Tensor], compute) -> list[torch.Tensor]:
+    """dx with the other layer's part, and the other adapter's gradients after the first one's."""
+    if case.beside is None:
+        return gradients
+    layer, dy = case.beside
+    trained = [] if layer.lora is None else [layer.lora.a, layer.lora.b]
+    dx, *more = torch.autograd.grad(compute(x, layer), [x, *trained], dy)
+    return [gradients[0] + dx, *gradients[1:], *more]
 
 
 def wider(case: Case, *, master: torch.dtype = torch.float32) -> Case:
     """The same numbers in float32, with A and B as rounded to `master`."""
-    lora = case.layer.lora
+    parts = {name: getattr(case, name) for name in ("x", "dy", "residual")}
+    wide = {name: None if part is None else part.float() for name, part in parts.items()}
+    beside = None if case.beside is None else (_wider(case.beside[0], master), case.beside[1].float())
+    return Case(_wider(case.layer, master), **wide, beside=beside)
+
+
+def _wider(layer: Linear, master: torch.dtype) -> Linear:
+    lora = layer.lora
     rounded = Lora(*(nn.Parameter(p.detach().to(master).float()) for p in (lora.a, lora.b)), lora.scale, lora.drop)
-    wide = [None if part is None else part.float() for part in (case.layer.weight, case.layer.bias)]
-    parts = {name: getattr(case, name) for name in ("x", "dy", "residual", "before")}
-    return Case(
-        Linear(*wide, rounded), **{name: None if part is None else part.float() for name, part in parts.items()}
-    )
+    return Linear(*(None if part is None else part.float() for part in (layer.weight, layer.bias)), rounded)
 
 
 sizes = st.integers(1, 40)
-parts = st.fixed_dictionaries({name: st.booleans() for name in ("bias", "dropout", "transposed", "residual", "before")})
+parts = st.fixed_dictionaries({name: st.booleans() for name in ("bias", "dropout", "transposed", "residual", "beside")})
 
 
 @settings(max_examples=60, deadline=None)
@@ -88,42 +105,73 @@ parts = st.fixed_dictionaries({name: st.booleans() for name in ("bias", "dropout
 def test_values_and_gradients_are_the_references(count, inputs, outputs, rank, has):
     case = case_of(count, inputs, outputs, rank=rank, **has)
     found = by_us(case)
-    assert len(found) == (4 if rank else 2)
+    assert len(found) == (2 if not rank else 6 if has["beside"] else 4)
     assert_near(found, by_reference(case))
 
 
 def test_without_an_adapter_the_input_is_not_needed():
     case = case_of(5, 8, 12)
     dx = torch.empty_like(case.x)
-    assert linear_gradient(case.dy, case.layer, x=None, dx=dx) is None
+    assert linear_gradients([case.dy], [case.layer], x=None, dx=dx) == []
     assert_near([dx], by_reference(case)[1:2])
 
 
 def test_where_nothing_below_is_trained_the_adapter_has_its_gradient_all_the_same():
     case = case_of(5, 8, 12, rank=3)
     with torch.no_grad():
-        found = linear_gradient(case.dy, case.layer, x=case.x, dx=None)
+        found = linear_gradients([case.dy], [case.layer], x=case.x, dx=None)
     assert_near(found, by_reference(case)[2:])
 
 
-def by_plain_torch(case: Case) -> list[torch.Tensor]:
+def plainly(x: torch.Tensor, layer: Linear) -> torch.Tensor:
     """As torch computes it where everything, A and B too, is in the input's number format."""
-    dtype, lora = case.x.dtype, case.layer.lora
-    x, a, b = (part.detach().to(dtype).requires_grad_() for part in (case.x, lora.a, lora.b))
-    y = nn.functional.linear(x, case.layer.weight, case.layer.bias)
-    y = y + (x if lora.drop is None else lora.drop(x)) @ a.t() @ b.t() * lora.scale
-    dx, da, db = torch.autograd.grad(y, [x, a, b], case.dy)
+    lora, dtype = layer.lora, x.dtype
+    y = nn.functional.linear(x, layer.weight, layer.bias)
+    return y + (x if lora.drop is None else lora.drop(x)) @ lora.a.to(dtype).t() @ lora.b.to(dtype).t() * lora.scale
+
+
+def by_plain_torch(case: Case) -> list[torch.Tensor]:
+    x, lora = case.x.clone().requires_grad_(), case.layer.lora
+    y = plainly(x, case.layer)
+    gradients = list(torch.autograd.grad(y, [x, lora.a, lora.b], case.dy))
     with_residual = y if case.residual is None else y + case.residual
-    return [with_residual.detach(), dx if case.before is None else dx + case.before, da, db]
+    return [with_residual.detach(), *_with_beside(case, x, gradients, plainly)]
 
 
 @pytest.mark.parametrize("dropout", [False, True])
 @pytest.mark.parametrize("dtype", HALVES)
 def test_half_precision_is_no_worse_than_plain_torch(dtype, dropout):
-    case = case_of(96, 128, 80, rank=8, dtype=dtype, bias=True, residual=True, before=True, dropout=dropout)
+    case = case_of(96, 128, 80, rank=8, dtype=dtype, bias=True, residual=True, beside=True, dropout=dropout)
     found = by_us(case)
-    assert [part.dtype for part in found] == [dtype, dtype, torch.float32, torch.float32]
+    assert [part.dtype for part in found] == [dtype, dtype, *[torch.float32] * 4]
     assert_no_worse(found, by_plain_torch(case), by_reference(wider(case)))
+
+
+def kept(found: torch.Tensor, without: torch.Tensor, part: torch.Tensor) -> float:
+    """How much of a small part is in what was found: 1 where it is all there, 0 where rounding swallowed it."""
+    return float(((found.double() - without) * part).sum() / part.square().sum())
+
+
+@pytest.mark.parametrize("has", [{}, {"residual": True}, {"bias": True}, {"residual": True, "bias": True}], ids=str)
+def test_an_adapter_smaller_than_the_last_bit_of_the_rest_is_not_swallowed(has):
+    case = case_of(256, 512, 512, rank=8, dtype=torch.bfloat16, **has)
+    with torch.no_grad():
+        case.layer.lora.b.mul_(1e-3)
+        exact = wider(case, master=torch.float64)
+        bare = replace(exact, layer=replace(exact.layer, lora=None))
+        y = linear(bare.x.double(), _double(bare.layer), out=torch.empty(256, 512, dtype=torch.float64))
+        y = y if bare.residual is None else y + bare.residual
+        part = (exact.x @ exact.layer.lora.a.t() @ exact.layer.lora.b.t() * 1.7).double()
+        found, dx, *_ = by_us(case)
+        dx_bare = bare.dy.double() @ bare.layer.weight.double()
+        dx_part = (exact.dy @ exact.layer.lora.b @ exact.layer.lora.a * 1.7).double()
+    assert part.abs().mean() < 2**-9 * y.abs().mean(), "smaller than bfloat16 resolves"
+    assert kept(found, y, part) == pytest.approx(1, abs=0.2)
+    assert kept(dx, dx_bare, dx_part) == pytest.approx(1, abs=0.2)
+
+
+def _double(layer: Linear) -> Linear:
+    return Linear(layer.weight.double(), None if layer.bias is None else layer.bias.double(), None)
 
 
 def test_the_masters_are_left_as_they_are():
