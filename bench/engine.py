@@ -21,6 +21,8 @@ from fledge.config.model import ModelConfig
 from fledge.config.train import TrainConfig
 from fledge.data.batches import BatchSource, Shape
 from fledge.data.rows import Row
+from fledge.engine.block import Keep
+from fledge.engine.keeping import kept_bytes
 from fledge.models.documents import documents_apart
 from fledge.models.load import load_base
 from fledge.ops.grain import grain_of
@@ -33,6 +35,7 @@ from fledge.training.loss import CausalLoss, to_device
 from fledge.training.optimizer import build_optimizer
 from fledge.training.step import train_step
 
+KEPT = 330e6
 UNIT = 1e9 if torch.cuda.is_available() else 1024e6
 """The contenders divide kibibytes by a million."""
 
@@ -61,6 +64,13 @@ class InOrder:
     def rows_of_step(self, step: int) -> tuple[int, ...]:
         first = 0 if self.repeats else (step - 1) * self.rows_per_step
         return tuple(range(first, first + self.rows_per_step))
+
+
+def modest_size(model) -> int:
+    """The largest micro-batch, up to 640 positions, whose saved activations take no more than KEPT bytes."""
+    blocks = build_engine(model, device=torch.device("cpu"), rows=0).body.blocks
+    sizes = [size for size in range(256, 641, 64) if sum(kept_bytes(b, Keep.ALL, rows=size) for b in blocks) <= KEPT]
+    return max(sizes, default=256)
 
 
 def plain_loss(model, base) -> CausalLoss:
@@ -101,7 +111,7 @@ def main() -> None:
     targets = args.targets if args.targets == "all-linear" else args.targets.split(",")
     config = LoraConfig(r=args.r, lora_alpha=args.alpha, target_modules=targets, task_type="CAUSAL_LM")
     model = get_peft_model(base.model, config).eval()
-    micro = 640 if args.micro_tokens == "auto" else int(args.micro_tokens)
+    micro = modest_size(model) if args.micro_tokens == "auto" else int(args.micro_tokens)
     rows = ReadyRows(args.rows)
     shape = Shape(micro, None, is_packed=True, pad_id=0, share=not (args.plain or args.no_share), grain=grain_of(micro))
     source = BatchSource(rows, InOrder(args.rows_per_step, repeats=args.repeat_rows), shape, rank=0, world_size=1)
