@@ -70,7 +70,8 @@ class Body:
     embed: Embed
     """Token ids and positions [1,T] -> [1,T,H]; the library's own modules, differentiable where they are trained."""
     rotary: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None
-    """Hidden states and positions [1,T] -> cos and sin [1,T,R]; None where no position is rotated."""
+    """A tensor that names device and number format, and positions [1,T] -> cos and sin [1,T,R]; None where no position
+    is rotated."""
     blocks: tuple[Block, ...]
     norm: Norm
     head: Head | None

@@ -73,9 +73,9 @@ class Engine:
         x = body.embed(batch.input_ids[None], position_ids=batch.position_ids[None])[0]
         turns = None
         if body.rotary is not None:
-            with torch.no_grad():
-                cos, sin = body.rotary(x[None], batch.position_ids[None])
-            turns = cos[0].float(), sin[0].float()
+            with torch.no_grad():  # asked in float32: in the hidden states' own format cos and sin would be rounded
+                cos, sin = body.rotary(x.new_empty(0, dtype=torch.float32), batch.position_ids[None])
+            turns = cos[0], sin[0]
         heads = max(block.attention.shape.kv_heads * block.attention.shape.groups for block in body.blocks)
         flow = Flow(plan_attention(batch.documents, heads=heads), turns, self.buffers, x.dtype)
         trained = [p for block in body.blocks for p in adapters(block)]
