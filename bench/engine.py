@@ -66,11 +66,13 @@ class InOrder:
         return tuple(range(first, first + self.rows_per_step))
 
 
-def modest_size(model) -> int:
-    """The largest micro-batch, up to 640 positions, whose saved activations take no more than KEPT bytes."""
+def modest_size(model, *, longest: int) -> int:
+    """The largest micro-batch, up to 640 positions, whose saved activations take no more than KEPT bytes; never less
+    than the longest row, for memory that must grow is paid twice.
+    """
     blocks = build_engine(model, device=torch.device("cpu"), rows=0).body.blocks
     sizes = [size for size in range(256, 641, 64) if sum(kept_bytes(b, Keep.ALL, rows=size) for b in blocks) <= KEPT]
-    return max(sizes, default=256)
+    return max([longest, *sizes])
 
 
 def plain_loss(model, base) -> CausalLoss:
@@ -111,8 +113,9 @@ def main() -> None:
     targets = args.targets if args.targets == "all-linear" else args.targets.split(",")
     config = LoraConfig(r=args.r, lora_alpha=args.alpha, target_modules=targets, task_type="CAUSAL_LM")
     model = get_peft_model(base.model, config).eval()
-    micro = modest_size(model) if args.micro_tokens == "auto" else int(args.micro_tokens)
     rows = ReadyRows(args.rows)
+    is_auto = args.micro_tokens == "auto"
+    micro = modest_size(model, longest=int(rows.lengths.max())) if is_auto else int(args.micro_tokens)
     shape = Shape(micro, None, is_packed=True, pad_id=0, share=not (args.plain or args.no_share), grain=grain_of(micro))
     source = BatchSource(rows, InOrder(args.rows_per_step, repeats=args.repeat_rows), shape, rank=0, world_size=1)
     if args.plain:
