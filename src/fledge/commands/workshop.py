@@ -146,16 +146,16 @@ def room_of(recipe: Recipe) -> int:
 
 def _fast_loss(shop: Workshop) -> FastLoss:
     """The loss that the engine computes, within the memory at hand."""
-    train, keys = shop.recipe.train, shop.adapted.dropout
-    share = {True: 0.0, False: float("inf"), "auto": MEMORY_SHARE * available_bytes(shop.device)}
-    budget = share[train.gradient_checkpointing]
+    train, keys, rows = shop.recipe.train, shop.adapted.dropout, room_of(shop.recipe)
+    most = rows or (train.micro_batch_rows or 0) * shop.recipe.data.max_length
+    budgets = {True: -1.0, False: float("inf"), "auto": MEMORY_SHARE * available_bytes(shop.device)}
+    budget = budgets[train.gradient_checkpointing]
 
     def announce(batch: Batch) -> None:
         keys.rows, keys.lengths, keys.is_packed = batch.rows, batch.lengths, True
 
-    return FastLoss(
-        announce, build_engine(shop.adapted.model, device=shop.device, rows=room_of(shop.recipe), budget=budget)
-    )
+    engine = build_engine(shop.adapted.model, device=shop.device, rows=rows, most=most, budget=budget)
+    return FastLoss(announce, engine)
 
 
 def causal_loss(facts: ModelFacts, documents: Documents | None, *, keys: DropoutKeys | None = None) -> CausalLoss:

@@ -21,6 +21,7 @@ from fledge.commands.train import train
 from fledge.config.data import SourceConfig, ValidationFraction
 from fledge.config.recipe import Recipe
 from fledge.config.template import section_of
+from fledge.engine.block import Keep
 from fledge.engine.run import Engine, Packed
 from fledge.errors import DataError, ModelError, RunError
 from tests.runs import load
@@ -287,6 +288,14 @@ def test_an_option_that_is_changed_alone_changes_what_it_is_there_for(
             shown.append(None)
     assert shown[0] != shown[1]
     assert os.fspath(before.run) != os.fspath(after.run)
+
+
+def test_recomputing_has_its_effect_where_micro_batches_count_rows(look: Callable[[Changes], Seen]) -> None:
+    seen = look({"train.micro_batch_rows": 2, "train.gradient_checkpointing": True})
+    kept = [tuple(keep for keep in shape if isinstance(keep, Keep)) for shape in seen.shapes]
+    computed = [keeps for keeps in kept if keeps][1:]  # the first is the proof at the start, on an engine of its own
+    assert len(computed) == 9
+    assert set(computed) == {(Keep.INPUT, Keep.INPUT)}
 
 
 def test_a_training_that_is_not_changed_looks_the_same(tmp_path: Path) -> None:
