@@ -7,7 +7,9 @@ from typing import Literal
 import torch
 
 SLAB = 64 << 20
-"""Bytes asked of the system at once on a CPU; what no tensor has touched yet costs nothing."""
+"""Bytes asked of the system at once; on a CPU, what no tensor has touched yet costs nothing."""
+SHARED_SLAB = 2 * SLAB
+"""The same where blocks and head lie: a slab takes the head whole, so that it and the blocks cover each other."""
 _ALIGNMENT = 64
 
 
@@ -27,12 +29,12 @@ class Buffers:
     def __init__(self, device: torch.device, *, rows: int = 0) -> None:
         self.device, self.rows = device, rows
         self._flat: dict[tuple[str, torch.dtype, Life], torch.Tensor] = {}
-        self._own = _Slabs([], device)
+        self._own = _Slabs([], device, least=SLAB)
         shared: list[torch.Tensor] = []
         self._slabs: dict[Life, _Slabs] = {
             "step": self._own,
-            "block": _Slabs(shared, device),
-            "head": _Slabs(shared, device),
+            "block": _Slabs(shared, device, least=SHARED_SLAB),
+            "head": _Slabs(shared, device, least=SHARED_SLAB),
         }
 
     def take(self, name: str, *shape: int, dtype: torch.dtype, room: int = 0, life: Life = "block") -> torch.Tensor:
@@ -59,8 +61,8 @@ class Buffers:
 class _Slabs:
     """Takes memory from the first slab that has room left, asks for another where none has."""
 
-    def __init__(self, slabs: list[torch.Tensor], device: torch.device) -> None:
-        self.slabs, self.device = slabs, device
+    def __init__(self, slabs: list[torch.Tensor], device: torch.device, *, least: int) -> None:
+        self.slabs, self.device, self.least = slabs, device, least
         self._used: list[int] = []
 
     def allocate(self, count: int, dtype: torch.dtype) -> torch.Tensor:
@@ -71,7 +73,7 @@ class _Slabs:
                 break
         else:
             number = len(self.slabs)
-            self.slabs.append(_pages(max(size, SLAB), self.device))
+            self.slabs.append(_pages(max(size, self.least), self.device))
             self._used.append(0)
         start = self._used[number]
         self._used[number] += size

@@ -14,5 +14,7 @@ def rounded(count: int, grain: int = GRAIN) -> int:
 
 
 def grain_of(rows: int) -> int:
-    """Of a micro-batch that has room for `rows` positions: an eighth of it, so that there are eight sizes."""
-    return rounded(max(1, -(-rows // 8)))
+    """Of a micro-batch that has room for `rows` positions: an eighth of it, so that there are eight sizes and a full
+    one is not rounded past its room where that is a multiple of 128.
+    """
+    return rounded(max(1, -(-rows // 8)), 16)
