@@ -66,13 +66,18 @@ class InOrder:
         return tuple(range(first, first + self.rows_per_step))
 
 
-def modest_size(model, *, longest: int) -> int:
-    """The largest micro-batch, up to 640 positions, whose saved activations take no more than KEPT bytes; never less
-    than the longest row, for memory that must grow is paid twice.
+def modest_budget(model) -> int:
+    """Bytes for saved activations, so that all beyond the base is within a gigabyte: the more is trained, the less."""
+    return int(KEPT) - 8 * sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def modest_size(model) -> int:
+    """The largest micro-batch, up to 640 positions, whose saved activations keep to the budget. Where a row is longer,
+    blocks save less of it.
     """
-    blocks = build_engine(model, device=torch.device("cpu"), rows=0).body.blocks
-    sizes = [size for size in range(256, 641, 64) if sum(kept_bytes(b, Keep.ALL, rows=size) for b in blocks) <= KEPT]
-    return max([longest, *sizes])
+    blocks, budget = build_engine(model, device=torch.device("cpu"), rows=0).body.blocks, modest_budget(model)
+    sizes = [size for size in range(256, 641, 32) if sum(kept_bytes(b, Keep.ALL, rows=size) for b in blocks) <= budget]
+    return max(sizes, default=256)
 
 
 def plain_loss(model, base) -> CausalLoss:
@@ -115,13 +120,15 @@ def main() -> None:
     model = get_peft_model(base.model, config).eval()
     rows = ReadyRows(args.rows)
     is_auto = args.micro_tokens == "auto"
-    micro = modest_size(model, longest=int(rows.lengths.max())) if is_auto else int(args.micro_tokens)
+    micro = modest_size(model) if is_auto else int(args.micro_tokens)
     shape = Shape(micro, None, is_packed=True, pad_id=0, share=not (args.plain or args.no_share), grain=grain_of(micro))
     source = BatchSource(rows, InOrder(args.rows_per_step, repeats=args.repeat_rows), shape, rank=0, world_size=1)
     if args.plain:
         loss_of = plain_loss(model, base)
     else:
-        loss_of = FastLoss(lambda batch: None, build_engine(model, device=device, rows=micro))
+        longest, budget = int(rows.lengths.max()), modest_budget(model)
+        engine = build_engine(model, device=device, rows=micro, longest=longest, budget=budget)
+        loss_of = FastLoss(lambda batch: None, engine)
     train = TrainConfig(learning_rate=args.lr)
     optimizer = build_optimizer(model.named_parameters(), train, b_lr_ratio=None)
     losses, spans, tokens = [], [], []

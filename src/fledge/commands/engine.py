@@ -8,7 +8,7 @@ import torch
 
 from fledge.adapters.fast import as_linear
 from fledge.config.recipe import Recipe
-from fledge.engine.keeping import choose_keeps
+from fledge.engine.keeping import keeps_within
 from fledge.engine.run import Engine, Packed
 from fledge.errors import ModelError, NotReadable
 from fledge.facts import ModelFacts
@@ -25,18 +25,18 @@ the engine's each up to 0.04 from float32's."""
 
 
 def build_engine(
-    model: Any, *, device: torch.device, rows: int, most: int | None = None, budget: float = float("inf")
+    model: Any, *, device: torch.device, rows: int, longest: int = 0, budget: float = float("inf")
 ) -> Engine:
-    """The engine of an adapted model, with room for `rows` positions from the start.
+    """The engine of an adapted model, with room from the start for micro-batches of `rows` positions, and for a single
+    row of `longest`, which may be more.
 
-    The saved activations of `most` positions, `rows` where not given, take at most `budget` bytes; a negative budget
-    saves as little as can be. Raises NotReadable where a part of the model is none that the engine knows.
+    The saved activations of a micro-batch take at most `budget` bytes where that can be; a negative budget saves as
+    little as can be. Raises NotReadable where a part of the model is none that the engine knows.
     """
     body = read_body(model.get_base_model(), as_linear)
     grain = grain_of(rows)
-    room = rounded(rows, grain) if rows else 0
-    keeps = choose_keeps(body, rows=room if most is None else most, budget=budget)
-    return Engine(body, Buffers(device, rows=room), keeps, grain)
+    room = rounded(max(rows, longest), grain) if rows else 0
+    return Engine(body, Buffers(device, rows=room), keeps_within(body, budget), grain)
 
 
 def can_be_fast(recipe: Recipe, model: Any, *, facts: ModelFacts, device: torch.device) -> str | None:

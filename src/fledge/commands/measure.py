@@ -24,6 +24,7 @@ from fledge.data.cache import cache_root
 from fledge.data.collate import collate
 from fledge.data.pack import plan_shared
 from fledge.data.rows import Row
+from fledge.engine.keeping import keeps_within
 from fledge.engine.run import Engine
 from fledge.events import Event, Notice
 from fledge.facts import ModelFacts
@@ -112,9 +113,8 @@ def measure(question: Question) -> dict[str, float]:
     found = {}
     for size in question.sizes:
         engine = build_engine(adapted.model, device=device, rows=size)
-        few = Engine(
-            replace(engine.body, blocks=engine.body.blocks[-BLOCKS:]), engine.buffers, engine.keeps, engine.grain
-        )
+        body = replace(engine.body, blocks=engine.body.blocks[-BLOCKS:])
+        few = Engine(body, engine.buffers, keeps_within(body, float("inf")), engine.grain)
         found[str(size)] = min(_seconds(few, rows, size=size) for _ in range(REPEATS))
     return found
 

@@ -147,14 +147,14 @@ def room_of(recipe: Recipe) -> int:
 def _fast_loss(shop: Workshop) -> FastLoss:
     """The loss that the engine computes, within the memory at hand."""
     train, keys, rows = shop.recipe.train, shop.adapted.dropout, room_of(shop.recipe)
-    most = rows or (train.micro_batch_rows or 0) * shop.recipe.data.max_length
     budgets = {True: -1.0, False: float("inf"), "auto": MEMORY_SHARE * available_bytes(shop.device)}
     budget = budgets[train.gradient_checkpointing]
 
     def announce(batch: Batch) -> None:
         keys.rows, keys.lengths, keys.is_packed = batch.rows, batch.lengths, True
 
-    engine = build_engine(shop.adapted.model, device=shop.device, rows=rows, most=most, budget=budget)
+    longest = shop.recipe.data.max_length
+    engine = build_engine(shop.adapted.model, device=shop.device, rows=rows, longest=longest, budget=budget)
     return FastLoss(announce, engine)
 
 

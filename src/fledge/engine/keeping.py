@@ -1,7 +1,13 @@
 """What each block saves for its backward pass: all where memory allows, else what costs most to compute again."""
 
+from collections.abc import Callable
+from functools import cache
+
 from fledge.engine.block import Keep
 from fledge.engine.parts import Block, Body
+
+Keeps = Callable[[int], tuple[Keep, ...]]
+"""The positions of a micro-batch -> for each block what it saves."""
 
 
 def kept_bytes(block: Block, keep: Keep, *, rows: int) -> int:
@@ -32,3 +38,8 @@ def choose_keeps(body: Body, *, rows: int, budget: float) -> tuple[Keep, ...]:
             total -= kept_bytes(block, keeps[number], rows=rows) - kept_bytes(block, keep, rows=rows)
             keeps[number] = keep
     return tuple(keeps)
+
+
+def keeps_within(body: Body, budget: float) -> Keeps:
+    """choose_keeps for micro-batches as they come: a long row costs time where a short one need not."""
+    return cache(lambda rows: choose_keeps(body, rows=rows, budget=budget))

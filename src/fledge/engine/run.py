@@ -1,6 +1,5 @@
-"""Runs a body over one micro-batch: one node of the graph, whose backward pass is written by hand."""
+"""Runs a body over one micro-batch: one node of the graph for each block, whose backward pass is written by hand."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from fledge.engine.block import Flow, Keep, Saved, backward, finish, forward, restored, slots_of
+from fledge.engine.keeping import Keeps
 from fledge.engine.parts import Block, Body, adapters, linears
 from fledge.ops.attention import Document, plan_attention
 from fledge.ops.buffers import Buffers
@@ -39,8 +39,8 @@ class Engine:
 
     body: Body
     buffers: Buffers
-    keeps: tuple[Keep, ...]
-    """What each block saves."""
+    keeps: Keeps
+    """What each block saves of a micro-batch, by its number of positions."""
     grain: int = GRAIN
     """Numbers of positions are rounded up to a multiple of it."""
     turn: int = field(default=0)
@@ -69,18 +69,31 @@ class Engine:
 
     def hidden(self, batch: Packed, needed: torch.Tensor) -> torch.Tensor:
         """Last normalised hidden states [N,H] of the positions `needed` [N]."""
-        body = self.body
+        body, blocks = self.body, self.body.blocks
+        self.turn += 1
+        self.buffers.begin()
         x = body.embed(batch.input_ids[None], position_ids=batch.position_ids[None])[0]
-        turns = None
-        if body.rotary is not None:
-            with torch.no_grad():  # asked in float32: in the hidden states' own format cos and sin would be rounded
-                cos, sin = body.rotary(x.new_empty(0, dtype=torch.float32), batch.position_ids[None])
-            turns = cos[0], sin[0]
-        heads = max(block.attention.shape.kv_heads * block.attention.shape.groups for block in body.blocks)
-        flow = Flow(plan_attention(batch.documents, heads=heads), turns, self.buffers, x.dtype)
-        trained = [p for block in body.blocks for p in adapters(block)]
-        hidden: torch.Tensor = _Blocks.apply(x, self, flow, needed, torch.is_grad_enabled(), *trained)
+        flow, keeps = self._flow(batch, x), self.keeps(x.shape[0])
+        chosen = None
+        for number, (block, keep) in enumerate(zip(blocks, keeps, strict=True)):
+            chosen = needed if number == len(blocks) - 1 and _can_skip(block) else None
+            trained = adapters(block)
+            is_kept = torch.is_grad_enabled() and (x.requires_grad or bool(trained))
+            x = _Block.apply(x, _Call(self, flow, self.turn, number, keep, is_kept, chosen), *trained)
+        if chosen is None:
+            x = x.index_select(0, needed)
+        hidden: torch.Tensor = _Norm.apply(x, body, flow)
         return hidden
+
+    def _flow(self, batch: Packed, x: torch.Tensor) -> Flow:
+        """What the blocks share, for hidden states like x [T,H]."""
+        turns = None
+        if self.body.rotary is not None:
+            with torch.no_grad():  # asked in float32: in the hidden states' own format cos and sin would be rounded
+                cos, sin = self.body.rotary(x.new_empty(0, dtype=torch.float32), batch.position_ids[None])
+            turns = cos[0], sin[0]
+        heads = max(block.attention.shape.kv_heads * block.attention.shape.groups for block in self.body.blocks)
+        return Flow(plan_attention(batch.documents, heads=heads), turns, self.buffers, x.dtype)
 
 
 def _whole_grains(batch: Packed, grain: int) -> Packed:
@@ -103,77 +116,68 @@ def _repeated_last(needed: torch.Tensor, grain: int) -> torch.Tensor:
     return torch.cat([needed, needed[-1:].expand(extra)]) if extra else needed
 
 
-class _Blocks(torch.autograd.Function):
-    """All blocks and the last norm."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Call:
+    """One block in one forward pass."""
+
+    engine: Engine
+    flow: Flow
+    turn: int
+    number: int
+    keep: Keep
+    is_kept: bool
+    """Whether something in the block or below it is trained; else nothing is saved."""
+    rows: torch.Tensor | None
+    """[N] positions that are needed after attention; None for all."""
+
+    @property
+    def block(self) -> Block:
+        return self.engine.body.blocks[self.number]
+
+
+class _Block(torch.autograd.Function):
+    """One block. A node of its own, so that its adapters' gradients are added up before the next one's are made."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: torch.Tensor, engine: Engine, flow: Flow, needed: torch.Tensor, is_training: bool, *_: torch.Tensor
-    ) -> torch.Tensor:
-        engine.turn += 1
-        lowest = _lowest(engine.body.blocks, is_input_trained=ctx.needs_input_grad[0]) if is_training else None
-        last, saved = _all_forward(engine, x, flow, needed, lowest=lowest)
-        ctx.engine, ctx.flow, ctx.needed, ctx.turn = engine, flow, needed, engine.turn
-        ctx.last, ctx.saved = last, saved
-        return normalise(last, engine.body.norm, out=torch.empty_like(last), buffers=flow.buffers)
+    def forward(ctx: Any, x: torch.Tensor, call: _Call, *_: torch.Tensor) -> torch.Tensor:
+        flow, slots = call.flow, slots_of(call.number, call.keep if call.is_kept else Keep.INPUT)
+        done = forward(call.block, x, flow=flow, slots=slots, rows=call.rows)
+        out = flow.keep(f"{call.number}.y" if call.is_kept else f"again.y{call.number % 2}", *done.middle.shape)
+        done = finish(call.block, done, flow=flow, slots=slots, out=out)
+        if call.is_kept:
+            ctx.call, ctx.saved = call, done
+        return out
 
     @staticmethod
-    def backward(ctx: Any, *given: torch.Tensor) -> tuple[Any, ...]:
-        engine: Engine = ctx.engine
-        assert ctx.turn == engine.turn, "another forward pass has overwritten what this backward pass needs"
+    def backward(ctx: Any, *given: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        call: _Call = ctx.call
+        saved: Saved = ctx.saved
+        assert call.turn == call.engine.turn, "another forward pass has overwritten what this backward pass needs"
+        whole = restored(call.block, saved, flow=call.flow, keep=call.keep)
+        is_first = not ctx.needs_input_grad[0]
+        gradients = backward(call.block, given[0], saved=whole, flow=call.flow, is_first=is_first)
+        ctx.saved = None
+        dx = None if is_first else call.flow.keep("dx", *saved.x.shape)
+        return (dx.clone() if dx is not None and call.number == 0 else dx, None, *gradients)
+
+
+class _Norm(torch.autograd.Function):
+    """The last norm."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, body: Body, flow: Flow) -> torch.Tensor:
+        ctx.x, ctx.body, ctx.flow = x, body, flow
+        return normalise(x, body.norm, out=torch.empty_like(x), buffers=flow.buffers)
+
+    @staticmethod
+    def backward(ctx: Any, *given: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         flow: Flow = ctx.flow
-        dy = flow.keep("dlast", *ctx.last.shape).zero_()
-        add_norm_gradient(dy, given[0], x=ctx.last, norm=engine.body.norm, buffers=flow.buffers)
-        if ctx.saved[-1].rows is None:
-            positions = ctx.saved[-1].x.shape[0]
-            dy = flow.keep("dx", positions, dy.shape[1]).zero_().index_add_(0, ctx.needed, dy)
-        is_input_trained = ctx.needs_input_grad[0]
-        gradients = _all_backward(engine, dy, flow, ctx.saved, is_input_trained=is_input_trained)
-        dx = flow.keep("dx", *ctx.saved[0].x.shape).clone() if is_input_trained else None
-        ctx.saved = ctx.last = None
-        return (dx, None, None, None, None, *gradients)
-
-
-def _lowest(blocks: Sequence[Block], *, is_input_trained: bool) -> int:
-    """The first block in which or below which something is trained; below it nothing is saved."""
-    if is_input_trained:
-        return 0
-    return next((number for number, block in enumerate(blocks) if adapters(block)), len(blocks))
-
-
-def _all_forward(
-    engine: Engine, x: torch.Tensor, flow: Flow, needed: torch.Tensor, *, lowest: int | None
-) -> tuple[torch.Tensor, list[Saved]]:
-    """The last block's output [N,H] for the positions needed, and what each block from `lowest` on saves."""
-    blocks, saved = engine.body.blocks, []
-    for number, block in enumerate(blocks):
-        is_kept = lowest is not None and number >= lowest
-        slots = slots_of(number, engine.keeps[number] if is_kept else Keep.INPUT)
-        rows = needed if number == len(blocks) - 1 and _can_skip(block) else None
-        done = forward(block, x, flow=flow, slots=slots, rows=rows)
-        x = flow.keep(f"{number}.y" if is_kept else f"again.y{number % 2}", *done.middle.shape)
-        done = finish(block, done, flow=flow, slots=slots, out=x)
-        if is_kept:
-            saved.append(done)
-    return x if rows is not None else x.index_select(0, needed), saved
+        dx = flow.keep("dlast", *ctx.x.shape).zero_()
+        add_norm_gradient(dx, given[0], x=ctx.x, norm=ctx.body.norm, buffers=flow.buffers)
+        ctx.x = None
+        return dx, None, None
 
 
 def _can_skip(block: Block) -> bool:
     """Whether positions may be left out after attention: dropout's masks are drawn for all of a row's."""
     return all(layer.lora is None or layer.lora.drop is None for layer in linears(block))
-
-
-def _all_backward(
-    engine: Engine, dy: torch.Tensor, flow: Flow, saved: Sequence[Saved], *, is_input_trained: bool
-) -> list[torch.Tensor]:
-    """The gradients of all adapters, first block first; leaves that of the blocks' input in buffer `dx`."""
-    blocks = engine.body.blocks
-    lowest = len(blocks) - len(saved)
-    found: list[list[torch.Tensor]] = []
-    for number in range(len(blocks) - 1, lowest - 1, -1):
-        block = blocks[number]
-        is_first = number == lowest and not is_input_trained
-        whole = restored(block, saved[number - lowest], flow=flow, keep=engine.keeps[number])
-        found.append(backward(block, dy, saved=whole, flow=flow, is_first=is_first))
-        dy = flow.keep("dx", *whole.x.shape)
-    return [gradient for of_block in reversed(found) for gradient in of_block]

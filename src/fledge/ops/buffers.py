@@ -1,16 +1,17 @@
 """Memory that is kept between micro-batches, so that no page is asked of the system twice."""
 
+import ctypes
 import math
 import mmap
+import os
 from typing import Literal
 
 import torch
 
 SLAB = 64 << 20
 """Bytes asked of the system at once; on a CPU, what no tensor has touched yet costs nothing."""
-SHARED_SLAB = 2 * SLAB
-"""The same where blocks and head lie: a slab takes the head whole, so that it and the blocks cover each other."""
 _ALIGNMENT = 64
+_LIBRARY = ctypes.CDLL(None) if os.name == "posix" else None
 
 
 Life = Literal["step", "block", "head"]
@@ -22,8 +23,9 @@ class Buffers:
     """Named tensors that are made once, large enough for `rows` positions, and then used again.
 
     A name has one live tensor at a time: taking it again gives the same memory. What is in it is whatever was left
-    there. On a CPU the memory lies in huge pages where the system has them: a fresh allocation's page faults take
-    longer than many of the operations that fill it, and a general allocator's holes add up.
+    there. What is kept for a step is laid out anew by each `begin`, for micro-batches differ in what they keep. On a
+    CPU the memory lies in huge pages where the system has them: a fresh allocation's page faults take longer than many
+    of the operations that fill it, and a general allocator's holes add up.
     """
 
     def __init__(self, device: torch.device, *, rows: int = 0) -> None:
@@ -31,11 +33,19 @@ class Buffers:
         self._flat: dict[tuple[str, torch.dtype, Life], torch.Tensor] = {}
         self._own = _Slabs([], device, least=SLAB)
         shared: list[torch.Tensor] = []
+        whole = 2 * SLAB  # takes the head whole, so that it and the blocks cover each other
         self._slabs: dict[Life, _Slabs] = {
             "step": self._own,
-            "block": _Slabs(shared, device, least=SHARED_SLAB),
-            "head": _Slabs(shared, device, least=SHARED_SLAB),
+            "block": _Slabs(shared, device, least=whole),
+            "head": _Slabs(shared, device, least=whole),
         }
+
+    def begin(self) -> None:
+        """A new micro-batch: what was kept of the last one is given up."""
+        self._flat = {key: flat for key, flat in self._flat.items() if key[2] != "step"}
+        self._own.clear()
+        if self.device.type == "cpu":
+            _trim()
 
     def take(self, name: str, *shape: int, dtype: torch.dtype, room: int = 0, life: Life = "block") -> torch.Tensor:
         """A contiguous tensor of this shape, its content undefined. `room` is a number of values known to be needed
@@ -49,8 +59,9 @@ class Buffers:
         return flat[:size].view(shape)
 
     def take_rows(self, name: str, *shape: int, dtype: torch.dtype, life: Life = "block") -> torch.Tensor:
-        """[rows, ..], with room for as many rows as there can be."""
-        return self.take(name, *shape, dtype=dtype, room=self.rows * math.prod(shape[1:]), life=life)
+        """[rows, ..], with room for as many rows as there can be, but where all is laid out anew anyway."""
+        room = 0 if life == "step" else self.rows * math.prod(shape[1:])
+        return self.take(name, *shape, dtype=dtype, room=room, life=life)
 
     @property
     def num_bytes(self) -> int:
@@ -65,6 +76,10 @@ class _Slabs:
         self.slabs, self.device, self.least = slabs, device, least
         self._used: list[int] = []
 
+    def clear(self) -> None:
+        """All of it is free again."""
+        self._used = [0] * len(self.slabs)
+
     def allocate(self, count: int, dtype: torch.dtype) -> torch.Tensor:
         size = -(-count * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
         self._used += [0] * (len(self.slabs) - len(self._used))
@@ -78,6 +93,15 @@ class _Slabs:
         start = self._used[number]
         self._used[number] += size
         return self.slabs[number][start : start + count * dtype.itemsize].view(dtype)
+
+
+def _trim() -> None:
+    """Give back what products have left free in the C library's heap, where that can be asked: tens of megabytes that
+    would count towards the peak. Takes a millisecond or two.
+    """
+    trim = getattr(_LIBRARY, "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _pages(size: int, device: torch.device) -> torch.Tensor:

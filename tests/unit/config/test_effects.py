@@ -215,7 +215,8 @@ def _train(folder: Path, changes: Changes, number: int) -> Seen:
             seen.shapes.append(tuple(inputs[0].shape))
 
     def loss(engine: Engine, batch: Packed) -> torch.Tensor:
-        seen.shapes.append((batch.input_ids.shape[0], len(batch.documents), *engine.keeps))
+        positions = batch.input_ids.shape[0]
+        seen.shapes.append((positions, len(batch.documents), *engine.keeps(positions)))
         return LOSS(engine, batch)
 
     hook = register_module_forward_pre_hook(note)

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fledge.engine.block import Keep
-from fledge.engine.keeping import choose_keeps, kept_bytes
+from fledge.engine.keeping import choose_keeps, keeps_within, kept_bytes
 from fledge.engine.run import Engine
 from fledge.ops.buffers import Buffers
+from fledge.ops.grain import rounded
 from tests.unit.engine.bodies import KINDS, body_of, packed, rows_of
 
 ROWS = 96
@@ -69,13 +70,20 @@ def test_without_bounds_all_is_kept_and_without_memory_the_inputs(budget, keep):
 @pytest.mark.parametrize("name", KINDS)
 def test_the_bytes_told_are_those_of_the_buffers(name, keep):
     body = BODIES[name]
-    engine = Engine(body, Buffers(torch.device("cpu"), rows=ROWS), (keep,) * 3)
+    engine = Engine(body, Buffers(torch.device("cpu"), rows=ROWS), lambda _: (keep,) * 3)
     batch = packed(rows_of(), is_shared=False)
-    assert len(batch.input_ids) <= ROWS
     engine.loss(batch)
+    rows = rounded(len(batch.input_ids))
     held = [0, 0, 0]
     for (buffer, dtype, _), flat in engine.buffers._flat.items():
         number, _, _ = buffer.partition(".")
         if number.isdigit():
             held[int(number)] += flat.numel() * dtype.itemsize
-    assert held == [kept_bytes(block, keep, rows=ROWS) for block in body.blocks]
+    assert held == [kept_bytes(block, keep, rows=rows) for block in body.blocks]
+
+
+def test_a_longer_micro_batch_keeps_less_within_the_same_budget():
+    body = BODIES["llama"]
+    keeps = keeps_within(body, all_of(body, Keep.ALL))
+    assert keeps(ROWS) == (Keep.ALL,) * 3
+    assert keeps(2 * ROWS) == choose_keeps(body, rows=2 * ROWS, budget=all_of(body, Keep.ALL)) != keeps(ROWS)

@@ -71,7 +71,19 @@ def test_memory_of_blocks_and_head_is_shared_and_that_of_a_step_is_not(small_sla
     assert meet(block, head)
     assert not meet(step, block)
     assert not meet(step, head)
-    assert buffers.num_bytes == 2 * 4096
+    assert buffers.num_bytes == 3 * 4096
+
+
+def test_what_is_kept_for_a_step_is_laid_out_anew_for_the_next_one(small_slabs):
+    buffers = Buffers(CPU, rows=100)
+    kept = buffers.take("a", 500, dtype=torch.float32, life="step")
+    other = buffers.take("b", 500, dtype=torch.float32)
+    other.fill_(3.0)
+    buffers.begin()
+    again = buffers.take("c", 500, dtype=torch.float32, life="step")
+    assert again.data_ptr() == kept.data_ptr()
+    assert not meet(again, buffers.take("a", 500, dtype=torch.float32, life="step"))
+    assert buffers.take("b", 500, dtype=torch.float32).eq(3.0).all()
 
 
 def test_a_tensor_larger_than_a_slab_has_one_of_its_own(small_slabs):
@@ -79,7 +91,7 @@ def test_a_tensor_larger_than_a_slab_has_one_of_its_own(small_slabs):
     small = buffers.take("small", 8, dtype=torch.float32)
     large = buffers.take("large", 5008, dtype=torch.float32)
     assert not meet(small, large)
-    assert buffers.num_bytes == 4096 + 4 * 5008
+    assert buffers.num_bytes == 2 * 4096 + 4 * 5008
 
 
 takes = st.lists(

@@ -73,7 +73,12 @@ def test_loss_and_gradient_are_torchs_in_chunks_of_any_size(count, vocabulary, w
     head = head_of(vocabulary, width, bias=bias, softcap=softcap)
     with chunks_of(num_bytes=num_bytes, wide=wide):
         found = by_us(hidden, labels, head, factor=0.37)
-    assert_near(found, by_torch(hidden, labels, head, factor=0.37))
+    wanted = by_torch(hidden, labels, head, factor=0.37)
+    assert_near(found[:1], wanted[:1])
+    size = (
+        2 * 0.37 * head.weight.abs().max() * (count * width) ** 0.5
+    )  # what cancels out in a gradient that is near zero
+    assert (found[1] - wanted[1]).norm() <= 1e-5 * wanted[1].norm() + 1e-6 * size
 
 
 def test_without_gradients_the_loss_is_the_same():

@@ -20,6 +20,11 @@ def test_the_grain_is_taken_where_none_is_said():
 @given(st.integers(0, 20_000))
 def test_a_micro_batch_has_at_most_eight_sizes(rows):
     grain = grain_of(rows)
-    assert grain % GRAIN == 0
+    assert grain % 16 == 0
     assert grain > 0
     assert rounded(rows, grain) // grain <= 8
+
+
+@given(st.integers(1, 100))
+def test_a_full_micro_batch_of_a_round_size_is_not_rounded_past_its_room(count):
+    assert rounded(128 * count, grain_of(128 * count)) == 128 * count
