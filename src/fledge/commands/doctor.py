@@ -13,6 +13,7 @@ import torch
 
 from fledge.data.cache import cache_root
 from fledge.errors import Problem
+from fledge.models.attention import IMPLEMENTATIONS, flash_missing
 from fledge.observe.trackers import TRACKERS
 from fledge.runtime.memory import available_bytes
 from fledge.units import format_bytes
@@ -45,6 +46,8 @@ class Findings:
     memory_bytes: int
     bfloat16_instructions: tuple[str, ...]
     gpus: tuple[Gpu, ...]
+    attention: dict[str, str | None]
+    """What model.attention can name -> what it lacks here, None where it can run."""
     extras: dict[str, bool]
     cache: str
     cache_free_bytes: int
@@ -67,6 +70,8 @@ class Findings:
             )
         if not self.gpus:
             lines["GPU"] = "none visible; training runs on the CPU"
+        lines["attention"] = ", ".join(name for name, lacks in self.attention.items() if lacks is None)
+        lines["attention"] += "".join(f"; not {name}: {lacks}" for name, lacks in self.attention.items() if lacks)
         lines["extras"] = ", ".join(f"{name} {'yes' if has else 'no'}" for name, has in self.extras.items())
         lines["cache"] = f"{self.cache}, {format_bytes(self.cache_free_bytes)} free"
         return lines
@@ -88,11 +93,16 @@ def examine() -> Findings:
         memory_bytes=available_bytes(torch.device("cpu")),
         bfloat16_instructions=_bfloat16_instructions(),
         gpus=tuple(_gpu(index) for index in range(torch.cuda.device_count())),
+        attention={"auto": None, **{name: _lacks(name) for name in IMPLEMENTATIONS}},
         extras={name: importlib.util.find_spec(tracker.package) is not None for name, tracker in TRACKERS.items()},
         cache=str(cache),
         cache_free_bytes=free,
         problems=tuple(problems),
     )
+
+
+def _lacks(attention: str) -> str | None:
+    return flash_missing() if attention == "flash" else None
 
 
 def _version(name: str) -> str | None:

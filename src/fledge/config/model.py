@@ -7,7 +7,7 @@ from pydantic import Field
 from fledge.config.section import Section
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-Attention = Literal["auto", "sdpa", "eager"]
+Attention = Literal["auto", "flash", "sdpa", "eager"]
 Placement = Literal["auto", "cpu", "gpu"]
 
 
@@ -21,7 +21,7 @@ class ModelConfig(Section):
     dtype: Dtype = "bfloat16"
     """Number format of the base. The adapter is always trained in float32."""
     attention: Attention = "auto"
-    """Which attention code runs: auto takes sdpa where the model has it."""
+    """Which attention code runs: auto is the engine's own, or sdpa; flash needs a GPU and the package flash-attn."""
     placement: Placement = "auto"
     """Where the model lives: auto takes a GPU where there is one."""
     trust_remote_code: bool = False

@@ -110,6 +110,9 @@ def _of_data(recipe: Recipe) -> Iterator[Conflict]:
 
 def _of_training(recipe: Recipe) -> Iterator[Conflict]:
     yield from _of_engine(recipe)
+    if recipe.model.attention == "flash" and recipe.model.dtype == "float32":
+        keys = (("model", "attention"), ("model", "dtype"))
+        yield Conflict("flash attention does not compute in float32", keys, "use bfloat16, or attention: auto")
     train = recipe.train
     for first, second in (("micro_batch_rows", "micro_batch_tokens"), ("warmup_steps", "warmup_ratio")):
         if getattr(train, first) is not None and getattr(train, second) not in (None, "auto"):

@@ -52,6 +52,7 @@ def attend_documents(
 ) -> tuple[torch.Tensor, None]:
     """The library's own attention, called once per document. q [B,H,T,D], k and v [B,K,T,D] -> [B,T,H,D]."""
     documents: Documents = module.fledge_documents
+    options.pop("position_ids", None)  # the whole row's: flash attention would cut a document by them
     assert attention_mask is None, "the registry gives no mask to attention of this name"
     attend = _inner(module, documents.inner)
     window = options.get("sliding_window")
@@ -72,7 +73,7 @@ def _inner(module: nn.Module, name: str) -> Callable[..., Any]:
 def _mask(length: int, *, window: int | None, like: torch.Tensor, inner: str) -> torch.Tensor | None:
     """What one document may see; None where the attention function's own causality says it all."""
     is_windowed = window is not None and window < length
-    if inner == "sdpa" and not is_windowed:
+    if inner == "flash_attention_2" or (inner == "sdpa" and not is_windowed):
         return None
     position = torch.arange(length, device=like.device)
     distance = position[:, None] - position[None, :]

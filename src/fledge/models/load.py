@@ -12,6 +12,7 @@ from transformers.utils import logging as transformers_logging
 from fledge.config.model import Attention, ModelConfig
 from fledge.errors import ModelError
 from fledge.facts import ModelFacts
+from fledge.models.attention import IMPLEMENTATIONS, flash_missing
 from fledge.models.exceptions import check_exceptions
 from fledge.models.facts import read_facts
 from fledge.models.locate import locate
@@ -30,14 +31,14 @@ class Base:
 
 def load_base(config: ModelConfig, *, device: torch.device) -> Base:
     """The frozen base in eval mode. Raises ModelError with the cure where it cannot be loaded."""
-    source = locate(config.name_or_path)
+    source, attention = locate(config.name_or_path), _attention(config.attention)
     try:
         described = AutoConfig.from_pretrained(
             source, revision=config.revision, trust_remote_code=config.trust_remote_code
         )
         if described.is_encoder_decoder:
             raise ModelError("it is an encoder-decoder; causal models only so far", where=config.name_or_path)
-        model = _load(source, config, _attention(config.attention))
+        model = _load(source, config, attention)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         what = f"the base cannot be loaded: {_first_line(error)}"
         raise ModelError(what, where=config.name_or_path, cure=_CURE) from error
@@ -49,7 +50,11 @@ def load_base(config: ModelConfig, *, device: torch.device) -> Base:
 
 
 def _attention(attention: Attention) -> str | None:
-    return None if attention == "auto" else attention
+    """transformers' name of it; None where it may choose. Raises ModelError where it cannot run here."""
+    missing = flash_missing() if attention == "flash" else None
+    if missing is not None:
+        raise ModelError(f"flash attention cannot run here: {missing}", where="model.attention", cure="use auto")
+    return IMPLEMENTATIONS.get(attention)
 
 
 def _load(source: str, config: ModelConfig, attention: str | None) -> PreTrainedModel:
