@@ -3,8 +3,8 @@
     python bench/scaling.py data --base DIR --file alpaca_data.json.gz [--counts 1000 10000 50000] [--steps 40]
     python bench/scaling.py length [--lengths 256 512 1024 2048 4096] [--tokens 8192] [--dtype bfloat16]
 
-data: real trainings (`fledge train`) on the first rows of an Alpaca file, the same number of steps each; the time of its
-steps for each token, the first left out, and the peak memory. Two rounds, of which the faster counts.
+data: real trainings (`fledge train`) on the first rows of an Alpaca file, the same number of steps each; the time of
+their steps for each token, the first left out, and the peak memory. Two rounds, of which the faster counts.
 length: forward and backward pass of the engine over one row of that many tokens, with the time spent in attention
 taken apart; four blocks of a Llama's shape with random weights.
 """
@@ -26,8 +26,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import fledge.engine.block as block
 from fledge.commands.engine import build_engine
-from fledge.engine.run import Engine, Packed
-from fledge.ops.attention import Document
+from fledge.engine.run import Engine, Packed, Side
+from fledge.ops.plan import Document
 from fledge.runtime.precision import TORCH_DTYPES
 
 ROUNDS = 2
@@ -58,9 +58,8 @@ def train(base: Path, rows: list[dict], *, steps: int, folder: Path) -> dict[str
 
 
 def by_data(args: argparse.Namespace) -> None:
-    opened = gzip.open(args.file, "rt") if args.file.suffix == ".gz" else args.file.open()
-    with opened as file:
-        rows = json.load(file)
+    content = args.file.read_bytes()
+    rows = json.loads(gzip.decompress(content) if args.file.suffix == ".gz" else content)
     found: dict[int, list[dict[str, float]]] = {count: [] for count in args.counts}
     for _ in range(ROUNDS):
         for count in args.counts:
@@ -95,7 +94,8 @@ class Watch:
 def one_pass(engine: Engine, length: int) -> None:
     ids = torch.randint(0, 32000, (length,))
     places = torch.arange(length)
-    batch = Packed(ids, places, (Document(0, length),), places[:-1], ids[1:], are_sources_unique=True)
+    side = Side(ids, places, (Document(0, length),))
+    batch = Packed(side, places[:-1], ids[1:], are_sources_unique=True)
     engine.states(batch)[0].sum().backward()
 
 

@@ -11,6 +11,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    BartConfig,
     BloomConfig,
     FalconConfig,
     Gemma2Config,
@@ -23,6 +25,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    T5Config,
 )
 
 VOCABULARY = 320
@@ -61,6 +64,31 @@ _CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "qwen2": lambda: Qwen2Config(**_GROUPED, tie_word_embeddings=True),
 }
 ARCHITECTURES = tuple(_CONFIGS)
+_PAIRS: dict[str, Callable[[], PreTrainedConfig]] = {
+    "t5": lambda: T5Config(
+        **_COMMON | {"initializer_factor": 0.5, "decoder_start_token_id": 2, "feed_forward_proj": "gated-gelu"},
+        d_model=32,
+        d_kv=8,
+        d_ff=48,
+        num_layers=2,
+        num_heads=4,
+        relative_attention_num_buckets=8,
+        tie_word_embeddings=False,
+    ),
+    "bart": lambda: BartConfig(
+        **_COMMON | {"init_std": 0.15, "decoder_start_token_id": 1, "forced_eos_token_id": None},
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=48,
+        decoder_ffn_dim=48,
+        max_position_embeddings=512,
+    ),
+}
+PAIRS = tuple(_PAIRS)
+"""Encoder-decoders."""
 
 
 def tiny_folder(architecture: str, folder: Path, *, seed: int = 0, tie: bool | None = None) -> Path:
@@ -76,12 +104,13 @@ def tiny_folder(architecture: str, folder: Path, *, seed: int = 0, tie: bool | N
 def _cached(architecture: str, seed: int, tie: bool | None) -> Path:
     """The model's folder, made once in a test session."""
     folder = Path(_scratch().name) / f"{architecture}-{seed}-{tie}"
-    config = _CONFIGS[architecture]()
+    config = (_CONFIGS | _PAIRS)[architecture]()
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     if tie is not None:
         config.tie_word_embeddings = tie
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = kind.from_config(config, dtype=torch.float32)
         for parameter in model.parameters():
             if parameter.dim() == 1:  # biases and norms start at 0 and 1, where a mistake with them would not show
                 parameter.data += 0.1 * torch.randn_like(parameter)

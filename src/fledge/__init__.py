@@ -12,7 +12,7 @@ raises FledgeError with what is wrong, where, and what to do about it.
 
 load_recipe(path, overrides)    a Recipe from its file, with settings `key.path=value` put over it
 train(recipe)                   trains, or goes on where the run folder stopped -> TrainResult
-evaluate(run, question)         loss, perplexity and exact answers, base and tuned Measured alike -> Evaluation
+evaluate(run, question)         loss, perplexity, exact answers and ROUGE, base and tuned Measured alike -> Evaluation
 generate(run, prompt)           one answer -> Generated
 chat(run)                       a Conversation, whose `say` streams
 export(run, out, to)            an adapter or a merged model, proven before it counts -> Exported

@@ -47,6 +47,7 @@ class TrainStarted(Event):
     total_steps: int
     world_size: int
     trainable_parameters: int
+    base_parameters: int
     device: str
 
 

@@ -23,5 +23,6 @@ class ModelFacts:
     has_attention_interface: bool
     """Whether attention goes through transformers' AttentionInterface, so that a function of ours can be named."""
     supports_sdpa: bool
+    is_encoder_decoder: bool
     takes_positions: bool
     """Whether forward takes position_ids; where it does not (BLOOM), positions come from attention alone."""

@@ -139,7 +139,7 @@ def batch_of(*, share: bool) -> Batch:
 
 def engine_of(model, *, keep: Keep = Keep.ALL) -> Engine:
     body = read_body(model.get_base_model(), as_linear)
-    return Engine(body, Buffers(CPU), lambda _: (keep,) * len(body.blocks))
+    return Engine(body, Buffers(CPU), lambda *_: (keep,) * len(body.all_blocks))
 
 
 def by_engine(model, *, share: bool = True, keep: Keep = Keep.ALL) -> Result:

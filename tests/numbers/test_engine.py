@@ -13,7 +13,7 @@ from peft import LoraConfig
 
 from fledge.adapters.dropout import KeyedDropout
 from fledge.commands.engine import build_engine, disagreement
-from fledge.commands.workshop import causal_loss
+from fledge.commands.workshop import plain_loss
 from fledge.data.collate import collate
 from fledge.data.rows import Batch
 from fledge.engine.block import Keep
@@ -167,7 +167,7 @@ def test_dropout_drops_what_the_librarys_modules_drop(name, tmp_path):
         keys.rows, keys.lengths, keys.is_packed = batch.rows, batch.lengths, True
 
     with documents_apart(base.model) as documents:
-        plain = causal_loss(base.facts, documents, keys=keys)
+        plain = plain_loss(base.facts, documents, keys=keys)
         wanted = result_of(plain(trained.model, batch), trained.model)
     for keep in Keep:
         fast = FastLoss(announce, engine_of(trained.model, keep=keep))

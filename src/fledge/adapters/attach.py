@@ -10,7 +10,7 @@ from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
 from transformers import PreTrainedModel
 
-from fledge.adapters.dropout import DropoutKeys, KeyedDropout
+from fledge.adapters.dropout import DropoutKeys, KeyedDropout, find_sides
 from fledge.adapters.targets import check_saved, check_targets
 from fledge.adapters.vocabulary import NewRows, make_room
 from fledge.adapters.whole import bridge_float32
@@ -56,7 +56,7 @@ def attach(
         init_lora_weights=lora.init_lora_weights,
         modules_to_save=[*lora.modules_to_save, *(set(rows.modules_to_save) - set(lora.modules_to_save))] or None,
         trainable_token_indices=rows.trainable_token_indices or None,
-        task_type="CAUSAL_LM",
+        task_type="SEQ_2_SEQ_LM" if facts.is_encoder_decoder else "CAUSAL_LM",
     )
     try:
         with warnings.catch_warnings():
@@ -69,6 +69,8 @@ def attach(
     bridge_float32(adapted, dtype=model.dtype)
     keys = DropoutKeys(seed=seed)
     _key_dropout(adapted, keys)
+    if facts.is_encoder_decoder:
+        find_sides(adapted)
     is_base_changed = lora.init_lora_weights == "pissa"
     initial = (
         {n: p.detach().clone() for n, p in adapted.named_parameters() if p.requires_grad} if is_base_changed else {}

@@ -3,12 +3,15 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fledge.cli.options import AsJson, Run, Which
-from fledge.cli.show import for_terminal, show_beside, show_json
+from fledge.cli.show import as_points, counting, for_terminal, show_beside, show_json
+
+if TYPE_CHECKING:
+    from fledge.commands.evaluate import Evaluation
 
 LONGEST_LINE = 100
 
@@ -28,33 +31,55 @@ def run(
     exact_match: Annotated[
         bool | None, typer.Option(help="Generate answers and count the exact ones; as the recipe says unless given.")
     ] = None,
+    rouge: Annotated[
+        bool | None,
+        typer.Option(help="Generate answers and compare them by ROUGE; as the recipe says unless given."),
+    ] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
+    num_beams: Annotated[int | None, typer.Option(min=1, help="Beams of the search; 1 is greedy.")] = None,
     show: Annotated[int, typer.Option(min=0, help="So many answers are shown, base beside tuned.")] = 5,
     which: Which = "last",
     as_json: AsJson = False,
 ) -> None:
-    """Measure RUN: loss, perplexity and, where asked, exact answers of its rows, base beside tuned."""
+    """Measure RUN: loss, perplexity and, where asked, exact match and ROUGE of its rows, base beside tuned."""
     from fledge.commands.console import console
     from fledge.commands.evaluate import Question, evaluate
 
-    question = Question(on.value, max_rows, exact_match, max_new_tokens)
-    with console() as screen:
-        result = evaluate(run, question=question, which=which, on_prepare=screen.preparing)
+    question = Question(on.value, max_rows, exact_match, max_new_tokens, rouge, num_beams)
+    with console() as screen, counting("answering", "answers") as answering:
+        result = evaluate(run, question=question, which=which, on_prepare=screen.preparing, on_answers=answering)
     if as_json:
         show_json(result.as_json())
         return
-    typer.echo(f"{result.rows:,} {on.value} rows, {result.tokens:,} supervised tokens")
-    typer.echo(f"{'':<12}  {'base':>10}  {'tuned':>10}")
-    typer.echo(f"{'loss':<12}  {result.base.loss:>10.4f}  {result.tuned.loss:>10.4f}")
-    typer.echo(f"{'perplexity':<12}  {result.base.perplexity:>10.4g}  {result.tuned.perplexity:>10.4g}")
-    if result.base.exact_match is not None and result.tuned.exact_match is not None:
-        typer.echo(f"{'exact match':<12}  {result.base.exact_match:>10.1%}  {result.tuned.exact_match:>10.1%}")
+    _show(result)
     for row in _predictions(result.folder, show):
         typer.echo()
         typer.echo(f"prompt     {_brief(row['prompt'])}")
         typer.echo(f"reference  {_brief(row['reference'])}")
         show_beside(("base", row["base"]), ("tuned", row["tuned"]))
     typer.echo(f"\nwritten to {result.folder}")
+
+
+def _show(result: "Evaluation") -> None:
+    """Print the numbers, base beside tuned."""
+    typer.echo(f"{result.rows:,} {result.on} rows, {result.tokens:,} supervised tokens")
+    if result.answered not in (None, result.rows):
+        typer.echo(f"{result.answered:,} of them have a prompt and a whole answer, and were answered")
+    typer.echo(f"{'':<12}  {'base':>10}  {'tuned':>10}")
+    typer.echo(f"{'loss':<12}  {result.base.loss:>10.4f}  {result.tuned.loss:>10.4f}")
+    typer.echo(f"{'perplexity':<12}  {result.base.perplexity:>10.4g}  {result.tuned.perplexity:>10.4g}")
+    if result.base.exact_match is not None and result.tuned.exact_match is not None:
+        typer.echo(f"{'exact match':<12}  {result.base.exact_match:>10.1%}  {result.tuned.exact_match:>10.1%}")
+    if result.rouge is None:
+        return
+    typer.echo(f"\n{'ROUGE x 100':<12}  {'base [95 %]':>20}  {'tuned [95 %]':>20}  {'tuned - base [95 %]':>22}")
+    base, tuned, difference = result.rouge.base, result.rouge.tuned, result.rouge.difference
+    for name in base.means:
+        one, other = (as_points(part.means[name], part.intervals[name]) for part in (base, tuned))
+        between = as_points(difference.means[name], difference.intervals[name], is_difference=True)
+        typer.echo(f"{name:<12}  {one:>20}  {other:>20}  {between:>22}")
+    if result.wordless:
+        typer.echo(f"{result.wordless:,} references have no Latin letter and no digit: ROUGE is 0 for them")
 
 
 def _predictions(folder: Path, count: int) -> list[dict[str, str]]:

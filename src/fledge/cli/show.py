@@ -1,5 +1,6 @@
 """How results and problems are printed: words for people, one JSON object for machines."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -8,7 +9,9 @@ import os
 import shutil
 import sys
 import textwrap
+import time
 import unicodedata
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ import typer
 from fledge.errors import FledgeError, StoppedBySignal
 
 _WIDTH_OF_NAMES = 24
+_SECONDS_OF_SILENCE = 30.0
 
 
 def is_first_rank() -> bool:
@@ -66,6 +70,43 @@ def show_beside(left: tuple[str, str], right: tuple[str, str]) -> None:
     columns = [[title, *_wrapped(text, width)] for title, text in (left, right)]
     for one, other in itertools.zip_longest(*columns, fillvalue=""):
         typer.echo(f"{one:<{width}} | {other}".rstrip())
+
+
+@contextlib.contextmanager
+def counting(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A function to be told how much is done, and of how much: a bar on stderr where that is a terminal, a line now and
+    then elsewhere. The bar is gone at the end.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    screen = Console(stderr=True, highlight=False)
+    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn()
+    is_live = screen.is_terminal and not screen.is_dumb_terminal
+    bar = Progress(*columns, console=screen, transient=True)
+    task, last_line = bar.add_task(what, total=None), time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal last_line
+        if is_live:
+            bar.start()
+            bar.update(task, completed=done, total=total)
+        elif time.monotonic() - last_line > _SECONDS_OF_SILENCE:
+            last_line = time.monotonic()
+            typer.echo(f"{what}  {done:,} of {total:,} {unit}", err=True)
+
+    try:
+        yield tell
+    finally:
+        if is_live:
+            bar.stop()
+
+
+def as_points(mean: float, interval: tuple[float, float], *, is_difference: bool = False) -> str:
+    """A fraction (0 to 1) and its interval as papers print them: times 100, with one decimal."""
+    low, high = interval
+    points = f"{100 * mean:+.1f}" if is_difference else f"{100 * mean:.1f}"
+    return f"{points} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _wrapped(text: str, width: int) -> list[str]:

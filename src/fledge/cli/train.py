@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from fledge.cli.options import AsJson
-from fledge.cli.show import is_first_rank, show_json, show_pairs
+from fledge.cli.show import as_points, is_first_rank, show_json, show_pairs
 
 
 def run(
@@ -53,6 +53,9 @@ def _lines(run: Path, summary: dict[str, Any]) -> dict[str, str]:
     if summary.get("exact_match_after") is not None:
         before, after = summary["exact_match_before"], summary["exact_match_after"]
         lines["exact match"] = f"{before:.1%} before, {after:.1%} after"
+    for name, mean in summary.get("rouge_after", {}).items():
+        before = 100 * summary["rouge_before"][name]
+        lines[name] = f"{before:.1f} before, {as_points(mean, summary['rouge_intervals']['after'][name])} after"
     if summary["tokens_per_second"] is not None:
         lines["tokens per second"] = format_count(summary["tokens_per_second"])
     lines["training time"] = format_seconds(summary["wall_seconds"])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fledge.commands.open_run import OpenRun, Tuned, Which, load_tuned, open_run
 from fledge.commands.prompts import Prompt, conversation_ids, prompt_ids, source_of
+from fledge.errors import RunError
 from fledge.evaluation.generate import Answer, Sampling, stream
 
 __all__ = ["Conversation", "Sampling", "chat"]
@@ -66,7 +67,11 @@ def chat(
 ) -> Conversation:
     """Begin a conversation with a run's adapter, or with the base alone where `use_base`.
 
-    Greedy unless `sampling` says otherwise. Raises FledgeError where the run cannot be opened.
+    Greedy unless `sampling` says otherwise. Raises FledgeError where the run cannot be opened, and where its base is an
+    encoder-decoder: it was trained to answer one text and has no place for what was said before.
     """
     opened = open_run(run, which=which)
+    if opened.tokenizer.decoder_start_id is not None:
+        what = "this run's base is an encoder-decoder, which answers one text and holds no conversation"
+        raise RunError(what, where=str(opened.run.root), cure="use `fledge generate`")
     return Conversation(opened, load_tuned(opened), sampling or Sampling(max_new_tokens=512), use_base=use_base)

@@ -1,7 +1,6 @@
 """`fledge evaluate`: what a run learnt, base beside tuned, from one loaded model."""
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,15 +9,18 @@ from typing import Any, Literal
 from fledge.commands.engine import build_engine
 from fledge.commands.open_run import OpenRun, Tuned, Which, load_tuned, open_run
 from fledge.commands.progress import OnPrepare, ignore_progress
-from fledge.commands.workshop import causal_loss, room_of, shape_of
+from fledge.commands.workshop import plain_loss, room_of, shape_of
 from fledge.commands.writable import check_writable
 from fledge.config.recipe import sources
 from fledge.data.batches import BatchSource
 from fledge.data.pipeline import prepare_sources, prepare_training
 from fledge.data.store import TokenStore
 from fledge.errors import RunError
-from fledge.evaluation.exact_match import ExactMatch, exact_match
+from fledge.evaluation.answers import Prediction, answer_rows
+from fledge.evaluation.generate import OnAnswers, Sampling, ignore_answers
 from fledge.evaluation.perplexity import mean_loss, perplexity_of
+from fledge.evaluation.rouge import Comparison
+from fledge.evaluation.suite import Marks, Wanted, intervals_json, mark, means_json
 from fledge.models.documents import documents_apart
 from fledge.rundir import write_json, write_text
 from fledge.runtime.mesh import OneRank
@@ -37,6 +39,8 @@ class Question:
     max_rows: int | None = None
     exact_match: bool | None = None
     max_new_tokens: int | None = None
+    rouge: bool | None = None
+    num_beams: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,11 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Base beside tuned on `rows` rows with `tokens` supervised tokens; `folder` holds it all, predictions too."""
+    """Base beside tuned on `rows` rows with `tokens` supervised tokens; `folder` holds it all, predictions too.
+
+    `answered` of the rows have a prompt and a whole answer; None where no answers were asked for. `wordless` is how
+    many references have no word that ROUGE knows, Latin letters and digits.
+    """
 
     run: Path
     on: Split
@@ -64,11 +72,24 @@ class Evaluation:
     base: Measured
     tuned: Measured
     folder: Path
+    answered: int | None = None
+    rouge: Comparison | None = None
+    wordless: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """The result as a JSON object."""
         about = {"run": str(self.run), "on": self.on, "which": self.which, "rows": self.rows, "tokens": self.tokens}
-        return about | {"base": self.base.as_json(), "tuned": self.tuned.as_json(), "folder": str(self.folder)}
+        if self.answered is not None:
+            about["answered"] = self.answered
+        beside: dict[str, Any] = {
+            "loss": {"base": self.base.loss, "tuned": self.tuned.loss},
+            "perplexity": {"base": self.base.perplexity, "tuned": self.tuned.perplexity},
+        }
+        if self.rouge is not None:
+            beside |= {"rouge": means_json(self.rouge), "rouge_intervals": intervals_json(self.rouge)}
+            beside |= {"rouge_wordless": self.wordless}
+        models = {"base": self.base.as_json(), "tuned": self.tuned.as_json()}
+        return about | beside | models | {"folder": str(self.folder)}
 
 
 def evaluate(
@@ -77,8 +98,11 @@ def evaluate(
     question: Question | None = None,
     which: Which = "last",
     on_prepare: OnPrepare = ignore_progress,
+    on_answers: OnAnswers = ignore_answers,
 ) -> Evaluation:
-    """Loss, perplexity and, where asked, exact answers of a run's adapter and of its base on the same rows.
+    """Loss, perplexity and, where asked, exact match and ROUGE of a run's adapter and of its base on the same rows.
+
+    Both are measured on the same answers; `on_answers` is told how many are written, those of both models together.
 
     Each file whole or not at all, result.json and, where answers were generated, predictions.jsonl are written into
     the run's evaluation/ folder; for other rows than the validation's, or the best adapter, into a folder inside it.
@@ -94,8 +118,8 @@ def evaluate(
     learnt, tokens = _mean_loss(opened, tuned, store, asked)
     with tuned.as_base():
         untaught, _ = _mean_loss(opened, tuned, store, asked)
-    answers = _answers(opened, tuned, store, asked) if asked.exact_match else None
-    base_share, tuned_share = (answers[0].share, answers[1].share) if answers else (None, None)
+    marks = _marks(opened, tuned, store, asked, on_answers)
+    base_share, tuned_share = (marks.exact_match if marks else None) or (None, None)
     evaluation = Evaluation(
         run=opened.run.root,
         on=asked.on,
@@ -105,8 +129,11 @@ def evaluate(
         base=Measured(untaught, perplexity_of(untaught), base_share),
         tuned=Measured(learnt, perplexity_of(learnt), tuned_share),
         folder=folder,
+        answered=marks.rows if marks else None,
+        rouge=marks.rouge if marks else None,
+        wordless=marks.wordless if marks else 0,
     )
-    _write(evaluation, _lines(store, *answers) if answers else None)
+    _write(evaluation, marks.predictions if marks else None)
     return evaluation
 
 
@@ -133,7 +160,9 @@ def _settled(question: Question, opened: OpenRun) -> Question:
         on=question.on,
         max_rows=settings.max_rows if question.max_rows is None else question.max_rows,
         exact_match=settings.exact_match if question.exact_match is None else question.exact_match,
+        rouge=settings.rouge if question.rouge is None else question.rouge,
         max_new_tokens=question.max_new_tokens or settings.max_new_tokens,
+        num_beams=question.num_beams or settings.num_beams,
     )
 
 
@@ -171,8 +200,9 @@ def _loss_of(opened: OpenRun, tuned: Tuned) -> Iterator[LossOf]:
         yield FastLoss(lambda batch: None, build_engine(tuned.model, device=tuned.device, rows=rows))
         return
     base = tuned.model.get_base_model()
-    with documents_apart(base) if recipe.data.packing else contextlib.nullcontext() as documents:
-        yield causal_loss(tuned.facts, documents)
+    is_packed = shape_of(recipe, opened.tokenizer).is_packed
+    with documents_apart(base) if is_packed else contextlib.nullcontext() as documents:
+        yield plain_loss(tuned.facts, documents)
 
 
 class _AsTheyLie:
@@ -189,37 +219,26 @@ def _mean_loss(opened: OpenRun, tuned: Tuned, store: TokenStore, asked: Question
         return mean_loss(tuned.model, batches, loss_of=loss_of, mesh=OneRank())
 
 
-def _answers(opened: OpenRun, tuned: Tuned, store: TokenStore, asked: Question) -> tuple[ExactMatch, ExactMatch]:
-    """Answers of the base and of the tuned model."""
+def _marks(opened: OpenRun, tuned: Tuned, store: TokenStore, asked: Question, on_answers: OnAnswers) -> Marks | None:
+    """What the answers of base and tuned are worth; None where nothing asks for answers."""
+    wanted = Wanted(exact_match=bool(asked.exact_match), rouge=bool(asked.rouge))
+    if not wanted.needs_answers:
+        return None
+    assert asked.max_new_tokens is not None
+    assert asked.num_beams is not None
+    sampling = Sampling(asked.max_new_tokens, num_beams=asked.num_beams)
 
-    def ask() -> ExactMatch:
-        assert asked.max_new_tokens is not None
-        return exact_match(
+    def ask(models_before: int) -> tuple[Prediction, ...]:
+        return answer_rows(
             tuned.model,
             opened.tokenizer,
             store=store,
-            max_new_tokens=asked.max_new_tokens,
+            sampling=sampling,
             max_rows=asked.max_rows,
             max_positions=tuned.facts.max_positions,
+            on_answers=lambda done, total: on_answers(models_before * total + done, 2 * total),
         )
 
     with tuned.as_base():
-        base = ask()
-    return base, ask()
-
-
-def _lines(store: TokenStore, base: ExactMatch, tuned: ExactMatch) -> str:
-    """One JSON object a row: where it lies, its prompt, the reference, and both answers."""
-    lines = [
-        {
-            "row": store.where(after.row),
-            "prompt": after.prompt,
-            "reference": after.reference,
-            "base": before.answer.text,
-            "tuned": after.answer.text,
-            "base_is_exact": before.is_exact,
-            "tuned_is_exact": after.is_exact,
-        }
-        for before, after in zip(base.predictions, tuned.predictions, strict=True)
-    ]
-    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        base = ask(0)
+    return mark(base, ask(1), wanted=wanted, where=store.where)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from fledge.commands.engine import build_engine
+from fledge.commands.settle import longest_row
 from fledge.commands.workshop import attach_adapter
 from fledge.config.recipe import Recipe
 from fledge.data.cache import cache_root
@@ -37,7 +38,7 @@ from fledge.training.fast_loss import as_packed
 
 SIZES = (384, 512, 640, 768, 1024, 1536)
 USUAL = 640
-"""What a model too small to be worth a measurement gets, and one that cannot be measured."""
+"""What a model too small to be worth a measurement gets, and one that cannot be measured, as an encoder-decoder."""
 SMALL = 100_000_000
 """Parameters below which the measurement would take longer than it saves."""
 NEARLY = 1.03
@@ -61,9 +62,10 @@ def fastest_size(
     recipe: Recipe, facts: ModelFacts, *, rows: Sequence[Sequence[int]], most: float, tell: Callable[[Event], None]
 ) -> int:
     """Positions of a micro-batch, at least as many as a row may have, at most `most` where that can be."""
-    sizes = tuple(size for size in SIZES if recipe.data.max_length <= size <= most)
-    usual = max(recipe.data.max_length, USUAL)
-    if facts.num_parameters < SMALL or len(sizes) < 2:
+    longest = longest_row(recipe, facts)
+    sizes = tuple(size for size in SIZES if longest <= size <= most)
+    usual = max(longest, USUAL)
+    if facts.is_encoder_decoder or facts.num_parameters < SMALL or len(sizes) < 2:
         return usual
     question = Question(
         recipe.model_dump(mode="json"), torch.get_num_threads(), sizes, tuple(tuple(int(i) for i in r) for r in rows)

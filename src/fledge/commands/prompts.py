@@ -44,7 +44,10 @@ def prompt_text(prompt: Prompt, recipe: Recipe, *, tokenizer: Tokenizer) -> tupl
 
 
 def prompt_ids(prompt: Prompt, recipe: Recipe, *, tokenizer: Tokenizer) -> list[int]:
-    """Token ids of a prompt, begun as training rows begin: with the tokenizer's prefix, never doubled."""
+    """Token ids of a prompt, begun as training rows begin: with the tokenizer's prefix, never doubled.
+
+    For an encoder-decoder they are the whole source, which ends as the tokenizer ends a text.
+    """
     text, has_specials = prompt_text(prompt, recipe, tokenizer=tokenizer)
     return _encode(text, tokenizer, has_specials=has_specials)
 
@@ -57,4 +60,6 @@ def conversation_ids(messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer
 def _encode(text: str, tokenizer: Tokenizer, *, has_specials: bool) -> list[int]:
     ids = list(tokenizer.encode_batch([text])[0].ids)
     prefix = list(tokenizer.prefix_ids)
+    if tokenizer.decoder_start_id is not None:
+        return [*prefix, *ids, *tokenizer.suffix_ids] if ids else []
     return ids if has_specials or ids[: len(prefix)] == prefix else [*prefix, *ids]

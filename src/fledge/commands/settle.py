@@ -4,6 +4,7 @@ import torch
 
 from fledge.commands.ownership import with_changes
 from fledge.config.recipe import Recipe
+from fledge.errors import ModelError
 from fledge.facts import ModelFacts
 from fledge.runtime.memory import available_bytes
 
@@ -24,12 +25,12 @@ def settle(
     two as they are: its attention is its own, and what it computes again changes no bit.
     """
     train, is_fast = recipe.train, fast_tokens is not None
-    tokens = train.micro_batch_tokens
+    tokens, longest = train.micro_batch_tokens, longest_row(recipe, facts)
     if tokens == "auto" and train.micro_batch_rows is None:
-        tokens = max(recipe.data.max_length, fast_tokens or _micro_batch_tokens(facts, device))
+        tokens = max(longest, fast_tokens or _micro_batch_tokens(facts, device))
     checkpointing = train.gradient_checkpointing
     if checkpointing == "auto" and not is_fast:
-        width = tokens if isinstance(tokens, int) else (train.micro_batch_rows or 1) * recipe.data.max_length
+        width = tokens if isinstance(tokens, int) else (train.micro_batch_rows or 1) * longest
         checkpointing = activation_bytes(facts, tokens=width) > 0.6 * available_bytes(device)
     return with_changes(
         recipe,
@@ -40,7 +41,7 @@ def settle(
             },
             "train": {
                 "engine": "fast" if is_fast else "plain",
-                "share_prefixes": _shares(recipe, is_fast=is_fast),
+                "share_prefixes": _shares(recipe, can_share=is_fast and not facts.is_encoder_decoder),
                 "micro_batch_tokens": tokens,
                 "gradient_checkpointing": checkpointing,
             },
@@ -48,9 +49,17 @@ def settle(
     )
 
 
-def _shares(recipe: Recipe, *, is_fast: bool) -> bool:
+def longest_row(recipe: Recipe, facts: ModelFacts) -> int:
+    """Tokens that a row can have, an encoder-decoder's on both sides together."""
+    return recipe.data.max_length + (recipe.data.max_target_length if facts.is_encoder_decoder else 0)
+
+
+def _shares(recipe: Recipe, *, can_share: bool) -> bool:
     wanted = recipe.train.share_prefixes
-    return (is_fast and recipe.lora.lora_dropout == 0) if wanted == "auto" else wanted
+    if wanted is True and not can_share:
+        what = "an encoder reads in both directions, so rows share no beginning"
+        raise ModelError(what, where="train.share_prefixes", cure="write share_prefixes: auto")
+    return (can_share and recipe.lora.lora_dropout == 0) if wanted == "auto" else wanted
 
 
 def _micro_batch_tokens(facts: ModelFacts, device: torch.device) -> int:

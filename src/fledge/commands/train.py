@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fledge.adapters.save import adapter_digest, is_adapter
-from fledge.commands.answers import count_exact
+from fledge.commands.answers import answer_before, marks_after
 from fledge.commands.engine import can_be_fast
 from fledge.commands.manifest import describe, versions
 from fledge.commands.measure import fastest_size
@@ -23,6 +23,7 @@ from fledge.config.recipe import Recipe
 from fledge.data.pipeline import PreparedData, prepare_training
 from fledge.errors import RunError
 from fledge.events import Event, Finished, Notice, Prepared, Resumed, TrainStarted
+from fledge.models.attention import named
 from fledge.models.load import Base, load_base
 from fledge.models.tokenizer import Tokenizer, load_tokenizer
 from fledge.observe.observer import Relay
@@ -98,7 +99,7 @@ def _train(recipe: Recipe, run: RunDir, tell: Tell, *, on_prepare: OnPrepare) ->
     with joined_mesh(device) as mesh:
         base = load_base(recipe.model, device=device)
         shop = _open(recipe, run, tokenizer, data, base=base, mesh=mesh, tell=tell)
-        before = count_exact(shop, "before")
+        answer_before(shop, tell)
         stop = StopRequest()
         with at_work(shop, tell, stop=stop) as (parts, plan):
             _tell_start(shop, plan.total_steps, tell)
@@ -108,9 +109,7 @@ def _train(recipe: Recipe, run: RunDir, tell: Tell, *, on_prepare: OnPrepare) ->
                 tell(Resumed(from_step=found.step))
             with catching_signals(stop):
                 progress = run_loop(parts, plan, progress=found or Progress())
-        after = count_exact(shop, "after")
-        exact = {"exact_match_before": before, "exact_match_after": after} if recipe.evaluate.exact_match else {}
-        return _finish(shop, progress, tell, exact)
+        return _finish(shop, progress, tell, marks_after(shop, tell))
 
 
 def _open(
@@ -122,7 +121,7 @@ def _open(
     why_plain = can_be_fast(recipe, adapted.model, facts=base.facts, device=device)
     if mesh.rank == 0:
         remove_leftovers(run)
-        attention = str(base.model.config._attn_implementation)
+        attention = named(str(base.model.config._attn_implementation))
         fast_tokens = _fast_tokens(recipe, data, base, tell=tell) if why_plain is None else None
         settled = settle(recipe, base.facts, attention=attention, device=device, fast_tokens=fast_tokens)
         _write_beginnings(settled, run, tokenizer, data, mesh=mesh, base=base)
@@ -130,7 +129,8 @@ def _open(
     settled = settled_recipe(recipe, run)
     _settle_machine(run, mesh, tell)
     if why_plain is not None and recipe.train.engine == "auto":
-        tell(Notice(text=f"the library's own modules compute each step: {why_plain}"))
+        padded = ", on padded rows" if base.facts.is_encoder_decoder else ""
+        tell(Notice(text=f"the library's own modules compute each step{padded}: {why_plain}"))
     return Workshop(settled, run, tokenizer, data, base.facts, adapted, device, mesh)
 
 
@@ -212,6 +212,7 @@ def _tell_start(shop: Workshop, total_steps: int, tell: Tell) -> None:
             total_steps=total_steps,
             world_size=shop.mesh.world_size,
             trainable_parameters=shop.num_trainable,
+            base_parameters=shop.facts.num_parameters,
             device=str(shop.device),
         )
     )
@@ -222,7 +223,7 @@ def _peak(shop: Workshop, progress: Progress) -> int:
     return max(progress.peak_memory_bytes, peak_bytes(shop.device))
 
 
-def _finish(shop: Workshop, progress: Progress, tell: Tell, exact: dict[str, float | None]) -> dict[str, Any]:
+def _finish(shop: Workshop, progress: Progress, tell: Tell, marks: dict[str, Any]) -> dict[str, Any]:
     """Write adapter/ and, last of all, summary.json, which says that the run is complete."""
     digest = adapter_digest(shop.adapted.model)
     summary = {
@@ -240,7 +241,7 @@ def _finish(shop: Workshop, progress: Progress, tell: Tell, exact: dict[str, flo
         "peak_memory_bytes": max(int(peak) for peak in shop.mesh.gather([str(_peak(shop, progress))])),
         "wall_seconds": progress.seconds,
         "adapter_sha256": digest,
-        **exact,
+        **marks,
     }
     if shop.mesh.rank == 0:
         with whole_folder(shop.run.adapter) as folder:

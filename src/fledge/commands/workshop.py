@@ -1,6 +1,7 @@
 """The rooms of a training, joined: base, adapter, data and mesh made into the loop's parts."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from fledge.adapters.attach import Adapted, attach
 from fledge.adapters.dropout import DropoutKeys, KeyedDropout
 from fledge.adapters.save import file_digest, save_adapter
 from fledge.commands.engine import build_engine
+from fledge.commands.settle import longest_row
 from fledge.config.recipe import Recipe
 from fledge.data.batches import BatchSource, Shape
 from fledge.data.pipeline import PreparedData
@@ -35,7 +37,7 @@ from fledge.runtime.precision import TORCH_DTYPES, scaler_for
 from fledge.training.checkpoint import Trained
 from fledge.training.fast_loss import FastLoss
 from fledge.training.loop import Parts, Plan, ValidationLoss
-from fledge.training.loss import CausalLoss, find_guilty, to_device
+from fledge.training.loss import CausalLoss, PairLoss, find_guilty, to_device
 from fledge.training.optimizer import build_optimizer
 from fledge.training.schedule import learning_rate_of
 from fledge.training.step import LossOf
@@ -72,11 +74,13 @@ class Workshop:
 
 def attach_adapter(recipe: Recipe, base: Base, *, tokenizer: Tokenizer) -> Adapted:
     """A fresh adapter on the base, as the recipe describes it. Raises ModelError where rows are too long for it."""
-    limit = base.facts.max_positions
-    if limit is not None and recipe.data.max_length > limit:
-        raise ModelError(
-            f"this base has positions for {limit} tokens", where="data.max_length", cure=f"use {limit} or less"
-        )
+    limit, sides = base.facts.max_positions, {"data.max_length": recipe.data.max_length}
+    if base.facts.is_encoder_decoder:
+        sides["data.max_target_length"] = recipe.data.max_target_length
+    for where, asked in sides.items():
+        if limit is not None and asked > limit:
+            what = f"this base has positions for {limit} tokens"
+            raise ModelError(what, where=where, cure=f"use {limit} or less")
     return attach(base.model, recipe.lora, facts=base.facts, seed=recipe.train.seed, new_tokens=tokenizer.new_tokens)
 
 
@@ -88,10 +92,11 @@ def at_work(shop: Workshop, tell: Callable[[Event], None], *, stop: StopRequest)
         if recipe.train.engine == "fast":
             loss_of: LossOf = _fast_loss(shop)
         else:
-            documents = stack.enter_context(_packing(shop)) if recipe.data.packing else None
+            is_packed = shape_of(recipe, shop.tokenizer).is_packed
+            documents = stack.enter_context(_packing(shop)) if is_packed else None
             is_checkpointing = recipe.train.gradient_checkpointing is True
             stack.enter_context(checkpointed_blocks(model, is_on=is_checkpointing))
-            loss_of = causal_loss(shop.facts, documents, keys=shop.adapted.dropout)
+            loss_of = plain_loss(shop.facts, documents, keys=shop.adapted.dropout)
         _set_dropout_training(model)
         order = row_order(recipe, shop.data)
         plan = make_plan(recipe, order)
@@ -128,13 +133,14 @@ def make_plan(recipe: Recipe, order: RowOrder) -> Plan:
 
 
 def shape_of(recipe: Recipe, tokenizer: Tokenizer) -> Shape:
-    """How much is computed at once."""
+    """How much is computed at once. The library's modules keep no encoder-decoder's packed rows apart: it is padded."""
     train = recipe.train
     limit_tokens = train.micro_batch_tokens if train.micro_batch_rows is None else None
     assert limit_tokens != "auto", "settled before"
-    packing, share = recipe.data.packing, train.share_prefixes is True
+    start, share = tokenizer.decoder_start_id, train.share_prefixes is True
+    packing = recipe.data.packing and (start is None or train.engine == "fast")
     grain = grain_of(limit_tokens) if limit_tokens is not None and train.engine == "fast" else 1
-    return Shape(limit_tokens, train.micro_batch_rows, packing, tokenizer.pad_token_id, share, grain)
+    return Shape(limit_tokens, train.micro_batch_rows, packing, tokenizer.pad_token_id, share, grain, start)
 
 
 def room_of(recipe: Recipe) -> int:
@@ -150,23 +156,30 @@ def _fast_loss(shop: Workshop) -> FastLoss:
     budgets = {True: -1.0, False: float("inf"), "auto": MEMORY_SHARE * available_bytes(shop.device)}
     budget = budgets[train.gradient_checkpointing]
 
-    def announce(batch: Batch) -> None:
-        keys.rows, keys.lengths, keys.is_packed = batch.rows, batch.lengths, True
-
-    longest = shop.recipe.data.max_length
+    longest = longest_row(shop.recipe, shop.facts)
     engine = build_engine(shop.adapted.model, device=shop.device, rows=rows, longest=longest, budget=budget)
-    return FastLoss(announce, engine)
+    return FastLoss(functools.partial(_announce, keys), engine)
 
 
-def causal_loss(facts: ModelFacts, documents: Documents | None, *, keys: DropoutKeys | None = None) -> CausalLoss:
-    """The loss that tells attention, and dropout where there is any, which rows are computed next."""
+def _announce(keys: DropoutKeys, batch: Batch) -> None:
+    """Tell dropout which rows are computed next."""
+    keys.rows, keys.lengths, keys.is_packed = batch.rows, batch.lengths, batch.is_packed
+    keys.encoder_lengths = () if batch.encoder is None else batch.encoder.lengths
+
+
+def plain_loss(facts: ModelFacts, documents: Documents | None, *, keys: DropoutKeys | None = None) -> LossOf:
+    """The loss by the library's modules, which tells attention, and dropout where there is any, which rows are computed
+    next.
+    """
 
     def announce(batch: Batch) -> None:
         if documents is not None:
             documents.lengths = batch.lengths if batch.is_packed else None
         if keys is not None:
-            keys.rows, keys.lengths, keys.is_packed = batch.rows, batch.lengths, batch.is_packed
+            _announce(keys, batch)
 
+    if facts.is_encoder_decoder:
+        return PairLoss(announce)
     return CausalLoss(announce, needs_positions=facts.takes_positions, needs_mask=documents is None)
 
 

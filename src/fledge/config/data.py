@@ -70,9 +70,11 @@ class DataConfig(Section):
     test: Sources | None = None
     """A source for `fledge evaluate --on test`."""
     max_length: int = Field(default=512, ge=8, le=1_048_576)
-    """Longest row in tokens."""
+    """Longest row in tokens; of an encoder-decoder (T5, BART) the longest source, the prompt."""
+    max_target_length: int = Field(default=128, ge=4, le=1_048_576)
+    """Longest target, the answer, in tokens: encoder-decoder only."""
     overlong: Overlong = "drop"
-    """Rows longer than max_length: drop, truncate, split (text only) or error; always counted."""
+    """Rows longer than max_length or max_target_length: drop, truncate, split (text only) or error; always counted."""
     invalid_rows: InvalidRows = "error"
     """Rows that cannot be read (broken JSON, ragged CSV, not UTF-8, wrong type): error, or drop and count."""
     train_on: TrainOn = "completion"

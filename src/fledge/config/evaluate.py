@@ -14,5 +14,9 @@ class EvaluateConfig(Section):
     """At most this many validation rows; null for all."""
     exact_match: bool = False
     """Generate an answer for each validation row before and after training and count the exact ones."""
+    rouge: bool = False
+    """Compare the generated answers with the references by ROUGE, before and after training."""
     max_new_tokens: int = Field(default=128, ge=1)
     """Longest generated answer, in tokens."""
+    num_beams: int = Field(default=1, ge=1)
+    """Beams of the search for an answer; 1 takes the likeliest token at each step."""

@@ -97,15 +97,16 @@ def _of_data(recipe: Recipe) -> Iterator[Conflict]:
     if data.validation is None and recipe.evaluate.every_steps != EvaluateConfig().every_steps:
         keys = (("evaluate", "every_steps"), ("data", "validation"))
         yield Conflict("has no effect without data.validation", keys, "remove it, or give data.validation")
-    if not recipe.evaluate.exact_match:
-        return
-    keys = (("evaluate", "exact_match"), ("data", "validation"))
-    if data.validation is None:
-        yield Conflict("needs data.validation", keys, "give data.validation a source, or {fraction: 0.01}")
-        return
-    asked = sources(data.train) if isinstance(data.validation, ValidationFraction) else sources(data.validation)
-    if all(source.format == "text" for source in asked):
-        yield Conflict("plain text has no prompt and no answer to compare", keys, "write exact_match: false")
+    for name in ("exact_match", "rouge"):
+        if not getattr(recipe.evaluate, name):
+            continue
+        keys = (("evaluate", name), ("data", "validation"))
+        if data.validation is None:
+            yield Conflict("needs data.validation", keys, "give data.validation a source, or {fraction: 0.01}")
+            continue
+        asked = sources(data.train) if isinstance(data.validation, ValidationFraction) else sources(data.validation)
+        if all(source.format == "text" for source in asked):
+            yield Conflict("plain text has no prompt and no answer to compare", keys, f"write {name}: false")
 
 
 def _of_training(recipe: Recipe) -> Iterator[Conflict]:

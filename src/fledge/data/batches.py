@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fledge.data.collate import collate
+from fledge.data.collate_pairs import collate_pairs
 from fledge.data.pack import plan_micro_batches, plan_shared, share_of_rank
 from fledge.data.rows import Batch, Row
 
@@ -39,6 +40,10 @@ class Shape:
     """Whether rows of a packed micro-batch compute what they begin with in common once."""
     grain: int = 1
     """What the number of positions is rounded up to when they are computed."""
+    decoder_start_id: int | None = None
+    """What the decoder of an encoder-decoder starts with; None for a causal model. The limit counts a row's source and
+    target together, as they are stored; nothing is shared, for a source is read in both directions.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,8 @@ class BatchSource:
 
     def _plan(self, indices: Sequence[int]) -> list[list[int]]:
         shape = self.shape
-        if shape.share and shape.limit_tokens is not None and shape.limit_rows is None and indices:
+        is_shared = shape.share and shape.decoder_start_id is None
+        if is_shared and shape.limit_tokens is not None and shape.limit_rows is None and indices:
             found = [self.rows.row(index).input_ids for index in indices]
             return plan_shared(found, limit_tokens=shape.limit_tokens, grain=shape.grain)
         return plan_micro_batches(
@@ -90,4 +96,7 @@ class BatchSource:
 
     def _collate(self, indices: Sequence[int]) -> Batch:
         shape, rows = self.shape, [self.rows.row(index) for index in indices]
+        if shape.decoder_start_id is not None:
+            start = shape.decoder_start_id
+            return collate_pairs(rows, indices, is_packed=shape.is_packed, pad_id=shape.pad_id, start_id=start)
         return collate(rows, indices, is_packed=shape.is_packed, pad_id=shape.pad_id, share=shape.share)

@@ -1,25 +1,42 @@
 """From opened sources to a token store: read, render, tokenise, fit, write; two batches in flight."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from fledge.config.data import DataConfig, Overlong
-from fledge.data.fit import fit
+from fledge.data.fit import Fitted
 from fledge.data.formats.render import Render, renderer
 from fledge.data.ledger import SourceLedger, Tally
+from fledge.data.pairs import Pairs, limit_keys
 from fledge.data.readers.rows import OpenSource, read_part
 from fledge.data.rows import BrokenRow, RawRow, Refusal, RenderedRow, TokenRow
 from fledge.data.store import Origin, StoreWriter
-from fledge.data.tokenize import Encoding, TextTokenizer, token_rows
+from fledge.data.tokenize import Encoding, TextTokenizer
+from fledge.data.whole import Whole
 from fledge.errors import DataError
 
 Progress = Callable[[int, int | None], None]
 _ANSWER_CUT = "the answer was cut, so it is trained but no generated answer is compared with it"
 _BATCH_ROWS = 1024
 _BATCH_CHARACTERS = 1 << 21
+
+
+class _Maker(Protocol):
+    """How rendered rows become token rows; what it says of each is told in `whole` and `pairs`."""
+
+    @property
+    def limits(self) -> str: ...
+    def texts(self, outcome: RenderedRow | Refusal) -> tuple[str, ...]: ...
+    def token_rows(self, rows: Sequence[RenderedRow], encodings: Sequence[tuple[Encoding, ...]]) -> list[TokenRow]: ...
+    def sizes(self, row: TokenRow) -> tuple[int, ...]: ...
+    def size(self, row: TokenRow) -> str: ...
+    def is_overlong(self, row: TokenRow) -> bool: ...
+    def fit(self, row: TokenRow) -> Fitted: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +100,17 @@ class _Builder:
         is_text = source.config.format == "text"
         self._overlong: Overlong = "drop" if data.overlong == "split" and not is_text else data.overlong
         self._render: Render = renderer(source.config, tokenizer, trains_all=data.train_on == "all")
-        self.tally = Tally(source.name, source.config.format)
+        is_pair = tokenizer.decoder_start_id is not None
+        options = (tokenizer, data, self._overlong)
+        self._maker: _Maker = Pairs(*options) if is_pair else Whole(*options)
+        self._limit_keys = limit_keys(tokenizer)
+        self.tally = Tally(source.name, source.config.format, has_sides=is_pair)
 
     def run(self, pool: ThreadPoolExecutor, progress: Progress) -> None:
         """Read the whole source: while one batch is tokenised, the one before is written and the next is read."""
         before = None
         for items in _batches(self._items()):
-            encodings = pool.submit(self._tokenizer.encode_batch, [item.text for item in items])
+            encodings = pool.submit(self._encoded, items)
             if before is not None:
                 self._finish(before[0], before[1].result())
                 progress(self.tally.rows_read, self._total)
@@ -98,6 +119,12 @@ class _Builder:
             raise DataError("the source holds no row", where=self._source.name)
         self._finish(before[0], before[1].result())
         progress(self.tally.rows_read, self._total)
+
+    def _encoded(self, items: Sequence[_Item]) -> list[tuple[Encoding, ...]]:
+        """The texts of each row, tokenised; called in the tokenizer's thread."""
+        texts = [self._maker.texts(item.outcome) for item in items]
+        found = iter(self._tokenizer.encode_batch([text for row in texts for text in row]))
+        return [tuple(itertools.islice(found, len(row))) for row in texts]
 
     def _items(self) -> Iterator[_Item]:
         for part in range(len(self._names)):
@@ -125,13 +152,13 @@ class _Builder:
             raise DataError(outcome.what, where=self._source.full_where(part, row.number), cure=cure)
         return outcome
 
-    def _finish(self, items: Sequence[_Item], encodings: Sequence[Encoding]) -> None:
+    def _finish(self, items: Sequence[_Item], encodings: Sequence[tuple[Encoding, ...]]) -> None:
         kept = [(item, item.outcome, one) for item, one in zip(items, encodings, strict=True)]
         rendered = [(item, outcome, one) for item, outcome, one in kept if isinstance(outcome, RenderedRow)]
         for item, outcome, one in kept:
             if isinstance(outcome, Refusal):
-                self._drop(item, outcome, num_tokens=len(one))
-        rows = token_rows([row for _, row, _ in rendered], [one for _, _, one in rendered], tokenizer=self._tokenizer)
+                self._drop(item, outcome, sizes=tuple(len(encoding) for encoding in one))
+        rows = self._maker.token_rows([row for _, row, _ in rendered], [one for _, _, one in rendered])
         stored: list[tuple[Origin, TokenRow]] = []
         for (item, outcome, _), row in zip(rendered, rows, strict=True):
             stored.extend(self._fitted(item, outcome, row))
@@ -139,20 +166,20 @@ class _Builder:
             self._writer.write(stored)
 
     def _fitted(self, item: _Item, rendered: RenderedRow, row: TokenRow) -> list[tuple[Origin, TokenRow]]:
-        length, limit = len(row.ids), self._data.max_length
-        if length > limit and self._overlong == "error":
-            cure = "raise data.max_length, or set data.overlong to drop or truncate"
+        maker = self._maker
+        if self._overlong == "error" and maker.is_overlong(row):
+            cure = f"raise {self._limit_keys}, or set data.overlong to drop or truncate"
             where = self._source.full_where(item.part, item.number)
-            raise DataError(f"the row is {length:,} tokens long, data.max_length is {limit:,}", where=where, cure=cure)
-        fitted = fit(row, max_length=limit, overlong=self._overlong, prefix=self._tokenizer.prefix_ids)
+            raise DataError(f"the row is {maker.size(row)} long, {maker.limits}", where=where, cure=cure)
+        fitted, sizes = maker.fit(row), maker.sizes(row)
         if fitted.dropped is not None:
-            what = f"{length:,} tokens" if fitted.dropped == "overlong" else ""
-            self._drop(item, Refusal(fitted.dropped, what), num_tokens=length)
+            what = maker.size(row) if fitted.dropped == "overlong" else ""
+            self._drop(item, Refusal(fitted.dropped, what), sizes=sizes)
             return []
         parent = self._writer.num_parents
         self._writer.num_parents += 1
         notes = (*rendered.notes, _ANSWER_CUT) if fitted.is_answer_cut else rendered.notes
-        self.tally.keep(fitted.pieces, num_tokens=length, num_cut=fitted.num_cut, notes=notes)
+        self.tally.keep(fitted.pieces, sizes=sizes, num_cut=fitted.num_cut, notes=notes)
         is_whole = len(fitted.pieces) == 1
         return [
             (
@@ -162,9 +189,9 @@ class _Builder:
             for number, piece in enumerate(fitted.pieces)
         ]
 
-    def _drop(self, item: _Item, refusal: Refusal, *, num_tokens: int) -> None:
+    def _drop(self, item: _Item, refusal: Refusal, *, sizes: tuple[int, ...]) -> None:
         where = self._source.where(item.part, item.number)
-        self.tally.drop(refusal.reason, where, what=refusal.what, num_tokens=num_tokens)
+        self.tally.drop(refusal.reason, where, what=refusal.what, sizes=sizes)
 
 
 @contextmanager

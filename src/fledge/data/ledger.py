@@ -9,6 +9,7 @@ from fledge.data.rows import Reason, TokenRow
 
 Role = Literal["train", "validation", "test"]
 MOST_EXAMPLES = 5
+SIDES = ("source", "target")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,18 @@ class Skipped:
 
     files: int
     first: str
+
+
+@dataclass(frozen=True, slots=True)
+class SideLedger:
+    """One side, source or target, of an encoder-decoder's rows. tokens_read = kept + cut + dropped."""
+
+    tokens_read: int = 0
+    tokens_kept: int = 0
+    tokens_cut: int = 0
+    """Cut off the end of overlong sides."""
+    tokens_dropped: int = 0
+    """Of dropped rows, whatever the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +61,8 @@ class SourceLedger:
     """What else is worth knowing, and of how many rows."""
     files_skipped: Mapping[str, Skipped]
     """By reason, the files of a folder or glob that are not read."""
+    sides: Mapping[str, SideLedger] = field(default_factory=dict)
+    """Encoder-decoder: `source` and `target`, whose sums are the tokens above; empty for a causal model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +103,14 @@ class Ledger:
     def supervised_tokens(self) -> int:
         return sum(share.supervised_tokens for share in self.shares.values())
 
+    def side_tokens(self) -> dict[str, int]:
+        """Tokens that are kept, by side of an encoder-decoder's rows; empty for a causal model."""
+        total: dict[str, int] = {}
+        for entry in self._all():
+            for name, side in entry.sides.items():
+                total[name] = total.get(name, 0) + side.tokens_kept
+        return total
+
     def dropped_by_reason(self) -> dict[str, int]:
         """Dropped rows of all sources by reason."""
         total: dict[str, int] = {}
@@ -105,8 +128,13 @@ class Ledger:
                 lines.append(
                     f"{entry.source}: {count:,} of {entry.rows_read:,} rows dropped ({reason}), first: {first}"
                 )
+            if entry.sides:
+                kept = " and ".join(f"{side.tokens_kept:,} {name} tokens" for name, side in entry.sides.items())
+                lines.append(f"{entry.source}: {kept} kept")
             if entry.tokens_cut:
-                lines.append(f"{entry.source}: {entry.tokens_cut:,} tokens cut off overlong rows")
+                cut = [f"{side.tokens_cut:,} {name} tokens" for name, side in entry.sides.items() if side.tokens_cut]
+                what = " and ".join(cut) or f"{entry.tokens_cut:,} tokens"
+                lines.append(f"{entry.source}: {what} cut off overlong rows")
             lines.extend(f"{entry.source}: {count:,} rows: {note}" for note, count in entry.notes.items())
             for reason, skipped in entry.files_skipped.items():
                 lines.append(f"{entry.source}: {skipped.files:,} files not read ({reason}), first: {skipped.first}")
@@ -120,6 +148,7 @@ class Ledger:
             "rows_dropped": self.dropped_by_reason(),
             "tokens": self.tokens,
             "supervised_tokens": self.supervised_tokens,
+            **{f"{name}_tokens": count for name, count in self.side_tokens().items()},
             "shares": {role: asdict(share) for role, share in self.shares.items()},
             "sources": {role: [as_json(entry) for entry in entries] for role, entries in self.sources.items()},
         }
@@ -130,14 +159,16 @@ class Ledger:
 
 def as_json(entry: SourceLedger) -> dict[str, Any]:
     """One source's ledger as a JSON object."""
-    return {**asdict(entry), "examples": {reason: list(found) for reason, found in entry.examples.items()}}
+    value = {**asdict(entry), "examples": {reason: list(found) for reason, found in entry.examples.items()}}
+    return value if entry.sides else {name: found for name, found in value.items() if name != "sides"}
 
 
 def from_json(value: Mapping[str, Any]) -> SourceLedger:
     """The inverse of `as_json`."""
     examples = {reason: tuple(found) for reason, found in value["examples"].items()}
     skipped = {reason: Skipped(**found) for reason, found in value["files_skipped"].items()}
-    return SourceLedger(**{**value, "examples": examples, "files_skipped": skipped})
+    sides = {name: SideLedger(**found) for name, found in value.get("sides", {}).items()}
+    return SourceLedger(**{**value, "examples": examples, "files_skipped": skipped, "sides": sides})
 
 
 def skipped_by_reason(files: Iterable[tuple[Path, str]]) -> dict[str, Skipped]:
@@ -155,6 +186,8 @@ class Tally:
 
     source: str
     format: str
+    has_sides: bool = False
+    """Whether rows are pairs of source and target, whose tokens are counted apart too."""
     rows_read: int = 0
     rows_kept: int = 0
     pieces: int = 0
@@ -164,13 +197,25 @@ class Tally:
     tokens_dropped: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
     notes: dict[str, int] = field(default_factory=dict)
+    sides: dict[str, SideLedger] = field(default_factory=dict)
 
-    def keep(self, pieces: tuple[TokenRow, ...], *, num_tokens: int, num_cut: int, notes: tuple[str, ...] = ()) -> None:
-        """Count a row of `num_tokens` that is kept as `pieces`, `num_cut` of its tokens having been cut off."""
+    def __post_init__(self) -> None:
+        if self.has_sides:
+            self.sides = {name: SideLedger() for name in SIDES}
+
+    def keep(
+        self, pieces: tuple[TokenRow, ...], *, sizes: tuple[int, ...], num_cut: int, notes: tuple[str, ...] = ()
+    ) -> None:
+        """Count a row of sum(`sizes`) tokens, by side where it has sides, that is kept as `pieces`, `num_cut` of its
+        tokens having been cut off.
+        """
         self.rows_read += 1
         self.rows_kept += 1
-        self.tokens_read += num_tokens
+        self.tokens_read += sum(sizes)
         self.pieces += len(pieces)
+        if self.has_sides:
+            [whole] = pieces
+            self._count_sides(sizes, kept=(whole.num_source, len(whole.ids) - whole.num_source))
         for piece in pieces:
             trained = piece.supervised_tokens
             self.tokens["trained"] += trained
@@ -180,15 +225,30 @@ class Tally:
         for note in notes:
             self.notes[note] = self.notes.get(note, 0) + 1
 
-    def drop(self, reason: Reason, where: str, *, what: str, num_tokens: int) -> None:
-        """Count a row that is dropped, and remember the first few places."""
+    def drop(self, reason: Reason, where: str, *, what: str, sizes: tuple[int, ...]) -> None:
+        """Count a row of sum(`sizes`) tokens that is dropped, and remember the first few places."""
+        num_tokens = sum(sizes)
         self.rows_read += 1
         self.tokens_read += num_tokens
+        if self.has_sides:
+            self._count_sides(sizes, kept=None)
         self.rows_dropped[reason] = self.rows_dropped.get(reason, 0) + 1
         self.tokens_dropped[reason] = self.tokens_dropped.get(reason, 0) + num_tokens
         examples = self.examples.setdefault(reason, [])
         if len(examples) < MOST_EXAMPLES:
             examples.append(f"{where}: {what}" if what else where)
+
+    def _count_sides(self, sizes: tuple[int, ...], *, kept: tuple[int, ...] | None) -> None:
+        """Count a row's tokens by side; what is not kept of a kept row was cut, and of a dropped row dropped."""
+        for place, (name, size) in enumerate(zip(SIDES, sizes, strict=True)):
+            left = kept[place] if kept is not None else 0
+            known = self.sides[name]
+            self.sides[name] = SideLedger(
+                tokens_read=known.tokens_read + size,
+                tokens_kept=known.tokens_kept + left,
+                tokens_cut=known.tokens_cut + (size - left if kept is not None else 0),
+                tokens_dropped=known.tokens_dropped + (size if kept is None else 0),
+            )
 
     def close(self) -> SourceLedger:
         """The counts as a value."""
@@ -208,4 +268,5 @@ class Tally:
             examples={reason: tuple(found) for reason, found in self.examples.items()},
             notes=self.notes,
             files_skipped={},
+            sides=self.sides,
         )

@@ -11,6 +11,7 @@ from fledge.config.recipe import sources as listed
 from fledge.data.build import Progress, build_store
 from fledge.data.cache import content_digest, fetch, key_of
 from fledge.data.ledger import Ledger, Role, Share, SourceLedger, as_json, from_json, skipped_by_reason
+from fledge.data.pairs import check_fits, limit_keys
 from fledge.data.readers.rows import OpenSource, open_source
 from fledge.data.split import hold_out
 from fledge.data.store import FILES, TokenStore
@@ -51,8 +52,10 @@ def prepare_training(data: DataConfig, tokenizer: TextTokenizer, *, seed: int, p
     """The training rows and the validation rows, if any, with the ledger of both.
 
     `progress` is called with rows done and rows in all (None where that is not known). Raises DataError for what is
-    wrong with a source or a row, and where nothing is left to train on.
+    wrong with a source or a row, for an option that the kind of the base leaves no sense (before anything is read), and
+    where nothing is left to train on.
     """
+    check_fits(data, tokenizer)
     started = time.perf_counter()
     train = _prepare(listed(data.train), data, tokenizer, role="train", progress=progress)
     ledgers = dict(train.ledger.sources)
@@ -86,6 +89,7 @@ def prepare_sources(
     sources: tuple[SourceConfig, ...], data: DataConfig, *, tokenizer: TextTokenizer, progress: Progress
 ) -> PreparedSplit:
     """The rows of some sources alone, under the recipe's other data options: for evaluation on a test source."""
+    check_fits(data, tokenizer)
     return _prepare(sources, data, tokenizer, role="test", progress=progress)
 
 
@@ -99,7 +103,7 @@ def _prepare(
     def build(folder: Path) -> None:
         entries = build_store(opened, data, tokenizer=tokenizer, folder=folder, progress=progress)
         if not any(entry.rows_kept for entry in entries):
-            _refuse_nothing(entries, role)
+            _refuse_nothing(entries, role, limits=limit_keys(tokenizer))
         parts = [part for source in opened for part in source.part_names()]
         meta = {"parts": parts, "ledgers": [as_json(entry) for entry in entries]}
         (folder / _META).write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
@@ -135,10 +139,11 @@ def _key(opened: list[OpenSource], data: DataConfig, tokenizer: TextTokenizer) -
         }
         for source in opened
     ]
-    options = data.model_dump(include={"max_length", "overlong", "invalid_rows", "train_on"})
+    options = data.model_dump(include={"max_length", "max_target_length", "overlong", "invalid_rows", "train_on"})
     special = [tokenizer.prefix_ids, tokenizer.bos_token, tokenizer.eos_token, tokenizer.eos_token_id]
+    pair = [tokenizer.suffix_ids, tokenizer.decoder_start_id]
     chat = [sorted(tokenizer.stop_ids), tokenizer.template_notes]
-    parts = {"sources": described, "options": options, "special": special, "chat": chat}
+    parts = {"sources": described, "options": options, "special": special, "pair": pair, "chat": chat}
     return key_of({**parts, "tokenizer": tokenizer.identity})
 
 
@@ -154,12 +159,12 @@ def _share(store: TokenStore) -> Share:
     )
 
 
-def _refuse_nothing(entries: tuple[SourceLedger, ...], role: Role) -> None:
+def _refuse_nothing(entries: tuple[SourceLedger, ...], role: Role, *, limits: str) -> None:
     reasons = [
         f"{count:,} {reason} (first: {entry.examples[reason][0]})"
         for entry in entries
         for reason, count in entry.rows_dropped.items()
     ]
-    cure = "raise data.max_length or set data.overlong: truncate" if any("overlong" in one for one in reasons) else ""
+    cure = f"raise {limits} or set data.overlong: truncate" if any("overlong" in one for one in reasons) else ""
     what = f"no row is left of {sum(entry.rows_read for entry in entries):,}: dropped {', '.join(reasons)}"
     raise DataError(what, where=f"data.{role}", cure=cure)

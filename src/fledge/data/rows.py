@@ -12,7 +12,7 @@ from fledge.data.share import Segment
 TEXT_COLUMN = "\n"
 """The column of a text file's one row: a name that no recipe can ask for by accident."""
 
-Reason = Literal["invalid", "empty", "empty_completion", "no_supervised_token", "overlong"]
+Reason = Literal["invalid", "empty", "empty_prompt", "empty_completion", "no_supervised_token", "overlong"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,8 @@ class Refusal:
     cure: str = ""
     text: str = ""
     """What of the row could be rendered, so that its tokens are counted as dropped."""
+    prompt_stop: int = 0
+    """Where in `text` the prompt ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class TokenRow:
     """The last answer's tokens, without what ends its turn."""
     num_repeated: int = 0
     """Tokens at the start that another piece has already: context, never trained."""
+    num_source: int = 0
+    """Encoder-decoder: how many tokens, the first ones, are the source; the target follows."""
 
     @property
     def supervised_tokens(self) -> int:
@@ -76,10 +80,30 @@ class TokenRow:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One tokenised row. Both arrays are [length]; `trained[t]` says that token t is a target."""
+    """One tokenised row. Both arrays are [length]; `trained[t]` says that token t is a target.
+
+    Of an encoder-decoder: the source, no token of which is trained, and then the target, every token of which is.
+    """
 
     input_ids: NDArray[np.int32]
     trained: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSide:
+    """The sources of a micro-batch of an encoder-decoder, in the order of the batch's documents.
+
+    B rows of S positions, packed or padded on the right as the batch is.
+    """
+
+    input_ids: torch.Tensor
+    """[B, S] int64"""
+    position_ids: torch.Tensor
+    """[B, S] int64, from 0 in each document"""
+    attention_mask: torch.Tensor | None
+    """[B, S] int64, 1 on real positions; None where there is no padding"""
+    lengths: tuple[int, ...]
+    """Tokens of each document's source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +113,9 @@ class Batch:
     B rows of T positions; packed: B = 1 and `lengths` are the documents in order; padded: B = len(lengths) and
     position t of row b is real where t < lengths[b]. Where `segments` share what documents begin with, T is less than
     the sum of `lengths`. Position sources[i], counted through all rows, must predict targets[i].
+
+    Of an encoder-decoder these are the decoder's inputs: what it starts with and the target without its last token, so
+    that every position predicts one token of the target; `encoder` holds the sources.
     """
 
     input_ids: torch.Tensor
@@ -102,14 +129,16 @@ class Batch:
     attention_mask: torch.Tensor | None
     """[B, T] int64, 1 on real positions; None where there is no padding"""
     lengths: tuple[int, ...]
-    """Tokens of each document."""
+    """Positions of each document; of an encoder-decoder the decoder's."""
     rows: tuple[int, ...]
     """Index in the token store of each document."""
     is_packed: bool
     num_tokens: int
-    """Real tokens of the documents, padding left out, shared ones counted each time."""
+    """Real tokens of the documents, padding left out, shared ones counted each time; sources and targets both."""
     segments: tuple[Segment, ...] = ()
     """Packed: what the row is made of, in order; without sharing one segment a document."""
+    encoder: EncoderSide | None = None
+    """What an encoder-decoder reads; None for a causal model."""
 
     @property
     def supervised_tokens(self) -> int:

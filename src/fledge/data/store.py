@@ -22,6 +22,7 @@ INDEX = np.dtype(
         ("piece", "<i4"),  # from 0; -1 where the row is whole
         ("length", "<i4"),
         ("supervised", "<i4"),
+        ("prompt_stop", "<i4"),
         ("answer_start", "<i4"),
         ("answer_stop", "<i4"),
     ]
@@ -68,7 +69,8 @@ class StoreWriter:
             for start, stop in row.ranges:
                 bits[position + start : position + stop] = 1
             place = (self._offset + position, origin.parent, origin.number, origin.part, origin.source, origin.piece)
-            entries.append((*place, len(row.ids), row.supervised_tokens, *row.answer))
+            prompt_stop = row.num_source or row.answer[0]
+            entries.append((*place, len(row.ids), row.supervised_tokens, prompt_stop, *row.answer))
             position += len(row.ids)
         tokens.write(flat.tobytes())
         trained.write(bits.tobytes())
@@ -132,12 +134,16 @@ class TokenStore:
         return place if entry["piece"] < 0 else f"{place} (piece {entry['piece'] + 1})"
 
     def prompt_ids(self, index: int) -> list[int]:
-        """Ids before the last answer: what is given to the model to generate that answer."""
+        """Ids before the last answer: what is given to the model to generate that answer. Of an encoder-decoder the
+        source, whole.
+        """
         start, _ = self._extent(index)
-        return [int(token) for token in self._tokens[start : start + self._index[index]["answer_start"]]]
+        return [int(token) for token in self._tokens[start : start + self._index[index]["prompt_stop"]]]
 
     def answer_ids(self, index: int) -> list[int]:
-        """Ids of the last answer, without what ends its turn."""
+        """Ids of the last answer, without what ends its turn; of an encoder-decoder the target, without the special
+        tokens around it.
+        """
         start, _ = self._extent(index)
         entry = self._index[index]
         return [int(t) for t in self._tokens[start + entry["answer_start"] : start + entry["answer_stop"]]]

@@ -42,6 +42,14 @@ class TextTokenizer(Protocol):
         """Ids that the tokenizer itself puts before a plain text (a BOS, or nothing)."""
 
     @property
+    def suffix_ids(self) -> tuple[int, ...]:
+        """Ids that the tokenizer itself puts after a plain text (T5's end token, or nothing)."""
+
+    @property
+    def decoder_start_id(self) -> int | None:
+        """The id that the decoder of an encoder-decoder starts with; None for a causal model."""
+
+    @property
     def special_tokens(self) -> Mapping[str, int]:
         """Every special or added token, text to id."""
 

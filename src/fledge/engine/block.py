@@ -8,9 +8,10 @@ from enum import IntEnum
 
 import torch
 
+from fledge.engine.cross import Crossed, cross_backward, cross_forward
+from fledge.engine.flow import Flow, Slots
 from fledge.engine.parts import Block, Mlp
-from fledge.ops.attention import Plan, attend, attend_gradient
-from fledge.ops.buffers import Buffers
+from fledge.ops.attention import attend, attend_gradient
 from fledge.ops.lora_linear import linear, linear_gradients
 from fledge.ops.norm import add_norm_gradient, normalise
 from fledge.ops.rotary import rotate
@@ -30,14 +31,6 @@ class Keep(IntEnum):
     """Its input alone: the whole block but its last product is computed again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Slots:
-    """Where a block's results lie: in buffers of its own, or in those that every block uses in turn."""
-
-    outer: str
-    inner: str
-
-
 AGAIN = Slots("again", "again")
 
 
@@ -45,25 +38,6 @@ def slots_of(number: int, keep: Keep) -> Slots:
     """The slots of block `number`."""
     outer = AGAIN.outer if keep == Keep.INPUT else str(number)
     return Slots(outer, str(number) if keep == Keep.ALL else AGAIN.inner)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Flow:
-    """What the blocks of one micro-batch share."""
-
-    plan: Plan
-    turns: tuple[torch.Tensor, torch.Tensor] | None
-    """cos and sin [T,R] float32, where positions are rotated."""
-    buffers: Buffers
-    dtype: torch.dtype
-
-    def take(self, name: str, *shape: int) -> torch.Tensor:
-        """[rows, width] that is needed within one block."""
-        return self.buffers.take_rows(name, *shape, dtype=self.dtype)
-
-    def keep(self, name: str, *shape: int) -> torch.Tensor:
-        """[rows, width] that may be needed until the backward pass."""
-        return self.buffers.take_rows(name, *shape, dtype=self.dtype, life="step")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,11 +54,13 @@ class Saved:
     attended: torch.Tensor | None
     """What the output projection gives, where a norm follows it."""
     middle: torch.Tensor
-    """[N,H] x with what attention adds"""
+    """[N,H] x with what attention adds: what the MLP starts from"""
     inner: tuple[torch.Tensor, ...]
     """(gate, up) or (up,), [N,F] before the activation"""
     lowered: torch.Tensor | None
     """What the MLP gives, where a norm follows it."""
+    crossed: Crossed | None
+    """What attention to an encoder saves."""
 
 
 def forward(block: Block, x: torch.Tensor, *, flow: Flow, slots: Slots, rows: torch.Tensor | None = None) -> Saved:
@@ -104,7 +80,10 @@ def forward(block: Block, x: torch.Tensor, *, flow: Flow, slots: Slots, rows: to
     mixed = flow.keep(f"{slot}.mixed" if attention.out.lora else "mixed", positions, attention.out.weight.shape[1])
     attend((q, k, v), shape=attention.shape, plan=flow.plan, buffers=flow.buffers, out=mixed.view(q.shape))
     attended, middle = _after_attention(block, _chosen(x, rows), _chosen(mixed, rows), flow, slot=slot)
-    saved = Saved(x, rows, projected, mixed, attended, middle, (), None)
+    crossed = None
+    if block.cross is not None:
+        middle, crossed = cross_forward(block.cross, middle, flow=flow, slot=slot)
+    saved = Saved(x, rows, projected, mixed, attended, middle, (), None, crossed)
     return replace(saved, inner=_inner_features(block, saved, flow, slot=slots.inner))
 
 
@@ -169,16 +148,28 @@ def _activated(mlp: Mlp, inner: tuple[torch.Tensor, ...], flow: Flow) -> torch.T
     return active if mlp.gate is None else active.mul_(inner[1])
 
 
-def backward(block: Block, dy: torch.Tensor, *, saved: Saved, flow: Flow, is_first: bool) -> Gradients:
-    """The gradients of the block's adapters for dy [N,H]; dy becomes the gradient of the block's middle, and
-    buffer `dx` [T,H] the gradient of its input, unless `is_first`, below which nothing is trained.
+def backward(
+    block: Block,
+    dy: torch.Tensor,
+    *,
+    saved: Saved,
+    flow: Flow,
+    is_first: bool,
+    encoded_gradient: torch.Tensor | None = None,
+) -> Gradients:
+    """The gradients of the block's adapters for dy [N,H]; dy becomes the gradient of what attention gave, and
+    buffer `dx` [T,H] the gradient of its input, unless `is_first`, below which nothing is trained. What an encoder gave
+    gets its gradient added into `encoded_gradient`.
     """
     normal_gradient, of_mlp = _mlp_gradient(block, dy, saved, flow)
     if not block.is_parallel:
         assert block.before_mlp is not None
         add_norm_gradient(dy, normal_gradient, x=saved.middle, norm=block.before_mlp, buffers=flow.buffers)
+    across: Gradients = []
+    if block.cross is not None and saved.crossed is not None:
+        across = cross_backward(block.cross, dy, saved=saved.crossed, flow=flow, encoded_gradient=encoded_gradient)
     of_attention = _attention_gradient(block, dy, saved, flow, shared=normal_gradient, is_first=is_first)
-    return of_attention + of_mlp
+    return of_attention + across + of_mlp
 
 
 def _mlp_gradient(block: Block, dy: torch.Tensor, saved: Saved, flow: Flow) -> tuple[torch.Tensor, Gradients]:

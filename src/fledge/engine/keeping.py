@@ -6,12 +6,12 @@ from functools import cache
 from fledge.engine.block import Keep
 from fledge.engine.parts import Block, Body
 
-Keeps = Callable[[int], tuple[Keep, ...]]
-"""The positions of a micro-batch -> for each block what it saves."""
+Keeps = Callable[[int, int], tuple[Keep, ...]]
+"""The positions of a micro-batch, and those of its encoder, 0 where there is none -> for each block what it saves."""
 
 
-def kept_bytes(block: Block, keep: Keep, *, rows: int) -> int:
-    """Bytes that a block saves of a micro-batch of `rows` positions."""
+def kept_bytes(block: Block, keep: Keep, *, rows: int, sources: int = 0) -> int:
+    """Bytes that a block saves of a micro-batch of `rows` positions, and `sources` of an encoder that it attends to."""
     hidden, size = block.attention.out.weight.shape[0], block.mlp.up.weight.element_size()
     width = hidden
     if keep < Keep.INPUT:
@@ -20,26 +20,38 @@ def kept_bytes(block: Block, keep: Keep, *, rows: int) -> int:
         width += block.attention.out.weight.shape[1] if block.attention.out.lora else 0
     if keep == Keep.ALL:
         width += block.mlp.up.weight.shape[0] * (1 if block.mlp.gate is None else 2)
-    return rows * width * size
+    across = 0
+    if keep < Keep.INPUT and block.cross is not None:
+        heads = block.cross.query.weight.shape[0]
+        width += hidden + heads * (2 if block.cross.out.lora else 1)
+        across = sources * 2 * heads * size
+    return rows * width * size + across
 
 
-def choose_keeps(body: Body, *, rows: int, budget: float) -> tuple[Keep, ...]:
-    """For each block what it saves, so that all together stay within `budget` bytes where that can be.
+def choose_keeps(body: Body, *, rows: int, budget: float, sources: int = 0) -> tuple[Keep, ...]:
+    """For each block what it saves, so that all together stay within `budget` bytes where that can be. An encoder's
+    blocks, which come first, have `sources` positions, the others `rows`.
 
     The inner features are given up first, for they are most of the memory and one or two products; then all but the
     input. Blocks give up from the first on: the last ones' are used again soonest.
     """
-    keeps = [Keep.ALL] * len(body.blocks)
-    total = sum(kept_bytes(block, Keep.ALL, rows=rows) for block in body.blocks)
+    blocks = body.all_blocks
+    below = len(blocks) - len(body.blocks)
+
+    def bytes_of(number: int, keep: Keep) -> int:
+        return kept_bytes(blocks[number], keep, rows=sources if number < below else rows, sources=sources)
+
+    keeps = [Keep.ALL] * len(blocks)
+    total = sum(bytes_of(number, Keep.ALL) for number in range(len(blocks)))
     for keep in (Keep.MIDDLE, Keep.INPUT):
-        for number, block in enumerate(body.blocks):
+        for number in range(len(blocks)):
             if total <= budget:
                 return tuple(keeps)
-            total -= kept_bytes(block, keeps[number], rows=rows) - kept_bytes(block, keep, rows=rows)
+            total -= bytes_of(number, keeps[number]) - bytes_of(number, keep)
             keeps[number] = keep
     return tuple(keeps)
 
 
 def keeps_within(body: Body, budget: float) -> Keeps:
     """choose_keeps for micro-batches as they come: a long row costs time where a short one need not."""
-    return cache(lambda rows: choose_keeps(body, rows=rows, budget=budget))
+    return cache(lambda rows, sources: choose_keeps(body, rows=rows, sources=sources, budget=budget))

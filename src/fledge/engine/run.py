@@ -1,36 +1,47 @@
 """Runs a body over one micro-batch: one node of the graph for each block, whose backward pass is written by hand."""
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from fledge.engine.block import Flow, Keep, Saved, backward, finish, forward, restored, slots_of
+from fledge.engine.block import Keep, Saved, backward, finish, forward, restored, slots_of
+from fledge.engine.flow import Across, Flow
 from fledge.engine.keeping import Keeps
-from fledge.engine.parts import Block, Body, adapters, linears
-from fledge.ops.attention import Document, plan_attention
+from fledge.engine.parts import Block, Body, Encoder, adapters, linears
 from fledge.ops.buffers import Buffers
 from fledge.ops.cross_entropy import head_cross_entropy, sum_cross_entropy
 from fledge.ops.grain import GRAIN, rounded
-from fledge.ops.norm import add_norm_gradient, normalise
+from fledge.ops.norm import Norm, add_norm_gradient, normalise
+from fledge.ops.plan import Document, plan_attention
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Packed:
-    """One micro-batch as the engine takes it; T positions, N supervised tokens."""
+class Side:
+    """A packed row of T positions."""
 
     input_ids: torch.Tensor
     """[T] int64"""
     position_ids: torch.Tensor
-    """[T] int64"""
+    """[T] int64, from 0 in each document"""
     documents: tuple[Document, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packed:
+    """One micro-batch as the engine takes it; N supervised tokens."""
+
+    side: Side
     sources: torch.Tensor
     """[N] int64, rising: the position that predicts each supervised token"""
     targets: torch.Tensor
     """[N] int64: the token that must be predicted"""
     are_sources_unique: bool
     """False where a shared position predicts different tokens in different rows."""
+    encoder: Side | None = None
+    """What an encoder reads: as many documents, each of which the document of the same place attends to."""
 
 
 @dataclass(slots=True, eq=False)
@@ -64,49 +75,88 @@ class Engine:
             if batch.are_sources_unique
             else torch.unique_consecutive(batch.sources, return_inverse=True)
         )
+        encoder = None if batch.encoder is None else _whole_grains(batch.encoder, self.grain)
         padded = _repeated_last(needed, self.grain)
-        return self.hidden(_whole_grains(batch, self.grain), padded)[: needed.shape[0]], which
+        states = self.hidden(_whole_grains(batch.side, self.grain), padded, encoder=encoder)
+        return states[: needed.shape[0]], which
 
-    def hidden(self, batch: Packed, needed: torch.Tensor) -> torch.Tensor:
+    def hidden(self, side: Side, needed: torch.Tensor, *, encoder: Side | None = None) -> torch.Tensor:
         """Last normalised hidden states [N,H] of the positions `needed` [N]."""
-        body, blocks = self.body, self.body.blocks
+        body = self.body
         self.turn += 1
         self.buffers.begin()
-        x = body.embed(batch.input_ids[None], position_ids=batch.position_ids[None])[0]
-        flow, keeps = self._flow(batch, x), self.keeps(x.shape[0])
-        chosen = None
-        for number, (block, keep) in enumerate(zip(blocks, keeps, strict=True)):
-            chosen = needed if number == len(blocks) - 1 and _can_skip(block) else None
-            trained = adapters(block)
-            is_kept = torch.is_grad_enabled() and (x.requires_grad or bool(trained))
-            x = _Block.apply(x, _Call(self, flow, self.turn, number, keep, is_kept, chosen), *trained)
-        if chosen is None:
+        across, sources = None, 0
+        if body.encoder is not None:
+            assert encoder is not None, "an encoder-decoder needs what its encoder reads"
+            across, sources = self._encode(body.encoder, encoder, side), encoder.input_ids.shape[0]
+        keeps = self.keeps(side.input_ids.shape[0], sources)
+        x = body.embed(side.input_ids[None], position_ids=side.position_ids[None])[0]
+        flow = self._flow(side, x, across=across)
+        below = len(keeps) - len(body.blocks)
+        skips = _can_skip(body.blocks[-1])
+        x = self._blocks(x, flow, keeps, first=below, needed=needed if skips else None)
+        if not skips:
             x = x.index_select(0, needed)
-        hidden: torch.Tensor = _Norm.apply(x, body, flow)
+        hidden: torch.Tensor = _Norm.apply(x, body.norm, flow)
         return hidden
 
-    def _flow(self, batch: Packed, x: torch.Tensor) -> Flow:
+    def _encode(self, encoder: Encoder, side: Side, decoder: Side) -> Across:
+        """What the decoder attends to; its documents beyond the encoder's are only there to make their number round."""
+        x = encoder.embed(side.input_ids[None], position_ids=side.position_ids[None])[0]
+        heads = _heads(encoder.blocks)
+        flow = Flow(plan_attention(side.documents, heads=heads, is_causal=False), None, self.buffers, x.dtype)
+        keeps = self.keeps(decoder.input_ids.shape[0], side.input_ids.shape[0])
+        x = self._blocks(x, flow, keeps[: len(encoder.blocks)], first=0)
+        encoded: torch.Tensor = _Norm.apply(x, encoder.norm, flow)
+        places = [(document.start, document.end) for document in side.documents]
+        documents = [
+            Document(document.start, document.end, (places[min(number, len(places) - 1)],), is_across=True)
+            for number, document in enumerate(decoder.documents)
+        ]
+        return Across(encoded, plan_attention(documents, heads=heads, is_causal=False))
+
+    def _blocks(
+        self, x: torch.Tensor, flow: Flow, keeps: tuple[Keep, ...], *, first: int, needed: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """x [T,H] through the blocks from number `first` on, as far as `keeps` goes; after the last one's attention
+        only the positions `needed` [N] are left, where given.
+        """
+        blocks = self.body.all_blocks[first : len(keeps)]
+        encoded = None if flow.across is None else flow.across.encoded
+        for number, block in enumerate(blocks, first):
+            trained = adapters(block)
+            is_trained = x.requires_grad or bool(trained) or (encoded is not None and encoded.requires_grad)
+            rows = needed if number == len(keeps) - 1 else None
+            is_kept = torch.is_grad_enabled() and is_trained
+            call = _Call(self, flow, self.turn, number, keeps[number], is_kept, rows, is_lowest=number == first)
+            x = _Block.apply(x, encoded, call, *trained)
+        return x
+
+    def _flow(self, side: Side, x: torch.Tensor, *, across: Across | None) -> Flow:
         """What the blocks share, for hidden states like x [T,H]."""
         turns = None
         if self.body.rotary is not None:
             with torch.no_grad():  # asked in float32: in the hidden states' own format cos and sin would be rounded
-                cos, sin = self.body.rotary(x.new_empty(0, dtype=torch.float32), batch.position_ids[None])
+                cos, sin = self.body.rotary(x.new_empty(0, dtype=torch.float32), side.position_ids[None])
             turns = cos[0], sin[0]
-        heads = max(block.attention.shape.kv_heads * block.attention.shape.groups for block in self.body.blocks)
-        return Flow(plan_attention(batch.documents, heads=heads), turns, self.buffers, x.dtype)
+        plan = plan_attention(side.documents, heads=_heads(self.body.blocks))
+        return Flow(plan, turns, self.buffers, x.dtype, across)
 
 
-def _whole_grains(batch: Packed, grain: int) -> Packed:
-    """The batch with positions of a document that nothing looks at, so that their number is a round one."""
-    count = batch.input_ids.shape[0]
+def _heads(blocks: Sequence[Block]) -> int:
+    return max(block.attention.shape.kv_heads * block.attention.shape.groups for block in blocks)
+
+
+def _whole_grains(side: Side, grain: int) -> Side:
+    """The row with positions of a document that nothing looks at, so that their number is a round one."""
+    count = side.input_ids.shape[0]
     extra = rounded(count, grain) - count
     if not extra:
-        return batch
-    return replace(
-        batch,
-        input_ids=F.pad(batch.input_ids, (0, extra)),
-        position_ids=F.pad(batch.position_ids, (0, extra)),
-        documents=(*batch.documents, Document(count, count + extra)),
+        return side
+    return Side(
+        F.pad(side.input_ids, (0, extra)),
+        F.pad(side.position_ids, (0, extra)),
+        (*side.documents, Document(count, count + extra)),
     )
 
 
@@ -129,17 +179,27 @@ class _Call:
     """Whether something in the block or below it is trained; else nothing is saved."""
     rows: torch.Tensor | None
     """[N] positions that are needed after attention; None for all."""
+    is_lowest: bool
+    """Whether embeddings come below it."""
 
     @property
     def block(self) -> Block:
-        return self.engine.body.blocks[self.number]
+        return self.engine.body.all_blocks[self.number]
+
+    def encoded_gradient(self) -> torch.Tensor | None:
+        """[S,H] float32, where the blocks of a decoder add up the gradient of what they attend to."""
+        across = self.flow.across
+        if across is None or not across.encoded.requires_grad:
+            return None
+        shape = across.encoded.shape
+        return self.flow.buffers.take_rows("encoded_gradient", *shape, dtype=torch.float32, life="step")
 
 
 class _Block(torch.autograd.Function):
     """One block. A node of its own, so that its adapters' gradients are added up before the next one's are made."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, call: _Call, *_: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, encoded: torch.Tensor | None, call: _Call, *_: torch.Tensor) -> torch.Tensor:
         flow, slots = call.flow, slots_of(call.number, call.keep if call.is_kept else Keep.INPUT)
         done = forward(call.block, x, flow=flow, slots=slots, rows=call.rows)
         out = flow.keep(f"{call.number}.y" if call.is_kept else f"again.y{call.number % 2}", *done.middle.shape)
@@ -152,32 +212,44 @@ class _Block(torch.autograd.Function):
     def backward(ctx: Any, *given: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         call: _Call = ctx.call
         saved: Saved = ctx.saved
-        assert call.turn == call.engine.turn, "another forward pass has overwritten what this backward pass needs"
-        whole = restored(call.block, saved, flow=call.flow, keep=call.keep)
+        engine, flow = call.engine, call.flow
+        assert call.turn == engine.turn, "another forward pass has overwritten what this backward pass needs"
+        encoded_gradient = call.encoded_gradient()
+        if encoded_gradient is not None and call.number == len(engine.body.all_blocks) - 1:
+            encoded_gradient.zero_()
+        whole = restored(call.block, saved, flow=flow, keep=call.keep)
         is_first = not ctx.needs_input_grad[0]
-        gradients = backward(call.block, given[0], saved=whole, flow=call.flow, is_first=is_first)
+        gradients = backward(
+            call.block, given[0], saved=whole, flow=flow, is_first=is_first, encoded_gradient=encoded_gradient
+        )
         ctx.saved = None
-        dx = None if is_first else call.flow.keep("dx", *saved.x.shape)
-        return (dx.clone() if dx is not None and call.number == 0 else dx, None, *gradients)
+        dx = None if is_first else flow.keep("dx", *saved.x.shape)
+        if dx is not None and call.is_lowest:
+            dx = dx.clone()
+        whole_gradient = encoded_gradient if call.is_lowest else None
+        return (dx, None if whole_gradient is None else whole_gradient.to(flow.dtype), None, *gradients)
 
 
 class _Norm(torch.autograd.Function):
     """The last norm."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, body: Body, flow: Flow) -> torch.Tensor:
-        ctx.x, ctx.body, ctx.flow = x, body, flow
-        return normalise(x, body.norm, out=torch.empty_like(x), buffers=flow.buffers)
+    def forward(ctx: Any, x: torch.Tensor, norm: Norm, flow: Flow) -> torch.Tensor:
+        ctx.x, ctx.norm, ctx.flow = x, norm, flow
+        return normalise(x, norm, out=torch.empty_like(x), buffers=flow.buffers)
 
     @staticmethod
     def backward(ctx: Any, *given: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         flow: Flow = ctx.flow
         dx = flow.keep("dlast", *ctx.x.shape).zero_()
-        add_norm_gradient(dx, given[0], x=ctx.x, norm=ctx.body.norm, buffers=flow.buffers)
+        add_norm_gradient(dx, given[0], x=ctx.x, norm=ctx.norm, buffers=flow.buffers)
         ctx.x = None
         return dx, None, None
 
 
 def _can_skip(block: Block) -> bool:
-    """Whether positions may be left out after attention: dropout's masks are drawn for all of a row's."""
-    return all(layer.lora is None or layer.lora.drop is None for layer in linears(block))
+    """Whether positions may be left out after attention: a decoder's are all needed, and dropout's masks are drawn for
+    all of a row's.
+    """
+    has_dropout = any(layer.lora is not None and layer.lora.drop is not None for layer in linears(block))
+    return block.cross is None and not has_dropout

@@ -1,4 +1,4 @@
-"""Text from a model: greedy or sampled, many prompts at once or one prompt token by token."""
+"""Text from a model: greedy, by beams or sampled, many prompts at once or one prompt token by token."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -8,10 +8,15 @@ from typing import Any, Protocol
 import torch
 
 from fledge.errors import FledgeError
+from fledge.evaluation.batching import Batches, bytes_at_hand, footprint
 from fledge.evaluation.mode import evaluating
 
-MAX_ROWS, MAX_TOKENS = 64, 16_384
-"""Rows, and positions with padding and answers, of one batch."""
+OnAnswers = Callable[[int, int], None]
+"""Told how many answers are written, and of how many."""
+
+
+def ignore_answers(done: int, total: int) -> None:
+    """Nobody is told."""
 
 
 class Vocabulary(Protocol):
@@ -37,6 +42,8 @@ class Sampling:
     top_p: float = 1.0
     """Only the likeliest tokens that together have this probability are drawn (arXiv 1904.09751)."""
     seed: int = 0
+    num_beams: int = 1
+    """Above 1 the likeliest answer that a search keeping this many beginnings finds, by mean log-probability."""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -45,6 +52,10 @@ class Sampling:
             raise FledgeError(f"temperature is {self.temperature}", cure="use 0 (greedy) or more")
         if not 0 < self.top_p <= 1:
             raise FledgeError(f"top_p is {self.top_p}", cure="use a number above 0 and at most 1")
+        if self.num_beams < 1:
+            raise FledgeError(f"num_beams is {self.num_beams}", cure="use 1 (greedy) or more")
+        if self.num_beams > 1 and self.temperature > 0:
+            raise FledgeError("beams are not drawn", where="temperature", cure="use temperature 0, or one beam")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +74,28 @@ def generate(
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     max_positions: int | None = None,
+    on_answers: OnAnswers = ignore_answers,
 ) -> list[Answer]:
     """One answer for each prompt (token ids), in the order of the prompts.
 
-    Prompts of like length are computed together, padded on the left; in float32 the greedy answers are those of the
-    prompts alone. The same seed and prompts give the same answers. `max_positions` is the longest row that the model
-    has positions for. Raises FledgeError for a prompt without tokens or without room for an answer.
+    Prompts of like length are computed together, as many as fit into memory, the longest first; in float32 the greedy
+    answers are those of the prompts alone. The same seed, prompts and batches give the same answers. The prompts of an
+    encoder-decoder are what its encoder reads, whole. `max_positions` is the longest row that the model has positions
+    for. Where a GPU's memory runs out all the same, the batch is halved. Raises FledgeError for a prompt without
+    tokens or without room for an answer, and where memory does not suffice for one prompt alone.
     """
     for index, prompt in enumerate(prompts):
-        _check(prompt, max_positions, where=f"prompt {index + 1}" if len(prompts) > 1 else "")
+        _check(model, prompt, max_positions, where=f"prompt {index + 1}" if len(prompts) > 1 else "")
     answers: dict[int, Answer] = {}
     with evaluating(model), _seeded(model, sampling.seed):
-        for chosen in _groups([len(prompt) for prompt in prompts], sampling.max_new_tokens, max_positions):
-            rows = _run(model, vocabulary, [prompts[index] for index in chosen], sampling, max_positions)
+        batches = _batches(model, prompts, sampling, max_positions)
+        for chosen in batches:
+            rows = _fitting(model, vocabulary, [prompts[index] for index in chosen], sampling, max_positions)
+            if rows is None:
+                batches.halve(chosen)
+                continue
             answers |= {index: _answer(row, vocabulary) for index, row in zip(chosen, rows, strict=True)}
+            on_answers(len(answers), len(prompts))
     return [answers[index] for index in range(len(prompts))]
 
 
@@ -91,9 +110,12 @@ def stream(
 ) -> Answer:
     """The answer that `generate` gives for this prompt alone; `on_text` gets each piece of it as it is written.
 
-    The pieces put together are the answer's text.
+    The pieces put together are the answer's text. Raises FledgeError as `generate` does, and for beams: which of them
+    is the answer is known at the end only.
     """
-    _check(prompt, max_positions, where="")
+    _check(model, prompt, max_positions, where="")
+    if sampling.num_beams > 1:
+        raise FledgeError("beams cannot be streamed", where="num_beams", cure="use one beam")
     pieces = _Pieces(vocabulary, on_text)
     with evaluating(model), _seeded(model, sampling.seed):
         rows = _run(model, vocabulary, [prompt], sampling, max_positions, streamer=pieces)
@@ -102,30 +124,51 @@ def stream(
     return answer
 
 
-def _check(prompt: Sequence[int], max_positions: int | None, *, where: str) -> None:
+def _check(model: Any, prompt: Sequence[int], max_positions: int | None, *, where: str) -> None:
     if not prompt:
         raise FledgeError("the prompt has no tokens", where=where, cure="give some text to go on from")
-    if max_positions is not None and len(prompt) >= max_positions:
+    # a decoder with an encoder of its own begins anew, so that the prompt takes none of its positions
+    room = 0 if model.config.is_encoder_decoder else 1
+    if max_positions is not None and len(prompt) + room > max_positions:
         what = f"the prompt has {len(prompt)} tokens and this base has positions for {max_positions}"
         raise FledgeError(what, where=where, cure="shorten the prompt")
 
 
-def _groups(lengths: Sequence[int], max_new_tokens: int, max_positions: int | None) -> Iterator[list[int]]:
-    """Places of prompts, those of like length together, within the limits of one batch.
+def _batches(model: Any, prompts: Sequence[Sequence[int]], sampling: Sampling, max_positions: int | None) -> Batches:
+    inner = _inner(model)
+    return Batches(
+        lengths=[len(prompt) for prompt in prompts],
+        footprint=footprint(inner),
+        max_new_tokens=sampling.max_new_tokens,
+        num_beams=sampling.num_beams,
+        max_positions=max_positions,
+        limit_bytes=bytes_at_hand(inner.device),
+    )
 
-    Prompts that leave too little room for a whole answer share a batch only with others of their own length.
-    """
-    group: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda place: lengths[place]):
-        width = lengths[index] + max_new_tokens
-        is_full = len(group) == MAX_ROWS or (len(group) + 1) * width > MAX_TOKENS
-        is_cramped = max_positions is not None and width > max_positions
-        if group and (is_full or (is_cramped and lengths[index] != lengths[group[0]])):
-            yield group
-            group = []
-        group.append(index)
-    if group:
-        yield group
+
+def _inner(model: Any) -> Any:
+    """The model itself where an adapter's wrapper is around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _fitting(
+    model: Any,
+    vocabulary: Vocabulary,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    max_positions: int | None,
+) -> list[list[int]] | None:
+    """New ids of each prompt; None where the memory of a GPU does not suffice for several prompts at once."""
+    try:
+        return _run(model, vocabulary, prompts, sampling, max_positions)
+    except torch.OutOfMemoryError as error:
+        if len(prompts) == 1:
+            what = f"there is not enough memory to answer a prompt of {len(prompts[0])} tokens, even alone"
+            raise FledgeError(what, cure="lower max_new_tokens or num_beams, or shorten the prompt") from error
+    # only here has the error let go of what the failed batch held
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None
 
 
 def _run(
@@ -137,15 +180,16 @@ def _run(
     streamer: "_Pieces | None" = None,
 ) -> list[list[int]]:
     """New ids of each prompt, stop token and what follows it included."""
-    width = max(len(prompt) for prompt in prompts)
-    pads = [[vocabulary.pad_token_id] * (width - len(prompt)) for prompt in prompts]
-    ids = torch.tensor([[*pad, *prompt] for pad, prompt in zip(pads, prompts, strict=True)])
-    mask = torch.tensor([[0] * len(pad) + [1] * (width - len(pad)) for pad in pads])
     # The library reads what a call leaves open from the model's generation_config, an adapter's wrapper from its own.
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = _inner(model)
+    is_pair = inner.config.is_encoder_decoder
+    ids, mask = _padded(prompts, vocabulary.pad_token_id, on_the_right=is_pair)
+    taken = 0 if is_pair else ids.shape[1]
     own, settings = inner.generation_config, type(inner.generation_config)()
-    room = sampling.max_new_tokens if max_positions is None else min(sampling.max_new_tokens, max_positions - width)
+    room = sampling.max_new_tokens if max_positions is None else min(sampling.max_new_tokens, max_positions - taken)
     settings.update(**_settings(sampling, vocabulary, room))
+    if is_pair:
+        settings.update(decoder_start_token_id=_decoder_start(inner))
     inner.generation_config = settings
     try:
         made = inner.generate(
@@ -156,7 +200,27 @@ def _run(
         )
     finally:
         inner.generation_config = own
-    return [row[width:] for row in made.tolist()]
+    begin = 1 if is_pair else taken  # what the decoder started with is no part of the answer
+    return [row[begin:] for row in made.tolist()]
+
+
+def _padded(prompts: Sequence[Sequence[int]], pad: int, *, on_the_right: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """[rows, longest] ids and mask: a causal model goes on from the right edge, an encoder begins at the left one."""
+    width = max(len(prompt) for prompt in prompts)
+    rows, masks = [], []
+    for prompt in prompts:
+        pads, ones = [pad] * (width - len(prompt)), [1] * len(prompt)
+        zeros = [0] * len(pads)
+        rows.append([*prompt, *pads] if on_the_right else [*pads, *prompt])
+        masks.append([*ones, *zeros] if on_the_right else [*zeros, *ones])
+    return torch.tensor(rows), torch.tensor(masks)
+
+
+def _decoder_start(model: Any) -> int:
+    """What the decoder starts with. T5 has no BOS: where its config does not say, it is the padding token."""
+    names = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
+    found = (getattr(model.config, name, None) for name in names)
+    return next(int(token) for token in found if token is not None)
 
 
 def _settings(sampling: Sampling, vocabulary: Vocabulary, max_new_tokens: int) -> dict[str, Any]:
@@ -164,13 +228,15 @@ def _settings(sampling: Sampling, vocabulary: Vocabulary, max_new_tokens: int) -
     settings: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
         "do_sample": sampling.temperature > 0,
-        "num_beams": 1,
+        "num_beams": sampling.num_beams,
         "use_cache": True,
         "eos_token_id": sorted(vocabulary.stop_ids) or None,
         "pad_token_id": vocabulary.pad_token_id,
     }
     if sampling.temperature > 0:
         settings |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+    if sampling.num_beams > 1:
+        settings |= {"length_penalty": 1.0, "early_stopping": False}
     return settings
 
 

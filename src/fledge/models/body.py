@@ -16,12 +16,14 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXLayer
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
+from transformers.models.mt5.modeling_mt5 import MT5Block
 from transformers.models.phi.modeling_phi import PhiDecoderLayer
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
+from transformers.models.t5.modeling_t5 import T5Block
 
 from fledge.engine.parts import Block, Body
 from fledge.errors import NotReadable
-from fledge.models.bodies import bloom, falcon, gpt2, gpt_neox, llama, phi
+from fledge.models.bodies import bloom, falcon, gpt2, gpt_neox, llama, phi, t5
 from fledge.models.bodies.reading import AsLinear, all_alike, read_norm
 from fledge.ops.cross_entropy import Head
 
@@ -49,6 +51,8 @@ READERS: dict[type[nn.Module], _Reader] = {
     GemmaDecoderLayer: _LLAMA,
     Gemma2DecoderLayer: _LLAMA,
 }
+PAIRS: frozenset[type[nn.Module]] = frozenset({T5Block, MT5Block})
+"""Blocks of encoder-decoders that are read as T5's."""
 
 
 def read_body(model: PreTrainedModel, as_linear: AsLinear) -> Body:
@@ -56,6 +60,8 @@ def read_body(model: PreTrainedModel, as_linear: AsLinear) -> Body:
 
     Raises NotReadable where a part is none that the engine knows.
     """
+    if model.config.is_encoder_decoder:
+        return _read_pair(model, as_linear)
     inner: Any = model.base_model
     reader, blocks = _find_blocks(inner)
     head = model.get_output_embeddings()
@@ -72,6 +78,23 @@ def read_body(model: PreTrainedModel, as_linear: AsLinear) -> Body:
         norm=read_norm(getattr(inner, reader.norm)),
         head=_read_head(head, softcap),
         logits=functools.partial(_logits, head, softcap),
+    )
+
+
+def _read_pair(model: Any, as_linear: AsLinear) -> Body:
+    """An encoder-decoder's parts."""
+    stacks = (model.get_encoder(), model.get_decoder())
+    if not all(hasattr(stack, "block") and all_alike(stack.block) in PAIRS for stack in stacks):
+        raise NotReadable(f"{type(model).__name__} has no blocks that the engine knows")
+    head, decoder = model.get_output_embeddings(), stacks[1]
+    return Body(
+        embed=functools.partial(t5.embed, decoder),
+        rotary=None,
+        blocks=t5.read_blocks(decoder, as_linear),
+        norm=t5.read_last_norm(model),
+        head=_read_head(head, None),
+        logits=functools.partial(_logits, head, None),
+        encoder=t5.read_encoder(model, as_linear),
     )
 
 

@@ -15,4 +15,5 @@ def save_companions(tokenizer: Tokenizer, folder: Path) -> None:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=stops[0] if len(stops) == 1 else stops or None,
         pad_token_id=tokenizer.pad_token_id,
+        decoder_start_token_id=tokenizer.decoder_start_id,
     ).save_pretrained(folder)

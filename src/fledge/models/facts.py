@@ -1,6 +1,7 @@
 """Reads the facts of a model off its modules."""
 
 import inspect
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -30,14 +31,27 @@ def read_facts(model: PreTrainedModel) -> ModelFacts:
         linear_names=tuple(dict.fromkeys(name.rsplit(".", 1)[-1] for name in names)),
         has_attention_interface=bool(getattr(model, "_supports_attention_backend", False)),
         supports_sdpa=bool(getattr(model, "_supports_sdpa", False)),
+        is_encoder_decoder=bool(model.config.is_encoder_decoder),
         takes_positions="position_ids" in inspect.signature(model.forward).parameters,
     )
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """The transformer blocks in order: the longest list of modules that the model keeps."""
-    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return max(lists, key=len, default=[])
+    """The transformer blocks in order: the longest list of modules that the model keeps, in each of its two parts where
+    it is an encoder-decoder.
+    """
+    config: Any = getattr(model, "config", None)
+    if getattr(config, "is_encoder_decoder", False):
+        whole: Any = model
+        return [*_longest_list(whole.get_encoder()), *_longest_list(whole.get_decoder())]
+    return _longest_list(model)
+
+
+def _longest_list(model: nn.Module) -> list[nn.Module]:
+    """The longest list that lies in no other: a block may keep its own parts, or its experts, in one."""
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    outer = [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
+    return max((list(model.get_submodule(name).children()) for name in outer), key=len, default=[])
 
 
 def _max_positions(model: PreTrainedModel, config: object) -> int | None:

@@ -1,4 +1,4 @@
-"""Loads a base: any causal model that transformers loads, frozen, in one number format, on one device."""
+"""Loads a base: any causal model or encoder-decoder that transformers loads, frozen, in one number format."""
 
 import logging
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from fledge.config.model import Attention, ModelConfig
@@ -18,7 +18,9 @@ from fledge.models.facts import read_facts
 from fledge.models.locate import locate
 from fledge.runtime.precision import TORCH_DTYPES
 
-_CURE = "give a causal model whose folder holds config.json and whole .safetensors files (pickled weights are refused)"
+_CURE = (
+    "give a language model whose folder holds config.json and whole .safetensors files (pickled weights are refused)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +38,8 @@ def load_base(config: ModelConfig, *, device: torch.device) -> Base:
         described = AutoConfig.from_pretrained(
             source, revision=config.revision, trust_remote_code=config.trust_remote_code
         )
-        if described.is_encoder_decoder:
-            raise ModelError("it is an encoder-decoder; causal models only so far", where=config.name_or_path)
-        model = _load(source, config, attention)
+        kind = AutoModelForSeq2SeqLM if described.is_encoder_decoder else AutoModelForCausalLM
+        model = _load(kind, source, config, attention)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         what = f"the base cannot be loaded: {_first_line(error)}"
         raise ModelError(what, where=config.name_or_path, cure=_CURE) from error
@@ -57,12 +58,17 @@ def _attention(attention: Attention) -> str | None:
     return IMPLEMENTATIONS.get(attention)
 
 
-def _load(source: str, config: ModelConfig, attention: str | None) -> PreTrainedModel:
+def _load(
+    kind: type[AutoModelForCausalLM] | type[AutoModelForSeq2SeqLM],
+    source: str,
+    config: ModelConfig,
+    attention: str | None,
+) -> PreTrainedModel:
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(logging.ERROR)
     transformers_logging.disable_progress_bar()
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = kind.from_pretrained(
             source,
             revision=config.revision,
             dtype=TORCH_DTYPES[config.dtype],

@@ -8,9 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from fledge.config.data import DataConfig
 from fledge.config.model import ModelConfig
@@ -24,10 +26,14 @@ _PROBE = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\u
 class Tokenizer:
     """A fast tokenizer with what the data room and generation ask of it."""
 
-    def __init__(self, hf: PreTrainedTokenizerBase, *, new_tokens: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, hf: PreTrainedTokenizerBase, *, new_tokens: tuple[int, ...] = (), decoder_start_id: int | None = None
+    ) -> None:
         self.hf = hf
         self.new_tokens = new_tokens
         """Ids that the recipe added and the base has never seen."""
+        self.decoder_start_id = decoder_start_id
+        """The id that the decoder of an encoder-decoder starts with; None for a causal model."""
         self._backend: Backend = hf.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -62,15 +68,25 @@ class Tokenizer:
                 return int(candidate)
         return 0
 
-    @cached_property
+    @property
     def prefix_ids(self) -> tuple[int, ...]:
         """Ids that the tokenizer itself puts before a plain text (a BOS, or nothing)."""
+        return self._around[0]
+
+    @property
+    def suffix_ids(self) -> tuple[int, ...]:
+        """Ids that the tokenizer itself puts after a plain text (T5's end token, or nothing)."""
+        return self._around[1]
+
+    @cached_property
+    def _around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         probe = self._backend.encode("a", add_special_tokens=True)
         bare = self._backend.encode("a", add_special_tokens=False)
         for start in range(len(probe.ids) - len(bare.ids) + 1):
-            if probe.ids[start : start + len(bare.ids)] == bare.ids:
-                return tuple(probe.ids[:start])
-        return ()
+            stop = start + len(bare.ids)
+            if probe.ids[start:stop] == bare.ids:
+                return tuple(probe.ids[:start]), tuple(probe.ids[stop:])
+        return (), ()
 
     @cached_property
     def special_tokens(self) -> dict[str, int]:
@@ -136,9 +152,11 @@ class Tokenizer:
 
 
 def load_tokenizer(model: ModelConfig, data: DataConfig) -> Tokenizer:
-    """The base's tokenizer with the recipe's chat template and new special tokens.
+    """The base's tokenizer with the recipe's chat template and new special tokens, and what the base's decoder starts
+    with where it has one.
 
-    Raises ModelError where it cannot be loaded or has no offsets (a slow tokenizer).
+    Raises ModelError where tokenizer or config.json cannot be read, where the tokenizer has no offsets (a slow one),
+    and for an encoder-decoder that writes targets otherwise than sources or does not say what its decoder starts with.
     """
     source = locate(model.name_or_path)
     try:
@@ -150,6 +168,10 @@ def load_tokenizer(model: ModelConfig, data: DataConfig) -> Tokenizer:
     if not getattr(hf, "is_fast", False) or not hasattr(hf, "backend_tokenizer"):
         cure = "use a base whose folder has a tokenizer.json"
         raise ModelError("its tokenizer gives no character offsets, so masks cannot be proven", where=source, cure=cure)
+    start = _decoder_start(model, source)
+    if start is not None and hasattr(hf, "_switch_to_target_mode"):
+        what = "its tokenizer writes targets otherwise than sources (by language), which is not supported"
+        raise ModelError(what, where=model.name_or_path, cure="use T5, FLAN-T5, mT5 or BART")
     wanted = list(data.new_special_tokens)
     if data.chat_template is not None:
         hf.chat_template, tokens = named_template(data.chat_template)
@@ -158,9 +180,33 @@ def load_tokenizer(model: ModelConfig, data: DataConfig) -> Tokenizer:
     fresh = [token for token in wanted if token not in vocabulary]
     if fresh:
         hf.add_special_tokens({"extra_special_tokens": fresh}, replace_extra_special_tokens=False)
-    return Tokenizer(hf, new_tokens=tuple(hf.convert_tokens_to_ids(fresh)))
+    return Tokenizer(hf, new_tokens=tuple(hf.convert_tokens_to_ids(fresh)), decoder_start_id=start)
 
 
-def saved_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer that was saved beside an adapter or a model."""
-    return Tokenizer(AutoTokenizer.from_pretrained(folder))
+def _decoder_start(model: ModelConfig, source: str) -> int | None:
+    """What the decoder starts with, as transformers' generate has it; None for a causal model."""
+    try:
+        config = AutoConfig.from_pretrained(source, revision=model.revision, trust_remote_code=model.trust_remote_code)
+    except (OSError, ValueError, ImportError, KeyError, StrictDataclassError) as error:
+        raise ModelError(f"the base's config.json cannot be read: {error}", where=model.name_or_path) from error
+    if not config.is_encoder_decoder:
+        return None
+    # T5 has no BOS: where its config does not say, it starts with the padding token
+    for name in ("decoder_start_token_id", "bos_token_id", "pad_token_id"):
+        if getattr(config, name, None) is not None:
+            return int(getattr(config, name))
+    cure = "write decoder_start_token_id into the base's config.json"
+    raise ModelError("an encoder-decoder that does not say what its decoder starts with", where=source, cure=cure)
+
+
+def saved_tokenizer(folder: Path, *, decoder_start_id: int | None = None) -> Tokenizer:
+    """The tokenizer that was saved beside an adapter or a model.
+
+    Where `decoder_start_id` is None, a generation_config.json beside it says whether a decoder starts, and with what.
+    """
+    if decoder_start_id is None:
+        noted = folder / GENERATION_CONFIG_NAME
+        decoder_start_id = (
+            json.loads(noted.read_text("utf-8")).get("decoder_start_token_id") if noted.is_file() else None
+        )
+    return Tokenizer(AutoTokenizer.from_pretrained(folder), decoder_start_id=decoder_start_id)

@@ -72,7 +72,10 @@ class Console:
     def _start(self, event: TrainStarted) -> None:
         self._total_steps, self._device = event.total_steps, event.device
         ranks = f" in {event.world_size} processes" if event.world_size > 1 else ""
-        self._say(f"training {format_count(event.trainable_parameters)} parameters on {event.device}{ranks}")
+        share = event.trainable_parameters / event.base_parameters
+        self._say(
+            f"training {event.trainable_parameters:,} parameters on {event.device}{ranks}: {share:.2%} of the base's"
+        )
         self._say(f"run folder {event.run}")
         if self._is_live:
             self._start_bar("training", event.total_steps, "steps")

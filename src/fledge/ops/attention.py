@@ -1,117 +1,25 @@
-"""Causal attention of packed documents, and its gradient: documents of like length share one product.
+"""Attention of packed documents, and its gradient: documents of like length share one product.
 
-Every document sees itself and, where it continues a shared prefix, that prefix. Memory grows with the length of a
-document, never with its square beyond a tile, nor with the packed length. Works on any device that torch knows.
+Causal: every document sees itself and, where it continues a shared prefix, that prefix. An encoder's documents see all
+of themselves; in cross-attention a decoder's see those of the encoder, which lie in a row of their own. Memory grows
+with the length of a document, never with its square beyond a tile, nor with the packed length. Works on any device
+that torch knows.
 
 Shapes: T packed positions, K key/value heads, G query heads for each of them, D features of a head; n documents of a
 group, W their query positions in a tile, P positions of their prefix, S keys of a tile. W and S are
 rounded up (grain.py).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import torch
 
 from fledge.ops.buffers import Buffers
-from fledge.ops.grain import GRAIN, rounded
-
-SCORES = 1_000_000
-"""Scores held at once, in number; 4 MB in float32, which stay in cache."""
-TOGETHER = 4
-"""Documents of one size that share one product; either so many or one alone, to keep the shapes few."""
-
+from fledge.ops.plan import Document, Group, Plan, Shape, Tile, tiles
 
 Projections = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """q [T,K,G,D], k and v [T,K,D], of any strides; or their gradients."""
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """Positions [start, end) of the packed row, which continue the ranges of `prefix`, in order."""
-
-    start: int
-    end: int
-    prefix: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def prefix_length(self) -> int:
-        return sum(end - start for start, end in self.prefix)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Shape:
-    """What attention is, apart from its weights."""
-
-    kv_heads: int
-    groups: int
-    """Query heads for each key/value head."""
-    head_dim: int
-    scale: float
-    softcap: float | None = None
-    """cap * tanh(score / cap), as Gemma 2 does."""
-    window: int | None = None
-    """Keys in sight of a query, itself among them; None for all before it."""
-    alibi: Callable[[int], torch.Tensor] | None = None
-    """A length S -> [K*G,S] float32, what is added to the scores by key position (ALiBi, arXiv 2108.12409)."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Documents that continue as long a prefix and have, rounded up, as many positions of their own."""
-
-    documents: tuple[Document, ...]
-    prefix: int
-    width: int
-    """A document's own positions, rounded up."""
-
-    @property
-    def keys(self) -> int:
-        """Keys that are multiplied, rounded up; those past a document's last one are zeros and out of sight."""
-        return rounded(self.prefix + self.width)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan:
-    """How the documents of one micro-batch are grouped; made once, used by every layer."""
-
-    groups: tuple[_Group, ...]
-    masks: dict[object, torch.Tensor] = field(default_factory=dict)
-
-
-def plan_attention(documents: Sequence[Document], *, heads: int) -> Plan:
-    """Documents with as long a prefix and as many positions go together; ancestors come before descendants."""
-    alike: dict[tuple[int, int], list[Document]] = {}
-    for document in sorted(documents, key=lambda d: (d.prefix_length, d.end - d.start, d.start)):
-        alike.setdefault((document.prefix_length, rounded(document.end - document.start)), []).append(document)
-    groups = []
-    for (prefix, width), found in alike.items():
-        is_small = TOGETHER * heads * width * rounded(prefix + width) <= SCORES
-        whole = len(found) - len(found) % TOGETHER if is_small else 0
-        parts = [found[n : n + TOGETHER] for n in range(0, whole, TOGETHER)] + [[d] for d in found[whole:]]
-        groups += [_Group(tuple(part), prefix, width) for part in parts]
-    return Plan(tuple(groups))
-
-
-@dataclass(frozen=True, slots=True)
-class _Tile:
-    """Queries [first, last) of a group's documents and the keys [low, high) that they see."""
-
-    group: _Group
-    first: int
-    last: int
-    low: int
-    high: int
-
-
-def _tiles(group: _Group, shape: Shape) -> Iterator[_Tile]:
-    across = len(group.documents) * shape.kv_heads * shape.groups * group.keys
-    widest = max(GRAIN, SCORES // across // GRAIN * GRAIN)
-    for first in range(0, group.width, widest):
-        last = min(first + widest, group.width)
-        low = 0 if shape.window is None else max(0, group.prefix + first - shape.window + 1)
-        yield _Tile(group, first, last, low // GRAIN * GRAIN, min(rounded(group.prefix + last), group.keys))
 
 
 def attend(
@@ -127,7 +35,7 @@ def attend(
     for group in plan.groups:
         keys = _gather(k, group, "k32", shape, buffers, dtype=torch.float32)
         values = _gather(v, group, "v", shape, buffers, dtype=v.dtype)
-        for tile in _tiles(group, shape):
+        for tile in tiles(group, shape):
             queries = _gather_queries(q, tile, "q32", shape, buffers, dtype=torch.float32)
             scores, _ = _probabilities(queries, keys, tile, shape=shape, plan=plan, buffers=buffers, dtype=v.dtype)
             weights = _narrow(scores, v.dtype, "p", buffers)
@@ -146,7 +54,8 @@ def attend_gradient(
     buffers: Buffers,
     into: Projections,
 ) -> None:
-    """The gradients of q, k and v for do [T,K,G,D], written `into` tensors of their shapes.
+    """The gradients of q, k and v for do [T,K,G,D], written `into` tensors of their shapes; in cross-attention those of
+    k and v are added to what is there, for documents may see the same keys.
 
     The probabilities P are computed again. dV = P^T dO; dS = P * (dO V^T - rowsum(P * dO V^T)); dQ = s dS K;
     dK = s dS^T Q, where s is the scale.
@@ -157,10 +66,10 @@ def attend_gradient(
         keys = _gather(k, group, "k", shape, buffers, dtype=k.dtype)
         values = _gather(v, group, "v", shape, buffers, dtype=v.dtype)
         wide = _widen(keys, "k32", buffers)
-        tiles = list(_tiles(group, shape))
-        is_whole = len(tiles) == 1 and tiles[0].low == 0 and tiles[0].high == group.keys
+        parts = list(tiles(group, shape))
+        is_whole = len(parts) == 1 and parts[0].low == 0 and parts[0].high == group.keys
         sums = [_Sum(f"attention.d{name}", keys, buffers, is_whole=is_whole) for name in "kv"]
-        for tile in tiles:
+        for tile in parts:
             seen = slice(tile.low, tile.high)
             queries = _gather_queries(q, tile, "q", shape, buffers, dtype=q.dtype)
             given = _gather_queries(do, tile, "do", shape, buffers, dtype=do.dtype)
@@ -197,14 +106,14 @@ class _Sum:
 
 
 def _gather(
-    x: torch.Tensor, group: _Group, name: str, shape: Shape, buffers: Buffers, *, dtype: torch.dtype
+    x: torch.Tensor, group: Group, name: str, shape: Shape, buffers: Buffers, *, dtype: torch.dtype
 ) -> torch.Tensor:
     """Keys or values of a group, prefix first: [n*K, P+W, D], zeros where a document is shorter than the longest."""
     count, total = len(group.documents), group.keys
     into = buffers.take(f"attention.{name}", count, shape.kv_heads, total, shape.head_dim, dtype=dtype)
     for number, document in enumerate(group.documents):
         at = 0
-        for start, end in (*document.prefix, (document.start, document.end)):
+        for start, end in document.keys:
             into[number, :, at : at + end - start].copy_(x[start:end].transpose(0, 1))
             at += end - start
         if at < total:
@@ -213,7 +122,7 @@ def _gather(
 
 
 def _gather_queries(
-    x: torch.Tensor, tile: _Tile, name: str, shape: Shape, buffers: Buffers, *, dtype: torch.dtype
+    x: torch.Tensor, tile: Tile, name: str, shape: Shape, buffers: Buffers, *, dtype: torch.dtype
 ) -> torch.Tensor:
     """Queries of a tile, the heads that share keys under each other: [n*K, G*W, D]."""
     documents, width = tile.group.documents, tile.last - tile.first
@@ -227,7 +136,7 @@ def _gather_queries(
     return into.view(sizes[0] * sizes[1], sizes[2] * width, shape.head_dim)
 
 
-def _scatter_queries(mixed: torch.Tensor, into: torch.Tensor, tile: _Tile, shape: Shape) -> None:
+def _scatter_queries(mixed: torch.Tensor, into: torch.Tensor, tile: Tile, shape: Shape) -> None:
     """[n*K, G*W, D] back to [T,K,G,D]."""
     documents = tile.group.documents
     parts = mixed.view(len(documents), shape.kv_heads, shape.groups, tile.last - tile.first, shape.head_dim)
@@ -236,7 +145,7 @@ def _scatter_queries(mixed: torch.Tensor, into: torch.Tensor, tile: _Tile, shape
         rows.copy_(parts[number, :, :, : rows.shape[0]].permute(2, 0, 1, 3))
 
 
-def _scatter_keys(total: torch.Tensor, into: torch.Tensor, group: _Group, shape: Shape) -> None:
+def _scatter_keys(total: torch.Tensor, into: torch.Tensor, group: Group, shape: Shape) -> None:
     """[n*K, P+W, D] into [T,K,D]: a document's own are written, its prefix's added to what is there, in float32."""
     parts = total.view(len(group.documents), shape.kv_heads, -1, shape.head_dim)
     shared: dict[tuple[int, int], torch.Tensor] = {}
@@ -246,9 +155,9 @@ def _scatter_keys(total: torch.Tensor, into: torch.Tensor, group: _Group, shape:
             part = parts[number, :, at : at + end - start].float()
             shared[start, end] = part if (start, end) not in shared else shared[start, end] + part
             at += end - start
-        into[document.start : document.end].copy_(
-            parts[number, :, at : at + document.end - document.start].transpose(0, 1)
-        )
+        if not document.is_across:
+            own = parts[number, :, at : at + document.end - document.start]
+            into[document.start : document.end].copy_(own.transpose(0, 1))
     for (start, end), part in shared.items():
         into[start:end].copy_(into[start:end].float().add_(part.transpose(0, 1)))
 
@@ -272,7 +181,7 @@ def _widened_from(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
 def _probabilities(
     queries: torch.Tensor,
     keys: torch.Tensor,
-    tile: _Tile,
+    tile: Tile,
     *,
     shape: Shape,
     plan: Plan,
@@ -322,22 +231,22 @@ def _score_gradient(
     return torch.mul(ds, shape.scale, out=narrow)
 
 
-def _bias(tile: _Tile, shape: Shape, plan: Plan, device: torch.device) -> torch.Tensor:
+def _bias(tile: Tile, shape: Shape, plan: Plan, device: torch.device) -> torch.Tensor:
     """What is added to the scores, [K,G,W,S]: minus infinity where a key is out of sight.
 
     Made once for all layers, but where a document is cut into tiles: its masks together would grow with its square.
     ALiBi is taken relative to the query's own, which softmax does not see, so that long documents lose no precision.
     """
-    place = (tile.group.prefix, tile.first, tile.last, tile.low, tile.high)
-    key = (place, shape.window, shape.alibi, shape.kv_heads, shape.groups)
+    place = (tile.group.prefix, tile.group.visible, tile.first, tile.last, tile.low, tile.high)
+    key = (place, shape.window, shape.alibi, shape.relative, shape.kv_heads, shape.groups)
     found = plan.masks.get(key)
     if found is None:
         query = torch.arange(tile.first, tile.last, device=device) + tile.group.prefix
         distance = torch.arange(tile.low, tile.high, device=device)[None] - query[:, None]
-        hidden = distance > 0
-        if shape.window is not None:
-            hidden |= distance <= -shape.window
+        hidden = _hidden(distance, tile, shape)
         bias = torch.zeros(1, *distance.shape, device=device)
+        if shape.relative is not None:
+            bias = shape.relative(distance).to(device)
         if shape.alibi is not None:
             table = shape.alibi(tile.high).to(device)
             bias = table[:, None, tile.low : tile.high] - table[:, query, None]
@@ -346,6 +255,17 @@ def _bias(tile: _Tile, shape: Shape, plan: Plan, device: torch.device) -> torch.
         if tile.first == 0 and tile.last == tile.group.width:
             plan.masks[key] = found
     return found
+
+
+def _hidden(distance: torch.Tensor, tile: Tile, shape: Shape) -> torch.Tensor:
+    """[W,S], True where a query does not see a key that lies `distance` after it."""
+    if tile.group.visible is not None:
+        keys = torch.arange(tile.low, tile.high, device=distance.device)
+        return (keys >= tile.group.visible).expand_as(distance)
+    hidden = distance > 0
+    if shape.window is not None:
+        hidden |= distance <= -shape.window
+    return hidden
 
 
 def _widen(x: torch.Tensor, name: str, buffers: Buffers) -> torch.Tensor:
@@ -358,13 +278,14 @@ def _narrow(x: torch.Tensor, dtype: torch.dtype, name: str, buffers: Buffers) ->
     return x if x.dtype == dtype else buffers.take(f"attention.{name}", *x.shape, dtype=dtype).copy_(x)
 
 
-def reference_attend(qkv: Projections, *, shape: Shape, documents: Sequence[Document]) -> torch.Tensor:
+def reference_attend(
+    qkv: Projections, *, shape: Shape, documents: Sequence[Document], is_causal: bool = True
+) -> torch.Tensor:
     """The same, document by document in plain differentiable torch: [T,K,G,D]."""
     q, k, v = qkv
     out = torch.zeros_like(q)
     for document in documents:
-        ranges = (*document.prefix, (document.start, document.end))
-        keys, values = (torch.cat([x[a:b] for a, b in ranges]) for x in (k, v))
+        keys, values = (torch.cat([x[a:b] for a, b in document.keys]) for x in (k, v))
         scores = torch.einsum("qkgd,skd->kgqs", q[document.start : document.end].float(), keys.float()) * shape.scale
         if shape.softcap is not None:
             scores = shape.softcap * torch.tanh(scores / shape.softcap)
@@ -372,7 +293,9 @@ def reference_attend(qkv: Projections, *, shape: Shape, documents: Sequence[Docu
             scores = scores + shape.alibi(keys.shape[0]).unflatten(0, (shape.kv_heads, shape.groups))[:, :, None]
         query = torch.arange(document.end - document.start)[:, None] + document.prefix_length
         distance = torch.arange(keys.shape[0])[None] - query
-        hidden = (distance > 0) | (distance <= -(shape.window or 1 << 30))
+        if shape.relative is not None:
+            scores = scores + shape.relative(distance).unflatten(0, (shape.kv_heads, shape.groups))
+        hidden = is_causal & ((distance > 0) | (distance <= -(shape.window or 1 << 30)))
         weights = scores.masked_fill(hidden, float("-inf")).softmax(-1).to(v.dtype)
         rows = torch.arange(document.start, document.end)
         out = out.index_put((rows,), torch.einsum("kgqs,skd->qkgd", weights, values))

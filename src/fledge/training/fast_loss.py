@@ -1,14 +1,15 @@
-"""The loss of a causal model on one batch, computed by the engine."""
+"""The loss of a model on one batch, computed by the engine."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from fledge.data.rows import Batch
 from fledge.data.share import Segment
-from fledge.engine.run import Engine, Packed
-from fledge.ops.attention import Document
+from fledge.engine.run import Engine, Packed, Side
+from fledge.ops.plan import Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +28,21 @@ class FastLoss:
 def as_packed(batch: Batch) -> Packed:
     """The batch as the engine takes it."""
     assert batch.is_packed
+    encoder = batch.encoder
+    documents = _documents(batch.segments) if encoder is None else _one_by_one(batch.lengths)
     return Packed(
-        input_ids=batch.input_ids[0],
-        position_ids=batch.position_ids[0],
-        documents=_documents(batch.segments),
+        side=Side(batch.input_ids[0], batch.position_ids[0], documents),
         sources=batch.sources,
         targets=batch.targets,
-        are_sources_unique=batch.input_ids.shape[1] == batch.num_tokens,
+        are_sources_unique=batch.input_ids.shape[1] == sum(batch.lengths),
+        encoder=None
+        if encoder is None
+        else Side(encoder.input_ids[0], encoder.position_ids[0], _one_by_one(encoder.lengths)),
     )
+
+
+def _one_by_one(lengths: Sequence[int]) -> tuple[Document, ...]:
+    return tuple(Document(*span) for span in itertools.pairwise(itertools.accumulate(lengths, initial=0)))
 
 
 def _documents(segments: tuple[Segment, ...]) -> tuple[Document, ...]:

@@ -1,11 +1,11 @@
-"""The loss of a causal model on one batch, and the rows to blame where it is not finite."""
+"""The loss of a model on one batch by the library's modules, and the rows to blame where it is not finite."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
-from fledge.data.rows import Batch
+from fledge.data.rows import Batch, EncoderSide
 from fledge.ops.cross_entropy import sum_cross_entropy
 from fledge.training.step import LossOf
 
@@ -34,11 +34,41 @@ class CausalLoss:
         return sum_cross_entropy(model(**inputs).logits, batch.targets)
 
 
+@dataclass(frozen=True, slots=True)
+class PairLoss:
+    """Sum of token losses of an encoder-decoder, on padded rows."""
+
+    announce: Callable[[Batch], None]
+    """Told of each batch before it is computed: dropout needs to know its rows."""
+
+    def __call__(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        assert batch.encoder is not None and not batch.is_packed
+        self.announce(batch)
+        logits = model(
+            input_ids=batch.encoder.input_ids,
+            attention_mask=batch.encoder.attention_mask,
+            decoder_input_ids=batch.input_ids,
+            use_cache=False,
+        ).logits
+        return sum_cross_entropy(logits.flatten(0, 1)[batch.sources], batch.targets)
+
+
+def _side_to_device(side: EncoderSide, device: torch.device) -> EncoderSide:
+    mask = side.attention_mask
+    return replace(
+        side,
+        input_ids=side.input_ids.to(device, non_blocking=True),
+        position_ids=side.position_ids.to(device, non_blocking=True),
+        attention_mask=None if mask is None else mask.to(device, non_blocking=True),
+    )
+
+
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on `device`."""
     mask = batch.attention_mask
     return replace(
         batch,
+        encoder=None if batch.encoder is None else _side_to_device(batch.encoder, device),
         input_ids=batch.input_ids.to(device, non_blocking=True),
         sources=batch.sources.to(device, non_blocking=True),
         targets=batch.targets.to(device, non_blocking=True),

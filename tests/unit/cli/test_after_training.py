@@ -47,11 +47,14 @@ def test_evaluate_prints_base_beside_tuned_and_json_for_machines(run, capsys):
 def test_an_evaluation_has_the_form_that_the_documents_show(run, capsys):
     (shown,) = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8"), re.DOTALL)
     documented = json.loads(shown)
-    arguments = ["evaluate", run, "--exact-match", "--max-rows", "2", "--max-new-tokens", "4", "--json"]
+    arguments = ["evaluate", run, "--exact-match", "--rouge", "--max-rows", "2", "--max-new-tokens", "4", "--json"]
     assert fledge(arguments) == 0
     result = json.loads(capsys.readouterr().out)
     assert list(documented) == list(result)
     assert list(documented["base"]) == list(documented["tuned"]) == list(result["base"]) == list(result["tuned"])
+    for name in ("loss", "perplexity", "rouge", "rouge_intervals"):
+        assert list(documented[name]) == list(result[name])
+    assert list(documented["rouge"]["base"]) == list(result["rouge"]["tuned"])
     assert json.loads((Path(result["folder"]) / "result.json").read_text()) == result
     assert documented["folder"].removeprefix(documented["run"]) == result["folder"].removeprefix(result["run"])
 

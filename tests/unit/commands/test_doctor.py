@@ -20,7 +20,7 @@ def test_a_sound_machine_has_no_problem_and_every_finding_a_line(
     assert found.problems == ()
     assert set(found.libraries) == set(doctor.LIBRARIES)
     assert found.extras == {"tensorboard": True, "wandb": True}
-    assert len(found.as_lines()) == 8 + max(0, len(found.gpus) - 1)
+    assert len(found.as_lines()) == 9 + max(0, len(found.gpus) - 1)
     assert not list(tmp_path.iterdir())
 
 
@@ -47,3 +47,12 @@ def test_a_library_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> N
         "no-such-library is not installed"
     ]
     assert list(found.libraries) == ["torch"]
+
+
+def test_it_says_which_attention_is_there_and_what_another_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "flash_missing", lambda: "it needs a GPU")
+    found = doctor.examine()
+    assert found.attention == {"auto": None, "flash": "it needs a GPU", "sdpa": None, "eager": None}
+    assert found.as_lines()["attention"] == "auto, sdpa, eager; not flash: it needs a GPU"
+    monkeypatch.setattr(doctor, "flash_missing", lambda: None)
+    assert doctor.examine().as_lines()["attention"] == "auto, flash, sdpa, eager"

@@ -24,6 +24,7 @@ def facts(**changes) -> ModelFacts:
         "linear_names": (),
         "has_attention_interface": True,
         "supports_sdpa": True,
+        "is_encoder_decoder": False,
         "takes_positions": True,
     }
     return ModelFacts(**(known | changes))

@@ -67,6 +67,7 @@ LOOKS: dict[str, Callable[[Seen], Any]] = {
     "device": lambda seen: seen.events("train_started", "device"),
     "weights": lambda seen: seen.document("summary.json")["adapter_sha256"],
     "exact": lambda seen: "exact_match_after" in seen.document("summary.json"),
+    "rouge": lambda seen: "rouge_after" in seen.document("summary.json"),
     "kept": lambda seen: seen.names("checkpoints"),
     "trackers": lambda seen: seen.names("trackers"),
     "ledger": lambda seen: seen.document("ledger.json"),
@@ -118,6 +119,7 @@ CASES = [
     Case("data.validation.fraction", 0.5, "validations", {"data.validation": {"fraction": 0.1}}),
     Case("data.test", source("few"), "test", {}, (True, False)),
     Case("data.max_length", 24, "ledger"),
+    Case("data.max_target_length", 64, "ledger", {}, (False, True)),  # refused, for the base here is causal
     Case("data.overlong", "truncate", "ledger", {"data.max_length": 24}),
     Case("data.invalid_rows", "drop", "ledger", {"data.train.path": "torn.jsonl"}, (True, False)),
     Case("data.train_on", "all", "tokens"),
@@ -155,7 +157,9 @@ CASES = [
     Case("evaluate.every_steps", 1, "validations", HELD_OUT),
     Case("evaluate.max_rows", 2, "validations", HELD_OUT),
     Case("evaluate.exact_match", True, "exact", ONE_TOKEN),
+    Case("evaluate.rouge", True, "rouge", ONE_TOKEN),
     Case("evaluate.max_new_tokens", 3, "shapes", ONE_TOKEN | {"evaluate.exact_match": True}),
+    Case("evaluate.num_beams", 2, "shapes", ONE_TOKEN | {"evaluate.exact_match": True}),
     Case("output.dir", "another-run", "run"),
     Case("output.trackers", ["tensorboard"], "trackers"),
 ]  # fmt: skip
@@ -215,8 +219,8 @@ def _train(folder: Path, changes: Changes, number: int) -> Seen:
             seen.shapes.append(tuple(inputs[0].shape))
 
     def loss(engine: Engine, batch: Packed) -> torch.Tensor:
-        positions = batch.input_ids.shape[0]
-        seen.shapes.append((positions, len(batch.documents), *engine.keeps(positions)))
+        positions = batch.side.input_ids.shape[0]
+        seen.shapes.append((positions, len(batch.side.documents), *engine.keeps(positions, 0)))
         return LOSS(engine, batch)
 
     hook = register_module_forward_pre_hook(note)
@@ -312,5 +316,5 @@ def test_the_table_covers_every_option() -> None:
 
     known = set().union(*(options(section_of(field), name) for name, field in Recipe.model_fields.items()))
     known |= options(SourceConfig, "data.train") | options(ValidationFraction, "data.validation")
-    assert len(known) == 59
+    assert len(known) == 62
     assert sorted(case.option for case in CASES) == sorted(known)

@@ -94,6 +94,8 @@ CONFLICTS = {
     "train.warmup_ratio=0.1 train.warmup_steps=2": "given together with warmup_ratio",
     "evaluate.exact_match=true": "needs data.validation",
     "evaluate.exact_match=true data.validation.fraction=0.1 data.train.format=text": "plain text has no prompt",
+    "evaluate.rouge=true": "evaluate.rouge: needs data.validation",
+    "evaluate.rouge=true data.validation.fraction=0.1 data.train.format=text": "plain text has no prompt",
     "lora.use_dora=true lora.init_lora_weights=pissa": "pissa does not go together with use_dora",
     "lora.target_modules=(": "not a regular expression",
     "output.trackers=[wandb,wandb]": "a tracker is given twice",

@@ -16,6 +16,8 @@ BASES = {
     "bloom-1b7-alpaca": "bigscience/bloom-1b7",
     "bloom-1b7-readme": "bigscience/bloom-1b7",
     "falcon-7b-completion": "tiiuae/falcon-7b",
+    "flan-t5-base-samsum": "google/flan-t5-base",
+    "flan-t5-xxl-samsum": "google/flan-t5-xxl",
     "gemma-completion": "google/gemma-2b",
     "llama-2-7b-chat-guanaco": "NousResearch/Llama-2-7b-chat-hf",
     "phi-2-completion": "microsoft/phi-2",
@@ -30,7 +32,7 @@ def shipped(name: str) -> Recipe:
 
 def test_the_recipes_are_those_that_are_promised() -> None:
     assert [path.stem for path in SHIPPED] == sorted(BASES)
-    assert len(SHIPPED) == 8
+    assert len(SHIPPED) == 10
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -60,6 +62,15 @@ def test_bloom_on_readmes_trains_what_the_small_bloom_tool_trained() -> None:
     assert (train.adam_eps, train.weight_decay, train.max_grad_norm) == (1e-6, 0.1, 1.0)
     assert (train.lr_scheduler, train.gradient_checkpointing) == ("linear", True)
     assert (recipe.data.overlong, sources(recipe.data.train)[0].format) == ("split", "text")
+
+
+@pytest.mark.parametrize("name", [name for name in BASES if name.endswith("-samsum")])
+def test_a_samsum_recipe_trains_summaries_with_the_adapter_of_the_llm_int8_recipe(name: str) -> None:
+    recipe = shipped(name)
+    [source] = sources(recipe.data.train)
+    assert (source.format, source.prompt, source.completion) == ("completion", "dialogue", "summary")
+    assert (recipe.lora.r, recipe.lora.lora_alpha, recipe.lora.target_modules) == (16, 32, ("q", "v"))
+    assert "CC BY-NC-ND 4.0, non-commercial" in (FOLDER / f"{name}.yaml").read_text()
 
 
 @pytest.mark.parametrize("name", [name for name in BASES if name.endswith("-completion")])

@@ -233,11 +233,11 @@ def test_a_shared_batch_asks_for_every_trained_token_of_every_row_once(rows):
 def test_the_engine_is_given_a_document_for_each_segment_and_what_it_continues(rows, share):
     batch = collate(rows, list(range(len(rows))), is_packed=True, pad_id=0, share=share)
     packed = as_packed(batch)
-    assert len(packed.documents) == len(batch.segments)
-    for document, part in zip(packed.documents, batch.segments, strict=True):
+    assert len(packed.side.documents) == len(batch.segments)
+    for document, part in zip(packed.side.documents, batch.segments, strict=True):
         assert (document.start, document.end - document.start) == (part.start, part.last - part.first)
         assert document.prefix_length == part.first
-        before = [token for start, end in document.prefix for token in packed.input_ids[start:end].tolist()]
+        before = [token for start, end in document.prefix for token in packed.side.input_ids[start:end].tolist()]
         assert before == rows[part.row].input_ids[: part.first].tolist()
     sources = packed.sources.tolist()
     assert not packed.are_sources_unique or len(set(sources)) == len(sources)

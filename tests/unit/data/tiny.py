@@ -36,6 +36,8 @@ class Tiny:
     eos_token: str | None = "</s>"
     template: str | None = None
     puts_bos: bool = True
+    puts_eos: bool = False
+    decoder_start_id: int | None = None
     calls: list[int] = field(default_factory=list)
 
     @property
@@ -58,6 +60,10 @@ class Tiny:
     @property
     def prefix_ids(self) -> tuple[int, ...]:
         return (self.bos_token_id,) if self.puts_bos and self.bos_token_id is not None else ()
+
+    @property
+    def suffix_ids(self) -> tuple[int, ...]:
+        return (self.eos_token_id,) if self.puts_eos and self.eos_token_id is not None else ()
 
     @property
     def special_tokens(self) -> Mapping[str, int]:
@@ -144,6 +150,21 @@ def llama_like(template: str | None = None) -> Tiny:
 def gpt_like(template: str | None = None) -> Tiny:
     """Puts nothing before a text."""
     return Tiny(byte_level(), template=template, puts_bos=False)
+
+
+def t5_like(template: str | None = None) -> Tiny:
+    """An encoder-decoder's: puts an end token after each text, and starts its decoder with <unk>."""
+    return Tiny(byte_level(), template=template, puts_bos=False, puts_eos=True, decoder_start_id=0)
+
+
+def bart_like() -> Tiny:
+    """An encoder-decoder's: puts a token on both sides of each text, and starts its decoder with the end token."""
+    return Tiny(byte_level(), puts_eos=True, decoder_start_id=2)
+
+
+def bare_pairs() -> Tiny:
+    """An encoder-decoder's whose tokenizer puts nothing around a text."""
+    return Tiny(byte_level(), puts_bos=False, decoder_start_id=0)
 
 
 def backend_of(folder_or_file: Any) -> Tokenizer:

@@ -1,18 +1,21 @@
 """Small random bodies of every kind, made by hand, and the loss of each in plain differentiable torch, row by row."""
 
+import functools
+import itertools
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fledge.engine.parts import Attention, Block, Body, Mlp, Split
-from fledge.engine.run import Packed
+from fledge.engine.parts import Attention, Block, Body, CrossAttention, Encoder, Mlp, Split
+from fledge.engine.run import Packed, Side
 from fledge.ops.activation import ACTIVATIONS
-from fledge.ops.attention import Document, Shape, reference_attend
+from fledge.ops.attention import reference_attend
 from fledge.ops.cross_entropy import Head
 from fledge.ops.lora_linear import Linear, Lora, reference_linear
 from fledge.ops.norm import Norm, reference_norm
+from fledge.ops.plan import Document, Shape
 from fledge.ops.rotary import reference_rotate
 
 HIDDEN, INNER, VOCABULARY, RANK, HEAD_DIM = 24, 40, 50, 3, 8
@@ -124,6 +127,51 @@ def block_of(kind: Kind, dice: Dice, *, is_adapted: bool = True) -> Block:
     )
 
 
+def cross_of(dice: Dice, *, is_adapted: bool) -> CrossAttention:
+    """Attention to an encoder, by as many heads as the kind `relu` has."""
+    width = 3 * HEAD_DIM
+    query, key, value = (dice.linear(HIDDEN, width, is_adapted=is_adapted, bias=False) for _ in range(3))
+    shape = Shape(3, 1, HEAD_DIM, 0.7)
+    return CrossAttention(dice.norm("rms"), query, key, value, shape, dice.linear(width, HIDDEN, is_adapted=is_adapted))
+
+
+def relative(is_after: bool, distance: torch.Tensor) -> torch.Tensor:
+    """A bias of the scores of three heads by how far keys lie after queries."""
+    far = distance if is_after else distance.clamp(max=0)
+    return torch.stack([torch.sin(far / (head + 2.0)) for head in range(3)])
+
+
+def pair_of(*, encoder: tuple[bool, ...] = (True, True), decoder: tuple[bool, ...] = (True, True)) -> Body:
+    """An encoder-decoder like T5's; which of the blocks of each side have adapters."""
+    dice = Dice(torch.Generator().manual_seed(4))
+    tokens, kind = dice.draw(VOCABULARY, HIDDEN), Kind("rms", 3, 1, has_gate=True, activation="gelu_tanh")
+    head = Head(dice.draw(VOCABULARY, HIDDEN, scale=0.4))
+
+    def blocks(adapted: tuple[bool, ...], *, is_decoder: bool) -> tuple[Block, ...]:
+        made = [block_of(kind, dice, is_adapted=is_adapted) for is_adapted in adapted]
+        bias = functools.partial(relative, not is_decoder)
+        shaped = [
+            replace(b, attention=replace(b.attention, shape=replace(b.attention.shape, relative=bias))) for b in made
+        ]
+        if not is_decoder:
+            return tuple(shaped)
+        crosses = [cross_of(dice, is_adapted=is_adapted) for is_adapted in adapted]
+        return tuple(replace(block, cross=cross) for block, cross in zip(shaped, crosses, strict=True))
+
+    def embed(input_ids: torch.Tensor, *, position_ids: torch.Tensor) -> torch.Tensor:
+        return tokens[input_ids]
+
+    return Body(
+        embed=embed,
+        rotary=None,
+        blocks=blocks(decoder, is_decoder=True),
+        norm=dice.norm("rms"),
+        head=head,
+        logits=lambda hidden: F.linear(hidden, head.weight),
+        encoder=Encoder(embed, blocks(encoder, is_decoder=False), dice.norm("rms")),
+    )
+
+
 def rotary(x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     angles = position_ids[..., None] * 0.1 ** torch.arange(HEAD_DIM // 4)
     whole = torch.cat((angles, angles), dim=-1)
@@ -158,16 +206,19 @@ def with_trained_embedding(body: Body) -> tuple[Body, nn.Parameter]:
     return replace(body, embed=changed), extra
 
 
-def reference_block(block: Block, x: torch.Tensor, turns) -> torch.Tensor:
+def reference_block(block: Block, x: torch.Tensor, turns, *, encoded=None, is_causal: bool = True) -> torch.Tensor:
     """One row [T,H] through a block."""
     attention, mlp = block.attention, block.mlp
     normal = reference_norm(x, block.before_attention)
     q, k, v = attention.split(tuple(reference_linear(normal, layer) for layer in attention.projections))
     if attention.is_rotary:
         q, k = (reference_rotate(part, turns) for part in (q, k))
-    mixed = reference_attend((q, k, v), shape=attention.shape, documents=(Document(0, x.shape[0]),))
+    documents = (Document(0, x.shape[0]),)
+    mixed = reference_attend((q, k, v), shape=attention.shape, documents=documents, is_causal=is_causal)
     added = reference_linear(mixed.flatten(1), attention.out)
     middle = x + (added if block.after_attention is None else reference_norm(added, block.after_attention))
+    if block.cross is not None:
+        middle = middle + reference_cross(block.cross, middle, encoded)
     source = x if block.is_parallel else middle
     normal = reference_norm(source, block.before_mlp or block.before_attention)
     inner = reference_linear(normal, mlp.up)
@@ -175,6 +226,57 @@ def reference_block(block: Block, x: torch.Tensor, turns) -> torch.Tensor:
     active = mlp.activation.reference(gate)
     lowered = reference_linear(active if mlp.gate is None else active * inner, mlp.down)
     return middle + (lowered if block.after_mlp is None else reference_norm(lowered, block.after_mlp))
+
+
+def reference_cross(cross: CrossAttention, x: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+    """What attention to an encoder's [S,H] adds to one row."""
+    q = reference_linear(reference_norm(x, cross.norm), cross.query).unflatten(1, (3, 1, HEAD_DIM))
+    k, v = (reference_linear(encoded, layer).unflatten(1, (3, HEAD_DIM)) for layer in (cross.key, cross.value))
+    documents = (Document(0, x.shape[0], ((0, encoded.shape[0]),), is_across=True),)
+    mixed = reference_attend((q, k, v), shape=cross.shape, documents=documents, is_causal=False)
+    return reference_linear(mixed.flatten(1), cross.out)
+
+
+def reference_pair_loss(body: Body, pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """Sum over the pairs, each alone, of -log p of every token of the target."""
+    total = torch.zeros(())
+    for source, target in pairs:
+        encoded = body.encoder.embed(source[None], position_ids=None)[0]
+        for block in body.encoder.blocks:
+            encoded = reference_block(block, encoded, None, is_causal=False)
+        encoded = reference_norm(encoded, body.encoder.norm)
+        x = body.embed(_shifted(target)[None], position_ids=None)[0]
+        for block in body.blocks:
+            x = reference_block(block, x, None, encoded=encoded)
+        total = total + F.cross_entropy(body.logits(reference_norm(x, body.norm)), target, reduction="sum")
+    return total
+
+
+def _shifted(target: torch.Tensor) -> torch.Tensor:
+    return torch.cat([target.new_zeros(1), target[:-1]])
+
+
+def pairs_of(
+    sources: tuple[int, ...] = (13, 34, 9), targets: tuple[int, ...] = (5, 8, 33)
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Sources with their targets."""
+    dice = torch.Generator().manual_seed(5)
+    draw = lambda count: torch.randint(0, VOCABULARY, (count,), generator=dice)  # noqa: E731
+    return [(draw(source), draw(target)) for source, target in zip(sources, targets, strict=True)]
+
+
+def packed_pairs(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> Packed:
+    """Both sides one after the other."""
+
+    def side(rows: list[torch.Tensor]) -> Side:
+        spans = itertools.pairwise(itertools.accumulate((len(row) for row in rows), initial=0))
+        places = torch.cat([torch.arange(len(row)) for row in rows])
+        return Side(torch.cat(rows), places, tuple(Document(*span) for span in spans))
+
+    sources, targets = [source for source, _ in pairs], [target for _, target in pairs]
+    written = side([_shifted(target) for target in targets])
+    places = torch.arange(len(written.input_ids))
+    return Packed(written, places, torch.cat(targets), are_sources_unique=True, encoder=side(sources))
 
 
 def reference_loss(body: Body, rows: list[torch.Tensor]) -> torch.Tensor:
@@ -214,10 +316,9 @@ def packed(rows: list[torch.Tensor], *, is_shared: bool) -> Packed:
     source, target = torch.cat(sources), torch.cat([row[1:] for row in rows])
     order = torch.argsort(source, stable=True)
     head = [rows[0][:begin]] if is_shared else []
+    places = torch.cat([torch.arange(begin), *(torch.arange(begin, len(row)) for row in rows)])
     return Packed(
-        input_ids=torch.cat([*head, *(row[begin:] for row in rows)]),
-        position_ids=torch.cat([torch.arange(begin), *(torch.arange(begin, len(row)) for row in rows)]),
-        documents=tuple(documents),
+        side=Side(torch.cat([*head, *(row[begin:] for row in rows)]), places, tuple(documents)),
         sources=source[order],
         targets=target[order],
         are_sources_unique=not is_shared,

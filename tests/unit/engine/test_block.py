@@ -19,7 +19,7 @@ KEEPS = tuple(Keep)
 
 
 def engine_of(body, *, keep: Keep = Keep.ALL, grain: int = 32) -> Engine:
-    return Engine(body, Buffers(CPU), lambda _: (keep,) * len(body.blocks), grain)
+    return Engine(body, Buffers(CPU), lambda *_: (keep,) * len(body.blocks), grain)
 
 
 def trained_in(body) -> list[torch.nn.Parameter]:
@@ -60,7 +60,7 @@ def test_loss_and_gradients_are_those_of_each_row_alone_in_plain_torch(name, is_
 def test_what_is_kept_changes_no_bit(name, is_shared):
     body, batch = body_of(name), packed(ROWS, is_shared=is_shared)
     wanted = by_us(engine_of(body), batch)
-    mixed = Engine(body, Buffers(CPU), lambda _: (Keep.INPUT, Keep.ALL, Keep.MIDDLE))
+    mixed = Engine(body, Buffers(CPU), lambda *_: (Keep.INPUT, Keep.ALL, Keep.MIDDLE))
     for engine in (engine_of(body, keep=Keep.MIDDLE), engine_of(body, keep=Keep.INPUT), mixed):
         assert are_equal(by_us(engine, batch), wanted)
 

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from fledge.errors import FledgeError
+from fledge.evaluation import batching
 from fledge.evaluation import generate as module
 from fledge.evaluation.generate import Sampling, generate, stream
 from tests.tiny_models import ARCHITECTURES, tiny_folder
@@ -62,23 +61,13 @@ def test_greedy_answers_of_a_batch_are_those_of_whole_forward_passes_of_each_pro
     assert len({answer.ids for answer in answers}) == len(PROMPTS)
 
 
-def test_batches_are_split_by_rows_and_by_tokens_and_change_nothing(tmp_path, monkeypatch):
+def test_batches_are_split_by_rows_and_by_memory_and_change_nothing(tmp_path, monkeypatch):
     model = load("llama", tmp_path)
     together = generate(model, Letters(), prompts=PROMPTS, sampling=GREEDY)
-    for rows, tokens in ((1, 10**6), (3, 10**6), (64, 30)):
-        monkeypatch.setattr(module, "MAX_ROWS", rows)
-        monkeypatch.setattr(module, "MAX_TOKENS", tokens)
+    for rows, memory in ((1, 1e9), (3, 1e9), (64, 1.0)):
+        monkeypatch.setattr(batching, "MAX_ROWS", rows)
+        monkeypatch.setattr(module, "bytes_at_hand", lambda device, memory=memory: memory)
         assert generate(model, Letters(), prompts=PROMPTS, sampling=GREEDY) == together
-
-
-@given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 20), st.none() | st.integers(20, 80))
-def test_every_prompt_is_in_exactly_one_batch_and_short_of_room_only_with_its_like(lengths, new, positions):
-    groups = list(module._groups(lengths, new, positions))
-    assert sorted(place for group in groups for place in group) == list(range(len(lengths)))
-    for group in groups:
-        widths = {lengths[place] for place in group}
-        assert len(group) <= module.MAX_ROWS
-        assert positions is None or max(widths) + new <= positions or len(widths) == 1
 
 
 def test_the_bases_own_generation_config_has_no_say_and_is_left_as_it_was(tmp_path):

@@ -4,6 +4,8 @@ import json
 from datetime import date
 
 import pytest
+from tokenizers.processors import TemplateProcessing
+from transformers import BartConfig, GenerationConfig, PreTrainedTokenizerFast, T5Config
 
 from fledge.config.data import DataConfig
 from fledge.config.model import ModelConfig
@@ -12,7 +14,8 @@ from fledge.errors import DataError, ModelError
 from fledge.models.chat_template import CHATML, TODAY, render
 from fledge.models.locate import locate
 from fledge.models.nestling import FOLDER
-from fledge.models.tokenizer import Tokenizer, load_tokenizer
+from fledge.models.tokenizer import Tokenizer, load_tokenizer, saved_tokenizer
+from tests.unit.data.tiny import byte_level
 
 TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Owl."}]
 
@@ -109,3 +112,75 @@ def test_a_base_that_the_working_directory_hides_is_refused(tmp_path, monkeypatc
         locate("someone/something")
     assert "absolute path" in str(caught.value)
     assert json.loads((FOLDER / "config.json").read_text()) and locate("builtin:nestling") == str(FOLDER)
+
+
+def pair_folder(folder, config, *, template="<s> $A </s>"):
+    """The folder of an encoder-decoder without weights: a config.json and a tokenizer."""
+    backend = type(byte_level()).from_str(byte_level().to_str())
+    specials = [(token, backend.token_to_id(token)) for token in ("<s>", "</s>")]
+    backend.post_processor = TemplateProcessing(single=template, special_tokens=specials)
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<unk>"
+    ).save_pretrained(folder)
+    config.save_pretrained(folder)
+    return folder
+
+
+def test_a_causal_base_has_no_decoder_start_and_t5_has_its_own(shared):
+    assert loaded()[0].decoder_start_id is None
+    t5, _ = loaded(base=str(shared / "data" / "tokenizers" / "t5"), format="completion")
+    assert (t5.decoder_start_id, t5.prefix_ids, t5.suffix_ids) == (0, (), (t5.eos_token_id,))
+
+
+def test_what_stands_around_a_text_is_what_transformers_puts_there(tmp_path):
+    config = BartConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0, decoder_start_token_id=2)
+    for template, around in {
+        "<s> $A </s>": ((1,), (2,)),
+        "$A </s>": ((), (2,)),
+        "<s> $A": ((1,), ()),
+        "$A": ((), ()),
+    }.items():
+        tokenizer, _ = loaded(base=str(pair_folder(tmp_path, config, template=template)), format="completion")
+        assert (tokenizer.prefix_ids, tokenizer.suffix_ids) == around
+        assert tokenizer.decoder_start_id == 2
+        for text in ("Name three birds.", " a  b\n", "</s>", "\ud55c"):
+            ids = [*around[0], *tokenizer.encode_batch([text])[0].ids, *around[1]]
+            assert tokenizer.hf(text)["input_ids"] == tokenizer.hf(text_target=text)["input_ids"] == ids
+
+
+def test_a_config_that_does_not_say_what_the_decoder_starts_with_means_bos_or_padding(tmp_path):
+    said = {"decoder_start_token_id": None, "pad_token_id": 4, "bos_token_id": 3}
+    found = []
+    for missing in ("decoder_start_token_id", "bos_token_id"):
+        said[missing] = None
+        found.append(loaded(base=str(pair_folder(tmp_path, T5Config(**said))), format="completion")[0].decoder_start_id)
+    assert found == [3, 4]
+    pair_folder(tmp_path, T5Config(**said | {"pad_token_id": None}))
+    with pytest.raises(ModelError, match="does not say what its decoder starts with"):
+        loaded(base=str(tmp_path), format="completion")
+
+
+def test_a_tokenizer_that_writes_targets_otherwise_is_refused(tmp_path, monkeypatch):
+    folder = str(pair_folder(tmp_path, BartConfig()))
+    assert loaded(base=folder, format="completion")[0].decoder_start_id == 2
+    monkeypatch.setattr(PreTrainedTokenizerFast, "_switch_to_target_mode", lambda self: None, raising=False)
+    with pytest.raises(ModelError, match="writes targets otherwise than sources"):
+        loaded(base=folder, format="completion")
+
+
+def test_a_config_that_cannot_be_read_is_told_in_words(tmp_path):
+    pair_folder(tmp_path, BartConfig())
+    (tmp_path / "config.json").write_text('{"model_type": "nobodys-model"}')
+    with pytest.raises(ModelError, match=r"cannot be (read|loaded)"):
+        loaded(base=str(tmp_path), format="completion")
+
+
+def test_a_saved_tokenizer_knows_its_decoders_start_from_what_lies_beside_it(tmp_path):
+    pair_folder(tmp_path, BartConfig())
+    assert saved_tokenizer(tmp_path).decoder_start_id is None
+    assert saved_tokenizer(tmp_path, decoder_start_id=7).decoder_start_id == 7
+    GenerationConfig(decoder_start_token_id=2).save_pretrained(tmp_path)
+    assert saved_tokenizer(tmp_path).decoder_start_id == 2
+    assert saved_tokenizer(tmp_path, decoder_start_id=7).decoder_start_id == 7
+    GenerationConfig(eos_token_id=2).save_pretrained(tmp_path)
+    assert saved_tokenizer(tmp_path).decoder_start_id is None

@@ -20,7 +20,14 @@ def step(number: int) -> StepDone:
 
 STORY: list[Event] = [
     Prepared(rows=52_002, dropped_rows=3, tokens=1_500_000, supervised_tokens=900_000, seconds=11.2, from_cache=False),
-    TrainStarted(run="runs/a", total_steps=100, world_size=2, trainable_parameters=1_200_000, device="cpu"),
+    TrainStarted(
+        run="runs/a",
+        total_steps=100,
+        world_size=2,
+        trainable_parameters=1_200_000,
+        base_parameters=600_000_000,
+        device="cpu",
+    ),
     Resumed(from_step=10),
     *[step(number) for number in range(11, 101)],
     StepSkipped(step=12, scale=32768.0),
@@ -50,7 +57,7 @@ def test_elsewhere_than_on_a_terminal_there_are_plain_lines() -> None:
     lines = shown(io.StringIO(), STORY).splitlines()
     assert lines[:5] == [
         "prepared 52,002 rows (3 dropped), 1.5 M tokens, 900,000 of them trained, in 11.2 s",
-        "training 1.2 M parameters on cpu in 2 processes",
+        "training 1,200,000 parameters on cpu in 2 processes: 0.20% of the base's",
         "run folder runs/a",
         "going on after step 10",
         "step 15/100  loss 2.5000  1,000 tokens/s  1.5 GB  42.5 s left",
@@ -65,7 +72,9 @@ def test_elsewhere_than_on_a_terminal_there_are_plain_lines() -> None:
 
 
 def test_a_short_run_tells_every_step() -> None:
-    started = TrainStarted(run="r", total_steps=3, world_size=1, trainable_parameters=1, device="cpu")
+    started = TrainStarted(
+        run="r", total_steps=3, world_size=1, trainable_parameters=1, base_parameters=8, device="cpu"
+    )
     lines = shown(io.StringIO(), [started, step(1), step(2), step(3)]).splitlines()
     assert [line.split()[1] for line in lines if line.startswith("step")] == ["1/3", "2/3", "3/3"]
 

@@ -92,7 +92,9 @@ def loss_curve(folder: Path, names: tuple[str, ...], extra: tuple[Listener, ...]
     relay = Relay(log, [*open_trackers(names, run), *extra])
     weight = torch.zeros(4, requires_grad=True)
     optimizer = torch.optim.AdamW([weight], lr=0.1)
-    started = TrainStarted(run=str(folder), total_steps=8, world_size=1, trainable_parameters=4, device="cpu")
+    started = TrainStarted(
+        run=str(folder), total_steps=8, world_size=1, trainable_parameters=4, base_parameters=400, device="cpu"
+    )
     relay(started)
     for number in range(1, 9):
         loss = (weight - torch.randn(4) - random.random()).square().sum()

@@ -26,7 +26,9 @@ def events(first: int, last: int, *, loss: float) -> list[Event]:
 
 
 def started(run: RunDir) -> TrainStarted:
-    return TrainStarted(run=str(run.root), total_steps=4, world_size=1, trainable_parameters=4, device="cpu")
+    return TrainStarted(
+        run=str(run.root), total_steps=4, world_size=1, trainable_parameters=4, base_parameters=400, device="cpu"
+    )
 
 
 def tell(run: RunDir, name: str, told: list[Event]) -> None:

@@ -9,17 +9,10 @@ import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fledge.ops.attention import (
-    TOGETHER,
-    Document,
-    Shape,
-    attend,
-    attend_gradient,
-    plan_attention,
-    reference_attend,
-)
+from fledge.ops.attention import attend, attend_gradient, reference_attend
 from fledge.ops.buffers import Buffers
 from fledge.ops.grain import GRAIN
+from fledge.ops.plan import TOGETHER, Document, Shape, plan_attention
 from tests.unit.ops.near import HALVES, assert_near, assert_no_worse, normal
 
 CPU = torch.device("cpu")
@@ -34,7 +27,7 @@ def alibi(heads: int, length: int) -> torch.Tensor:
 def scores_of(number: int):
     """So many scores are held at once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fledge.ops.attention.SCORES", number)
+        patch.setattr("fledge.ops.plan.SCORES", number)
         yield
 
 

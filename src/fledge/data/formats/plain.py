@@ -27,8 +27,11 @@ def alpaca_prompt(instruction: str, context: str = "") -> str:
     return _WITHOUT_INPUT.format(instruction=instruction)
 
 
-def render_alpaca(record: Mapping[str, Any]) -> RenderedRow | Refusal:
-    """instruction, input (may be missing, null or empty) and output; the output is trained."""
+def render_alpaca(record: Mapping[str, Any], *, needs_prompt: bool = False) -> RenderedRow | Refusal:
+    """instruction, input (may be missing, null or empty) and output; the output is trained.
+
+    `needs_prompt` refuses a row that asks nothing.
+    """
     instruction = text_of(record, "instruction")
     context = "" if record.get("input") is None else text_of(record, "input")
     output = text_of(record, "output")
@@ -38,13 +41,15 @@ def render_alpaca(record: Mapping[str, Any]) -> RenderedRow | Refusal:
     assert isinstance(instruction, str) and isinstance(context, str) and isinstance(output, str)
     if not (instruction.strip() or context.strip() or output.strip()):
         return Refusal("empty", "the row is empty")
+    if needs_prompt and not (instruction.strip() or context.strip()):
+        return _unasked(output)
     return _joined(alpaca_prompt(instruction, context), output)
 
 
 def render_completion(
-    record: Mapping[str, Any], *, prompt_column: str, completion_column: str, prefix: str
+    record: Mapping[str, Any], *, prompt_column: str, completion_column: str, prefix: str, needs_prompt: bool = False
 ) -> RenderedRow | Refusal:
-    """A prompt and its completion, which is trained."""
+    """A prompt and its completion, which is trained. `needs_prompt` refuses a row without a prompt of its own."""
     prompt = text_of(record, prompt_column)
     if isinstance(prompt, Refusal):
         return prompt
@@ -53,6 +58,8 @@ def render_completion(
         return completion
     if not prompt.strip() and not completion.strip():
         return Refusal("empty", "the row is empty")
+    if needs_prompt and not prompt.strip():
+        return _unasked(completion)
     return _joined(prefix + prompt, completion)
 
 
@@ -68,9 +75,14 @@ def render_text(record: Mapping[str, Any], *, column: str, eos: str | None) -> R
     return RenderedRow(text, (span,), has_specials=False, ends_turn=not has_end, answer=span)
 
 
+def _unasked(answer: str) -> Refusal:
+    return Refusal("empty_prompt", "there is nothing to read: the prompt is empty", text=answer)
+
+
 def _joined(prompt: str, answer: str) -> RenderedRow | Refusal:
     text = prompt + answer
     if not answer.strip():
-        return Refusal("empty_completion", "there is nothing to learn: the answer is empty", text=text)
+        what = "there is nothing to learn: the answer is empty"
+        return Refusal("empty_completion", what, text=text, prompt_stop=len(prompt))
     span = (len(prompt), len(text))
     return RenderedRow(text, (span,), has_specials=False, ends_turn=True, answer=span)

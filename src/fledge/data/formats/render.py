@@ -20,8 +20,8 @@ _NO_END = "no end token stands after the answer, for the tokenizer has none: wha
 def renderer(source: SourceConfig, tokenizer: TextTokenizer, *, trains_all: bool) -> Render:
     """The function that turns a record of `source` into text with trained spans.
 
-    `trains_all` trains the prompt too. Raises DataError where chat is asked of a tokenizer whose template is missing
-    or broken.
+    `trains_all` trains the prompt too. An encoder-decoder needs a prompt: a row without one is refused. Raises
+    DataError where chat is asked of a tokenizer whose template is missing or broken.
     """
     render = _of_format(source, tokenizer)
     if tokenizer.eos_token_id is None:
@@ -33,14 +33,16 @@ def _of_format(source: SourceConfig, tokenizer: TextTokenizer) -> Render:
     if source.format == "chat":
         return _of_chat(source, tokenizer)
     specials = specials_of(tokenizer)
+    needs_prompt = tokenizer.decoder_start_id is not None
     if source.format == "alpaca":
-        return partial(_noted, render_alpaca, specials)
+        return partial(_noted, partial(render_alpaca, needs_prompt=needs_prompt), specials)
     if source.format == "completion":
         joined = partial(
             render_completion,
             prompt_column=source.prompt,
             completion_column=source.completion,
             prefix=source.prompt_prefix,
+            needs_prompt=needs_prompt,
         )
         return partial(_noted, joined, specials)
     return partial(render_text, column=source.text_column, eos=tokenizer.eos_token)

@@ -7,7 +7,7 @@ from transformers.models.falcon.modeling_falcon import build_alibi_tensor
 
 from fledge.engine.parts import Attention, Block, Split
 from fledge.models.bodies.reading import AsLinear, consecutive, grouped, interleaved, read_linear, read_mlp, read_norm
-from fledge.ops.attention import Shape
+from fledge.ops.plan import Shape
 
 
 def read_block(block: Any, as_linear: AsLinear) -> Block:

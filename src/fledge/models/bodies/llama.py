@@ -7,7 +7,7 @@ import torch
 from fledge.engine.parts import Attention, Block
 from fledge.errors import NotReadable
 from fledge.models.bodies.reading import AsLinear, read_linear, read_mlp, read_norm, separate
-from fledge.ops.attention import Shape
+from fledge.ops.plan import Shape
 
 
 def read_block(block: Any, as_linear: AsLinear) -> Block:

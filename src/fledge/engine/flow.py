@@ -1,0 +1,48 @@
+"""What the blocks of one micro-batch share, and where their results lie.
+
+Shapes: T packed positions, S of the encoder, H features, R rotated ones.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from fledge.ops.buffers import Buffers
+from fledge.ops.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Where a block's results lie: in buffers of its own, or in those that every block uses in turn."""
+
+    outer: str
+    inner: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Across:
+    """What a decoder attends to."""
+
+    encoded: torch.Tensor
+    """[S,H] what the encoder gives"""
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Flow:
+    """What the blocks of one micro-batch share."""
+
+    plan: Plan
+    turns: tuple[torch.Tensor, torch.Tensor] | None
+    """cos and sin [T,R] float32, where positions are rotated."""
+    buffers: Buffers
+    dtype: torch.dtype
+    across: Across | None = None
+
+    def take(self, name: str, *shape: int) -> torch.Tensor:
+        """[rows, width] that is needed within one block."""
+        return self.buffers.take_rows(name, *shape, dtype=self.dtype)
+
+    def keep(self, name: str, *shape: int) -> torch.Tensor:
+        """[rows, width] that may be needed until the backward pass."""
+        return self.buffers.take_rows(name, *shape, dtype=self.dtype, life="step")
