@@ -1,10 +1,10 @@
 """Does the cost of a token stay the same as the data and the rows grow?
 
-    python bench/scaling.py data --base DIR --file alpaca_data.json.gz [--counts 1000 10000 50000] [--steps 40]
+    python bench/scaling.py data --base DIR --file alpaca_data.json.gz [--counts 1000 10000 50000] [--steps 80]
     python bench/scaling.py length [--lengths 256 512 1024 2048 4096] [--tokens 8192] [--dtype bfloat16]
 
 data: real trainings (`fledge train`) on the first rows of an Alpaca file, the same number of steps each; the time of
-their steps for each token, the first left out, and the peak memory. Two rounds, of which the faster counts.
+their steps for each token, the first left out, and the peak memory. Four rounds in turn, of which the fastest counts.
 length: forward and backward pass of the engine over one row of that many tokens, with the time spent in attention
 taken apart; four blocks of a Llama's shape with random weights.
 """
@@ -30,7 +30,7 @@ from fledge.engine.run import Engine, Packed, Side
 from fledge.ops.plan import Document
 from fledge.runtime.precision import TORCH_DTYPES
 
-ROUNDS = 2
+ROUNDS = 4
 
 
 def train(base: Path, rows: list[dict], *, steps: int, folder: Path) -> dict[str, float]:
@@ -140,7 +140,7 @@ def main() -> None:
     data.add_argument("--base", type=Path, required=True)
     data.add_argument("--file", type=Path, required=True)
     data.add_argument("--counts", type=int, nargs="+", default=[1_000, 10_000, 50_000])
-    data.add_argument("--steps", type=int, default=40)
+    data.add_argument("--steps", type=int, default=80)
     data.set_defaults(run=by_data)
     length = ways.add_parser("length")
     length.add_argument("--lengths", type=int, nargs="+", default=[256, 512, 1024, 2048, 4096])

@@ -24,6 +24,8 @@ class OutsideCase:
     """What plain transformers is to load: a folder or a hub id."""
     adapter: str
     rows: tuple[tuple[int, ...], ...]
+    written: tuple[tuple[int, ...], ...] = ()
+    """For each row what the decoder of an encoder-decoder has written, which reads the row; none in a causal model."""
     dtype: str = "float32"
     revision: str = "main"
     trust_remote_code: bool = False
@@ -32,7 +34,8 @@ class OutsideCase:
 
 
 def logits_outside(cases: Sequence[OutsideCase]) -> list[list[torch.Tensor]]:
-    """For each case the float32 logits [T,V] of each row, from one process in which `import fledge` fails.
+    """For each case the float32 logits [T,V] of each row, or of what is written, from one process in which
+    `import fledge` fails.
 
     Raises ProofError with the process's last words where plain peft cannot load an adapter.
     """

@@ -10,16 +10,17 @@ from typing import Any
 import torch
 from peft import PeftModel
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 
 def logits_of(case: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Float32 logits [T,V] of each row of ids, by the row's place."""
+    """Float32 logits [T,V] of each row of ids, by its place; of an encoder-decoder those of what it has written."""
     tokenizer = AutoTokenizer.from_pretrained(case["adapter"])
-    base = AutoModelForCausalLM.from_pretrained(
+    where = {"revision": case["revision"], "trust_remote_code": case["trust_remote_code"]}
+    is_pair = AutoConfig.from_pretrained(case["base"], **where).is_encoder_decoder
+    base = (AutoModelForSeq2SeqLM if is_pair else AutoModelForCausalLM).from_pretrained(
         case["base"],
-        revision=case["revision"],
-        trust_remote_code=case["trust_remote_code"],
+        **where,
         dtype=getattr(torch, case["dtype"]),
         attn_implementation=case["attention"],
     )
@@ -29,8 +30,10 @@ def logits_of(case: dict[str, Any]) -> dict[str, torch.Tensor]:
     found = {}
     with torch.no_grad():
         for place, row in enumerate(case["rows"]):
-            ids = torch.tensor([row], device=case["device"])
-            found[str(place)] = model(input_ids=ids, use_cache=False).logits[0].float().cpu().contiguous()
+            inputs = {"input_ids": torch.tensor([row], device=case["device"])}
+            if is_pair:
+                inputs["decoder_input_ids"] = torch.tensor([case["written"][place]], device=case["device"])
+            found[str(place)] = model(**inputs, use_cache=False).logits[0].float().cpu().contiguous()
     return found
 
 

@@ -13,7 +13,7 @@ from fledge.errors import ModelError, NotReadable
 from fledge.facts import ModelFacts
 from fledge.models.body import read_body
 from fledge.ops.buffers import Buffers
-from fledge.ops.grain import grain_of, rounded
+from fledge.ops.grain import GRAIN, grain_of, rounded
 
 
 def build_engine(
@@ -26,7 +26,7 @@ def build_engine(
     little as can be. Raises NotReadable where a part of the model is none that the engine knows.
     """
     body = read_body(model.get_base_model(), as_linear)
-    grain = grain_of(rows)
+    grain = grain_of(rows) if body.encoder is None else GRAIN  # the two sides share no sizes
     room = rounded(max(rows, longest), grain) if rows else 0
     return Engine(body, Buffers(device, rows=room), keeps_within(body, budget), grain)
 

@@ -38,7 +38,9 @@ from fledge.training.fast_loss import as_packed
 
 SIZES = (384, 512, 640, 768, 1024, 1536)
 USUAL = 640
-"""What a model too small to be worth a measurement gets, and one that cannot be measured, as an encoder-decoder."""
+"""What a model too small to be worth a measurement gets, and one that cannot be measured."""
+PAIR_USUAL = 2048
+"""What an encoder-decoder gets: its decoder's side is a small part of a row."""
 SMALL = 100_000_000
 """Parameters below which the measurement would take longer than it saves."""
 NEARLY = 1.03
@@ -64,7 +66,7 @@ def fastest_size(
     """Positions of a micro-batch, at least as many as a row may have, at most `most` where that can be."""
     longest = longest_row(recipe, facts)
     sizes = tuple(size for size in SIZES if longest <= size <= most)
-    usual = max(longest, USUAL)
+    usual = max(longest, PAIR_USUAL if facts.is_encoder_decoder else USUAL)
     if facts.is_encoder_decoder or facts.num_parameters < SMALL or len(sizes) < 2:
         return usual
     question = Question(

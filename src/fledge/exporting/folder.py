@@ -161,27 +161,32 @@ def _prove_merged(source: Source, learnt: Learnt, again: Any, *, probe: Probe, d
 def _prove_adapter(source: Source, learnt: Learnt, folder: Path, *, probe: Probe) -> dict[str, Any]:
     """The figures for the certificate. Raises ProofError where plain peft makes something else of the folder."""
     expected, tolerance = learnt.behaviour, tolerance_of(source.base.dtype)
-    spoken = tuple((*prompt, *answer) for prompt, answer in zip(probe.prompts, expected.answers, strict=True))
+    start, pairs = source.tokenizer.decoder_start_id, list(zip(probe.prompts, expected.answers, strict=True))
+    is_pair = start is not None
+    read = [tuple(prompt) if is_pair else (*prompt, *answer) for prompt, answer in pairs]
+    written = (*map(tuple, probe.rows), *((start, *answer) for _, answer in pairs)) if start is not None else ()
     case = OutsideCase(
         base=locate(source.base.name_or_path),
         adapter=str(folder),
-        rows=(*probe.rows, *spoken),
+        rows=(*map(tuple, probe.rows), *read),
+        written=written,
         dtype=source.base.dtype,
         revision=source.base.revision,
         trust_remote_code=source.base.trust_remote_code,
         attention=None if source.base.attention == "auto" else source.base.attention,
         device=learnt.device,
     )
-    exact = [] if case.dtype == "float32" else [replace(case, rows=probe.rows, dtype="float32")]
+    first = len(probe.rows)
+    fewer = replace(case, rows=case.rows[:first], written=written[:first], dtype="float32")
+    exact = [] if case.dtype == "float32" else [fewer]
     logits, *exact_logits = logits_outside([case, *exact])
     apart = distance(expected.logits, logits[: len(probe.rows)])
     checks = {"logits": check_distance(apart, tolerance, of="the adapter in plain peft")}
     for found in exact_logits:
         of = "the adapter in plain peft, in float32"
         checks["float32"] = check_distance(distance(learnt.exact_logits, found), tolerance_of("float32"), of=of)
-    spoken_logits = [
-        said[len(prompt) - 1 :] for said, prompt in zip(logits[len(probe.rows) :], probe.prompts, strict=True)
-    ]
+    said = zip(logits[len(probe.rows) :], probe.prompts, strict=True)
+    spoken_logits = [found if is_pair else found[len(prompt) - 1 :] for found, prompt in said]
     ours = replace(expected, answers=_likeliest(expected.answer_logits, expected.answers))
     theirs = _likeliest(spoken_logits, expected.answers)
     checks["text"] = check_answers(ours, theirs, probe=probe, slack=slack_of(apart, tolerance))

@@ -89,18 +89,32 @@ def fit_rows(rows: Sequence[Sequence[int]], *, vocab_size: int) -> tuple[tuple[i
 
 
 def logits_of(model: Any, row: Sequence[int]) -> torch.Tensor:
-    """The model's logits of one row alone, float32, on the CPU. [T,V]"""
-    ids = torch.tensor([row], device=next(model.parameters()).device)
+    """The model's logits of one row alone, float32, on the CPU. [T,V] An encoder-decoder reads it on both sides."""
+    return _logits(model, row, written=row)
+
+
+def _logits(model: Any, read: Sequence[int], *, written: Sequence[int]) -> torch.Tensor:
+    """[T,V] of what is read; of an encoder-decoder those of what its decoder has written so far."""
+    device = next(model.parameters()).device
+    inputs = {"input_ids": torch.tensor([read], device=device)}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = torch.tensor([written], device=device)
     with torch.no_grad():
-        return model(input_ids=ids, use_cache=False).logits[0].float().cpu()
+        return model(**inputs, use_cache=False).logits[0].float().cpu()
+
+
+def _answer_logits(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> torch.Tensor:
+    """[T+1,V] that each of the T tokens of an answer was chosen from, and what would follow."""
+    if model.config.is_encoder_decoder:
+        return _logits(model, prompt, written=(model.config.decoder_start_token_id, *answer))
+    return logits_of(model, (*prompt, *answer))[len(prompt) - 1 :]
 
 
 def measure(model: Any, probe: Probe) -> Behaviour:
     """Run a probe on a model in eval mode."""
     answers = tuple(tuple(probe.answer_of(model, prompt)) for prompt in probe.prompts)
     answer_logits = tuple(
-        logits_of(model, (*prompt, *answer))[len(prompt) - 1 :]
-        for prompt, answer in zip(probe.prompts, answers, strict=True)
+        _answer_logits(model, prompt, answer) for prompt, answer in zip(probe.prompts, answers, strict=True)
     )
     return Behaviour(tuple(logits_of(model, row) for row in probe.rows), answers, answer_logits)
 

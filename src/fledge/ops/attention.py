@@ -18,6 +18,10 @@ import torch
 from fledge.ops.buffers import Buffers
 from fledge.ops.plan import Document, Group, Plan, Shape, Tile, tiles
 
+MASKS = 64 << 20
+"""Bytes that the masks of tiles may take together, to be made once for all layers."""
+
+
 Projections = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """q [T,K,G,D], k and v [T,K,D], of any strides; or their gradients."""
 
@@ -195,7 +199,7 @@ def _probabilities(
     sizes = (queries.shape[0], queries.shape[1], seen.shape[1])
     scores = buffers.take("attention.s", *sizes, dtype=torch.float32)
     bias = _bias(tile, shape, plan, queries.device)
-    split = scores.view(len(tile.group.documents), *bias.shape)
+    split = scores.view(len(tile.group.documents), *bias.shape[1:])
     if shape.softcap is None:
         split.copy_(bias.expand_as(split))
         with _widened_from(dtype, scores.device):
@@ -228,44 +232,60 @@ def _score_gradient(
     torch.ops.aten._softmax_backward_data.out(ds, weights, -1, torch.float32, grad_input=ds)
     if bent is not None:
         ds.sub_(bent.square_().mul_(ds))
-    return torch.mul(ds, shape.scale, out=narrow)
+    if shape.scale != 1.0:
+        ds.mul_(shape.scale)
+    return ds if ds is narrow else narrow.copy_(ds)
 
 
 def _bias(tile: Tile, shape: Shape, plan: Plan, device: torch.device) -> torch.Tensor:
-    """What is added to the scores, [K,G,W,S]: minus infinity where a key is out of sight.
+    """What is added to the scores, [1 or n,K,G,W,S]: minus infinity where a key is out of sight.
 
-    Made once for all layers, but where a document is cut into tiles: its masks together would grow with its square.
+    Made once for all layers; where a document is cut into tiles, only while all of them together stay small, for they
+    would grow with its square.
     ALiBi is taken relative to the query's own, which softmax does not see, so that long documents lose no precision.
     """
     place = (tile.group.prefix, tile.group.visible, tile.first, tile.last, tile.low, tile.high)
     key = (place, shape.window, shape.alibi, shape.relative, shape.kv_heads, shape.groups)
     found = plan.masks.get(key)
     if found is None:
-        query = torch.arange(tile.first, tile.last, device=device) + tile.group.prefix
-        distance = torch.arange(tile.low, tile.high, device=device)[None] - query[:, None]
-        hidden = _hidden(distance, tile, shape)
-        bias = torch.zeros(1, *distance.shape, device=device)
-        if shape.relative is not None:
-            bias = shape.relative(distance).to(device)
-        if shape.alibi is not None:
-            table = shape.alibi(tile.high).to(device)
-            bias = table[:, None, tile.low : tile.high] - table[:, query, None]
-        bias = bias.masked_fill(hidden, float("-inf")).expand(shape.kv_heads * shape.groups, *distance.shape)
-        found = bias.unflatten(0, (shape.kv_heads, shape.groups))
-        if tile.first == 0 and tile.last == tile.group.width:
+        bias = _hide(_bias_by_place(tile, shape, device), tile, shape)
+        heads = (shape.kv_heads, shape.groups)
+        found = bias.expand(-1, shape.kv_heads * shape.groups, -1, -1).unflatten(1, heads)
+        is_whole = tile.first == 0 and tile.last == tile.group.width
+        held = sum(mask.untyped_storage().nbytes() for mask in plan.masks.values())
+        if is_whole or held + bias.nbytes <= MASKS:
             plan.masks[key] = found
     return found
 
 
-def _hidden(distance: torch.Tensor, tile: Tile, shape: Shape) -> torch.Tensor:
-    """[W,S], True where a query does not see a key that lies `distance` after it."""
+def _bias_by_place(tile: Tile, shape: Shape, device: torch.device) -> torch.Tensor:
+    """[1 or K*G,W,S] what is added to the scores for where queries and keys stand."""
+    first, last = tile.group.prefix + tile.first, tile.group.prefix + tile.last
+    if shape.alibi is not None:
+        table = shape.alibi(tile.high).to(device)
+        return table[:, None, tile.low : tile.high] - table[:, first:last, None]
+    width, seen = last - first, tile.high - tile.low
+    if shape.relative is None:
+        return torch.zeros(1, width, seen, device=device)
+    # each query's row is the row before it, moved by one: windows of one table, the last query's first
+    distances = torch.arange(tile.low - last + 1, tile.high - first, device=device)
+    return shape.relative(distances[None])[:, 0].contiguous().unfold(1, seen, 1).flip(1)
+
+
+def _hide(bias: torch.Tensor, tile: Tile, shape: Shape) -> torch.Tensor:
+    """The bias [1 or n,1 or K*G,W,S], minus infinity where a query does not see a key."""
     if tile.group.visible is not None:
-        keys = torch.arange(tile.low, tile.high, device=distance.device)
-        return (keys >= tile.group.visible).expand_as(distance)
+        alike = set(tile.group.visible)
+        each = bias[None] if len(alike) == 1 else bias.repeat(len(tile.group.visible), 1, 1, 1)
+        for part, visible in zip(each, tile.group.visible, strict=False):
+            part[:, :, max(0, visible - tile.low) :] = float("-inf")
+        return each
+    query = torch.arange(tile.first, tile.last, device=bias.device) + tile.group.prefix
+    distance = torch.arange(tile.low, tile.high, device=bias.device)[None] - query[:, None]
     hidden = distance > 0
     if shape.window is not None:
         hidden |= distance <= -shape.window
-    return hidden
+    return bias.masked_fill_(hidden, float("-inf"))[None]
 
 
 def _widen(x: torch.Tensor, name: str, buffers: Buffers) -> torch.Tensor:

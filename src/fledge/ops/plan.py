@@ -10,8 +10,8 @@ import torch
 
 from fledge.ops.grain import GRAIN, rounded
 
-SCORES = 1_000_000
-"""Scores held at once, in number; 4 MB in float32, which stay in cache."""
+SCORES = 3_000_000
+"""Scores held at once, in number; 12 MB in float32, which stay in cache."""
 TOGETHER = 4
 """Documents of one size that share one product; either so many or one alone, to keep the shapes few."""
 
@@ -34,6 +34,10 @@ class Document:
     def keys(self) -> tuple[tuple[int, int], ...]:
         """The ranges that are seen, in order."""
         return self.prefix if self.is_across else (*self.prefix, (self.start, self.end))
+
+    @property
+    def num_keys(self) -> int:
+        return sum(end - start for start, end in self.keys)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,15 +65,16 @@ class Group:
 
     documents: tuple[Document, ...]
     prefix: int
+    """Positions that come before a document's own; 0 where every key is seen."""
     width: int
     """A document's own positions, rounded up."""
-    visible: int | None = None
-    """Keys that every query sees; None where it sees those before it."""
+    visible: tuple[int, ...] | None = None
+    """Of each document the keys that every query sees; None where it sees those before it."""
 
     @property
     def keys(self) -> int:
         """Keys that are multiplied, rounded up; those past a document's last one are zeros and out of sight."""
-        return rounded(self.prefix + self.width if self.visible is None else self.visible)
+        return rounded(self.prefix + self.width if self.visible is None else max(self.visible))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,19 +87,19 @@ class Plan:
 
 def plan_attention(documents: Sequence[Document], *, heads: int, is_causal: bool = True) -> Plan:
     """Documents with as long a prefix and as many positions go together; ancestors come before descendants. Where
-    every key is seen, only those with as many keys do.
+    every key is seen, those with, rounded up, as many keys do.
     """
-    alike: dict[tuple[int, int, int | None], list[Document]] = {}
+    alike: dict[tuple[int, int, int], list[Document]] = {}
     for document in sorted(documents, key=lambda d: (d.prefix_length, d.end - d.start, d.start)):
-        seen = None if is_causal else sum(end - start for start, end in document.keys)
-        kind = (document.prefix_length, rounded(document.end - document.start), seen)
+        width = rounded(document.end - document.start)
+        kind = (document.prefix_length, width, 0) if is_causal else (0, width, rounded(document.num_keys))
         alike.setdefault(kind, []).append(document)
     groups = []
-    for (prefix, width, seen), found in alike.items():
-        is_small = TOGETHER * heads * width * rounded(prefix + width if seen is None else seen) <= SCORES
+    for (prefix, width, keys), found in alike.items():
+        is_small = TOGETHER * heads * width * (keys or rounded(prefix + width)) <= SCORES
         whole = len(found) - len(found) % TOGETHER if is_small else 0
         parts = [found[n : n + TOGETHER] for n in range(0, whole, TOGETHER)] + [[d] for d in found[whole:]]
-        groups += [Group(tuple(part), prefix, width, seen) for part in parts]
+        groups += [Group(tuple(p), prefix, width, None if is_causal else tuple(d.num_keys for d in p)) for p in parts]
     return Plan(tuple(groups))
 
 

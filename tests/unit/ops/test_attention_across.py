@@ -103,6 +103,15 @@ def test_half_precision_is_no_worse_than_plain_torch(dtype):
     assert_no_worse(by_us(do, qkv, documents, shape), by_reference(do, qkv, documents, shape), exact)
 
 
-def test_documents_that_see_other_numbers_of_keys_share_no_product():
-    plan = plan_attention(encoder_documents((33, 33, 33, 33, 40)), heads=2, is_causal=False)
+def test_documents_of_like_size_share_one_product_whatever_they_see():
+    plan = plan_attention(encoder_documents((33, 40, 50, 64, 20)), heads=2, is_causal=False)
     assert sorted(len(group.documents) for group in plan.groups) == [1, 4]
+    assert {group.visible for group in plan.groups} == {(20,), (33, 40, 50, 64)}
+
+
+def test_documents_together_see_as_much_as_alone():
+    lengths, seen = (7, 20, 9, 31), (40, 33, 64, 50)
+    shape, documents = Shape(2, 1, 8, scale=0.6), across_documents(lengths, seen)
+    do, qkv = inputs_of(sum(lengths), sum(seen), shape)
+    assert len(plan_attention(documents, heads=2, is_causal=False).groups) == 1
+    _assert_near(by_us(do, qkv, documents, shape), by_reference(do, qkv, documents, shape))
