@@ -231,7 +231,7 @@ class _Block(torch.autograd.Function):
 
 
 class _Norm(torch.autograd.Function):
-    """The last norm."""
+    """The norm after the last block, of an encoder too."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, norm: Norm, flow: Flow) -> torch.Tensor:

@@ -97,7 +97,7 @@ class _Slabs:
 
 def _trim() -> None:
     """Give back what products have left free in the C library's heap, where that can be asked: tens of megabytes that
-    would count towards the peak. Takes a millisecond or two.
+    would count towards the peak.
     """
     trim = getattr(_LIBRARY, "malloc_trim", None)
     if trim is not None:

@@ -11,7 +11,7 @@ import torch
 from fledge.ops.grain import GRAIN, rounded
 
 SCORES = 3_000_000
-"""Scores held at once, in number; 12 MB in float32, which stay in cache."""
+"""Scores held at once, in number; 12 MB in float32. Smaller tiles stay in cache and were slower (bench/log.md)."""
 TOGETHER = 4
 """Documents of one size that share one product; either so many or one alone, to keep the shapes few."""
 
