@@ -109,6 +109,24 @@ def parse() -> argparse.Namespace:
     return ap.parse_args()
 
 
+def run_steps(model, source: BatchSource, loss_of, args: argparse.Namespace, *, device) -> tuple[float, list[float]]:
+    """Tokens a second without the first step, and the loss of each step, through the real training step."""
+    optimizer = build_optimizer(model.named_parameters(), TrainConfig(learning_rate=args.lr), b_lr_ratio=None)
+    losses, spans, tokens = [], [], []
+    for step in range(1, args.steps + 1):
+        start = time.perf_counter()
+        batches = [to_device(batch, device) for batch in source.micro_batches(step)]
+        mesh, scaler = OneRank(), scaler_for(TORCH_DTYPES[args.dtype])
+        done = train_step(
+            model, batches, loss_of, optimizer, mesh=mesh, scaler=scaler, max_norm=1.0, watch=lambda: None
+        )
+        spans.append(time.perf_counter() - start)
+        losses.append(done.loss)
+        tokens.append(done.tokens)
+        print(f"step {step} loss {done.loss:.4f} {spans[-1]:.2f}s", flush=True)
+    return (sum(tokens[1:]) / sum(spans[1:]) if len(spans) > 1 else None), losses
+
+
 def main() -> None:
     args = parse()
     device = choose_device("auto", local_rank=0)
@@ -129,22 +147,8 @@ def main() -> None:
         longest, budget = int(rows.lengths.max()), modest_budget(model)
         engine = build_engine(model, device=device, rows=micro, longest=longest, budget=budget)
         loss_of = FastLoss(lambda batch: None, engine)
-    train = TrainConfig(learning_rate=args.lr)
-    optimizer = build_optimizer(model.named_parameters(), train, b_lr_ratio=None)
-    losses, spans, tokens = [], [], []
-    for step in range(1, args.steps + 1):
-        start = time.perf_counter()
-        batches = [to_device(batch, device) for batch in source.micro_batches(step)]
-        mesh, scaler = OneRank(), scaler_for(TORCH_DTYPES[args.dtype])
-        done = train_step(
-            model, batches, loss_of, optimizer, mesh=mesh, scaler=scaler, max_norm=1.0, watch=lambda: None
-        )
-        spans.append(time.perf_counter() - start)
-        losses.append(done.loss)
-        tokens.append(done.tokens)
-        print(f"step {step} loss {done.loss:.4f} {spans[-1]:.2f}s", flush=True)
+    rate, losses = run_steps(model, source, loss_of, args, device=device)
     peak = "peak_gpu_gb" if device.type == "cuda" else "peak_rss_gb"
-    rate = sum(tokens[1:]) / sum(spans[1:]) if len(spans) > 1 else None
     result = {"contender": "fledge", "tokens_per_s": rate, peak: peak_bytes(device) / UNIT, "losses": losses}
     print(json.dumps(result))
     if args.json:

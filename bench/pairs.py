@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
+from engine import InOrder, run_steps
 from peft import LoraConfig, get_peft_model
 from torch.utils.data import SequentialSampler
 from transformers import (
@@ -40,19 +41,13 @@ from transformers import (
 
 from fledge.commands.engine import build_engine
 from fledge.config.model import ModelConfig
-from fledge.config.train import TrainConfig
 from fledge.data.batches import BatchSource, Shape
 from fledge.data.rows import Row
 from fledge.models.load import load_base
 from fledge.ops.grain import GRAIN
 from fledge.runtime.device import choose_device, make_deterministic
-from fledge.runtime.memory import peak_bytes
-from fledge.runtime.mesh import OneRank
-from fledge.runtime.precision import TORCH_DTYPES, scaler_for
+from fledge.runtime.precision import TORCH_DTYPES
 from fledge.training.fast_loss import FastLoss
-from fledge.training.loss import to_device
-from fledge.training.optimizer import build_optimizer
-from fledge.training.step import train_step
 
 MEGABATCH = 50
 """Batches that a sampler which groups by length sorts at once."""
@@ -95,15 +90,11 @@ def adapter(args: argparse.Namespace) -> LoraConfig:
 
 
 def finish(args: argparse.Namespace, name: str, rate: float, losses: list[float]) -> None:
-    peak = peak_bytes(torch.device("cpu")) / 1024e6 if name == "fledge" else _peak()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     result = {"contender": name, "tokens_per_s": rate, "peak_rss_gb": peak, "losses": losses}
     print(json.dumps(result))
     if args.json:
         args.json.write_text(json.dumps(result))
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 class ReadyPairs:
@@ -121,16 +112,6 @@ class ReadyPairs:
         return len(self.rows)
 
 
-class InOrder:
-    """Step n takes the n-th rows."""
-
-    def __init__(self, rows_per_step: int) -> None:
-        self.rows_per_step = rows_per_step
-
-    def rows_of_step(self, step: int) -> tuple[int, ...]:
-        return tuple(range((step - 1) * self.rows_per_step, step * self.rows_per_step))
-
-
 def fledge(args: argparse.Namespace) -> None:
     """Through the real training step."""
     device = choose_device("cpu", local_rank=0)
@@ -143,22 +124,10 @@ def fledge(args: argparse.Namespace) -> None:
     rows = ReadyPairs(read_rows(args))
     start = base.model.config.decoder_start_token_id
     shape = Shape(args.micro_tokens, None, True, 0, False, GRAIN, start)
-    source = BatchSource(rows, InOrder(args.rows_per_step), shape, rank=0, world_size=1)
+    source = BatchSource(rows, InOrder(args.rows_per_step, repeats=False), shape, rank=0, world_size=1)
     engine = build_engine(model, device=device, rows=args.micro_tokens, longest=int(rows.lengths.max()))
     loss_of = FastLoss(lambda batch: None, engine)
-    optimizer = build_optimizer(model.named_parameters(), TrainConfig(learning_rate=args.lr), b_lr_ratio=None)
-    losses, spans, tokens = [], [], []
-    for step in range(1, args.steps + 1):
-        began = time.perf_counter()
-        batches = [to_device(batch, device) for batch in source.micro_batches(step)]
-        mesh, scaler = OneRank(), scaler_for(TORCH_DTYPES[args.dtype])
-        done = train_step(
-            model, batches, loss_of, optimizer, mesh=mesh, scaler=scaler, max_norm=1.0, watch=lambda: None
-        )
-        spans.append(time.perf_counter() - began)
-        losses.append(done.loss)
-        tokens.append(done.tokens)
-    finish(args, "fledge", sum(tokens[1:]) / sum(spans[1:]), losses)
+    finish(args, "fledge", *run_steps(model, source, loss_of, args, device=device))
 
 
 class Clock(TrainerCallback):
