@@ -77,6 +77,9 @@ def test_t5_is_computed_by_the_engine_and_bart_padded_by_the_library(trained):
     assert (settled_engine(engine), settled_engine(library)) == ("fast", "plain")
     notices = [event["text"] for event in read_events(library.run / "events.jsonl") if event["event"] == "notice"]
     assert any("on padded rows" in text and "no blocks that the engine knows" in text for text in notices)
+    chosen = trained("t5-plain", train__engine="plain")
+    notices = [event["text"] for event in read_events(chosen.run / "events.jsonl") if event["event"] == "notice"]
+    assert any("on padded rows: the recipe says plain" in text for text in notices)
     assert losses_of(library)[-1] < losses_of(library)[0]
 
 

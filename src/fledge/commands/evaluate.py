@@ -9,6 +9,7 @@ from typing import Any, Literal
 from fledge.commands.engine import build_engine
 from fledge.commands.open_run import OpenRun, Tuned, Which, load_tuned, open_run
 from fledge.commands.progress import OnPrepare, ignore_progress
+from fledge.commands.settle import longest_row
 from fledge.commands.workshop import plain_loss, room_of, shape_of
 from fledge.commands.writable import check_writable
 from fledge.config.recipe import sources
@@ -196,8 +197,9 @@ def _loss_of(opened: OpenRun, tuned: Tuned) -> Iterator[LossOf]:
     """The training loss of the model as it is now, computed as in training."""
     recipe = opened.recipe
     if recipe.train.engine == "fast":
-        rows = room_of(recipe)
-        yield FastLoss(lambda batch: None, build_engine(tuned.model, device=tuned.device, rows=rows))
+        rows, longest = room_of(recipe), longest_row(recipe, tuned.facts)
+        engine = build_engine(tuned.model, device=tuned.device, rows=rows, longest=longest)
+        yield FastLoss(lambda batch: None, engine)
         return
     base = tuned.model.get_base_model()
     is_packed = shape_of(recipe, opened.tokenizer).is_packed

@@ -128,8 +128,9 @@ def _open(
     mesh.barrier()
     settled = settled_recipe(recipe, run)
     _settle_machine(run, mesh, tell)
-    if why_plain is not None and recipe.train.engine == "auto":
-        padded = ", on padded rows" if base.facts.is_encoder_decoder else ""
+    is_padded = base.facts.is_encoder_decoder and recipe.data.packing
+    if why_plain is not None and (recipe.train.engine == "auto" or is_padded):
+        padded = ", on padded rows" if is_padded else ""
         tell(Notice(text=f"the library's own modules compute each step{padded}: {why_plain}"))
     return Workshop(settled, run, tokenizer, data, base.facts, adapted, device, mesh)
 

@@ -5,7 +5,7 @@ import torch
 
 from fledge.config.model import ModelConfig
 from fledge.errors import ModelError
-from fledge.models import attention, load
+from fledge.models import attention, documents, load
 from fledge.models.attention import IMPLEMENTATIONS, named
 from fledge.models.load import load_base
 from tests.tiny_models import tiny_folder
@@ -56,3 +56,18 @@ def test_an_encoder_decoder_is_held_in_one_number_format(dtype, tmp_path):
     assert {p.dtype for p in base.model.parameters()} == {getattr(torch, dtype)}
     assert base.facts.num_layers == 4
     assert base.facts.linear_names == ("q", "k", "v", "o", "wi_0", "wi_1", "wo")
+
+
+def test_flash_is_called_for_each_document_without_a_mask_or_the_whole_rows_positions(tmp_path, monkeypatch):
+    asked = []
+
+    def flash(module, query, key, value, attention_mask, **options):
+        asked.append((query.shape[2], key.shape[2], attention_mask, "position_ids" in options))
+        return query.transpose(1, 2), None
+
+    model = load_base(ModelConfig(name_or_path=str(tiny_folder("llama", tmp_path))), device=CPU).model
+    monkeypatch.setattr(documents, "_inner", lambda module, name: flash)
+    with documents.documents_apart(model) as apart:
+        apart.inner, apart.lengths = IMPLEMENTATIONS["flash"], (3, 5)
+        model(input_ids=torch.arange(8)[None], position_ids=torch.tensor([[0, 1, 2, 0, 1, 2, 3, 4]]), use_cache=False)
+    assert asked == [(3, 3, None, False), (5, 5, None, False)] * 2
