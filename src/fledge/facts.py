@@ -15,6 +15,9 @@ class ModelFacts:
     """Rows of the input embedding."""
     num_parameters: int
     parameter_bytes: int
+    """As they are held: a quantised base's are fewer than its parameters' number format would take."""
+    value_bytes: int
+    """Of one number as it is computed with."""
     is_head_tied: bool
     max_positions: int | None
     """Longest row that the model has positions for; None where there is no such limit."""

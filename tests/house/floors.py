@@ -7,12 +7,13 @@ ALLOWED = {
     "events": "",
     "facts": "",
     "rundir": "errors events",
+    "cache": "errors",
     "config": "errors units",
     "ops": "errors",
     "runtime": "errors config",
-    "data": "errors config",
+    "data": "errors config cache",
     "engine": "errors ops runtime",
-    "models": "errors config facts ops runtime engine",
+    "models": "errors config facts cache ops runtime engine",
     "adapters": "errors config facts ops runtime",
     "training": "errors config events rundir ops runtime data engine",
     "evaluation": "errors config events ops runtime data",
@@ -20,7 +21,7 @@ ALLOWED = {
     "inspection": "errors config data",
     "exporting": "errors config facts rundir runtime models adapters",
     "observe": "errors config events units rundir",
-    "commands": f"{_GROUND} rundir config ops runtime data engine models adapters training evaluation planning "
+    "commands": f"{_GROUND} rundir cache config ops runtime data engine models adapters training evaluation planning "
     "inspection exporting observe",
     "web": "errors events units rundir observe commands",
     "cli": "errors config events units commands",
@@ -37,7 +38,7 @@ AT_HOME = {
     "datasets": "data",
     "gguf": "exporting",
     "huggingface_hub": "models exporting",
-    "jinja2": "data models inspection",
+    "jinja2": "data models inspection exporting",
     "numpy": _FROM_OPS_ON,
     "peft": "adapters",
     "pyarrow": "data",
@@ -53,8 +54,8 @@ AT_HOME = {
     # torchrun's agent is started by a command; every other use of torch.distributed is the machine's
     "torch.distributed": "runtime commands",
     "torch": _FROM_OPS_ON,
-    # an adapter is put on a PreTrainedModel, and peft returns one
-    "transformers": "models adapters",
+    # an adapter is put on a PreTrainedModel, and peft returns one; what a GGUF file is like depends on the model's type
+    "transformers": "models adapters exporting",
     "triton": "ops",
     "typer": "cli",
     "uvicorn": "web",

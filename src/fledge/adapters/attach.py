@@ -17,6 +17,7 @@ from fledge.adapters.whole import bridge_float32
 from fledge.config.lora import LoraSection
 from fledge.errors import ModelError
 from fledge.facts import ModelFacts
+from fledge.ops.frozen_linear import FrozenLinear
 from fledge.runtime.random import derive_seed, seed_everything
 
 
@@ -34,13 +35,14 @@ class Adapted:
 def attach(
     model: PreTrainedModel, lora: LoraSection, *, facts: ModelFacts, seed: int, new_tokens: tuple[int, ...] = ()
 ) -> Adapted:
-    """Put a fresh adapter on `model`, which is changed in place. Adapter weights are float32.
+    """Put a fresh adapter on `model`, which is changed in place and in eval mode. Adapter weights are float32.
 
     `new_tokens` are ids the base has never seen: the embedding is enlarged to hold them, starts them at the mean of
     the others, and only their rows are trained. Raises ModelError where a target or an initialisation does not fit.
     """
     targets = check_targets(model, lora.target_modules, facts=facts)
     check_saved(model, lora.modules_to_save)
+    _check_quantized(model, lora)
     if lora.init_lora_weights == "pissa" and model.dtype != torch.float32:
         what = "pissa changes the base, and in this number format the change would be rounded away from the adapter's"
         raise ModelError(what, where="lora.init_lora_weights", cure="set model.dtype: float32, or use another start")
@@ -71,6 +73,7 @@ def attach(
     _key_dropout(adapted, keys)
     if facts.is_encoder_decoder:
         find_sides(adapted)
+    adapted.eval()  # peft's wrapping has set it to train, which would wake the base's own dropout
     is_base_changed = lora.init_lora_weights == "pissa"
     initial = (
         {n: p.detach().clone() for n, p in adapted.named_parameters() if p.requires_grad} if is_base_changed else {}
@@ -91,11 +94,31 @@ def _check_adapted(adapted: PeftModel, model: PreTrainedModel, *, lora: LoraSect
         )
 
 
-def _hold_in_float32(model: nn.Module) -> None:
-    """Trained weights are held in float32 so that small updates are not rounded away."""
+def _check_quantized(model: PreTrainedModel, lora: LoraSection) -> None:
+    """Raises ModelError for what needs the weights of a base that is held in fewer bits."""
+    if not any(isinstance(module, FrozenLinear) for module in model.modules()):
+        return
+    if lora.init_lora_weights == "pissa":
+        what = "pissa takes its start out of the weights, which a quantised base does not give"
+        raise ModelError(what, where="lora.init_lora_weights", cure="use another start, or model.quantization: none")
+    for chosen in lora.modules_to_save:
+        for name, module in model.named_modules():
+            is_meant = name == chosen or name.endswith(f".{chosen}")
+            if is_meant and any(isinstance(part, FrozenLinear) for part in module.modules()):
+                cure = "give it to lora.target_modules instead"
+                raise ModelError(
+                    f"{name} is quantised and cannot be trained whole", where="lora.modules_to_save", cure=cure
+                )
+
+
+def _hold_in_float32(model: PeftModel) -> None:
+    """Trained weights are held in float32 so that small updates are not rounded away, where the base computes: a layer
+    whose weight lies elsewhere does not say.
+    """
+    device = model.get_base_model().get_input_embeddings().weight.device
     for parameter in model.parameters():
-        if parameter.requires_grad and parameter.dtype != torch.float32:
-            parameter.data = parameter.data.float()
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(device, torch.float32)
 
 
 def _key_dropout(model: nn.Module, keys: DropoutKeys) -> None:

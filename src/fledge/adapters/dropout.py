@@ -79,7 +79,9 @@ ENCODED, DECODED = 3, 5
 
 
 def find_sides(model: nn.Module) -> None:
-    """Ask an encoder-decoder which of its dropouts are given the encoder's positions, by one pass over a few tokens."""
+    """Ask an encoder-decoder which of its dropouts are given the encoder's positions, by one pass over a few tokens.
+    The model is in eval mode after it.
+    """
     dropouts = [module for module in model.modules() if isinstance(module, KeyedDropout)]
     if not dropouts:
         return
@@ -88,7 +90,6 @@ def find_sides(model: nn.Module) -> None:
         module.is_of_encoder = inputs[0].shape[-2] == ENCODED
 
     hooks = [module.register_forward_pre_hook(note) for module in dropouts]
-    was_training = model.training
     model.eval()
     device = next(model.parameters()).device
     try:
@@ -96,6 +97,5 @@ def find_sides(model: nn.Module) -> None:
             read, written = (torch.zeros(1, count, dtype=torch.int64, device=device) for count in (ENCODED, DECODED))
             model(input_ids=read, decoder_input_ids=written, use_cache=False)
     finally:
-        model.train(was_training)
         for hook in hooks:
             hook.remove()

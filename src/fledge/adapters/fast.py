@@ -6,27 +6,35 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from fledge.adapters.dropout import KeyedDropout
+from fledge.ops.frozen_linear import FrozenLinear
+from fledge.ops.held import Weight
 from fledge.ops.lora_linear import Linear, Lora
 
 
 def as_linear(module: nn.Module) -> Linear | None:
     """The linear that `module` is, without its adapter while adapters are off.
 
-    None where it is something else or holds what the engine does not do: a trained or quantised weight, several
-    adapters, a variant of LoRA, dropout that is not keyed by row.
+    None where it is something else or holds what the engine does not do: a trained weight, one that another library
+    has quantised, several adapters, a variant of LoRA, dropout that is not keyed by row.
     """
     base = module.get_base_layer() if isinstance(module, LoraLayer) else module
     if (
         not isinstance(base, nn.Linear | Conv1D)
         or any(p.requires_grad for p in base.parameters())
-        or not base.weight.is_floating_point()
+        or not (isinstance(base, FrozenLinear) or base.weight.is_floating_point())
     ):
         return None
-    weight = base.weight.t() if isinstance(base, Conv1D) else base.weight
+    weight = _weight(base)
     if base is module or module.disable_adapters:
-        return Linear(weight.detach(), _detached(base.bias), None)
+        return Linear(weight, _detached(base.bias), None)
     lora = _lora(module)
-    return None if lora is None else Linear(weight.detach(), _detached(base.bias), lora)
+    return None if lora is None else Linear(weight, _detached(base.bias), lora)
+
+
+def _weight(base: nn.Linear | Conv1D) -> Weight:
+    if isinstance(base, FrozenLinear):
+        return base.held
+    return (base.weight.t() if isinstance(base, Conv1D) else base.weight).detach()
 
 
 def _detached(bias: torch.Tensor | None) -> torch.Tensor | None:

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from fledge.cache import cache_root
 from fledge.commands.engine import build_engine
 from fledge.commands.settle import longest_row
 from fledge.commands.workshop import attach_adapter
 from fledge.config.recipe import Recipe
-from fledge.data.cache import cache_root
 from fledge.data.collate import collate
 from fledge.data.pack import plan_shared
 from fledge.data.rows import Row
@@ -41,6 +41,10 @@ USUAL = 640
 """What a model too small to be worth a measurement gets, and one that cannot be measured."""
 PAIR_USUAL = 2048
 """What an encoder-decoder gets: its decoder's side is a small part of a row."""
+QUANTIZED_USUAL = 1024
+"""What a quantised base gets: its weights are made whole for each micro-batch anew, so large ones pay, and a second
+process to measure it in might not fit.
+"""
 SMALL = 100_000_000
 """Parameters below which the measurement would take longer than it saves."""
 NEARLY = 1.03
@@ -66,13 +70,16 @@ def fastest_size(
     """Positions of a micro-batch, at least as many as a row may have, at most `most` where that can be."""
     longest = longest_row(recipe, facts)
     sizes = tuple(size for size in SIZES if longest <= size <= most)
-    usual = max(longest, PAIR_USUAL if facts.is_encoder_decoder else USUAL)
+    is_quantized = recipe.model.quantization != "none"
+    usual = max(longest, PAIR_USUAL if facts.is_encoder_decoder else QUANTIZED_USUAL if is_quantized else USUAL)
+    if is_quantized:
+        return max(longest, min(usual, int(most)))
     if facts.is_encoder_decoder or facts.num_parameters < SMALL or len(sizes) < 2:
         return usual
     question = Question(
         recipe.model_dump(mode="json"), torch.get_num_threads(), sizes, tuple(tuple(int(i) for i in r) for r in rows)
     )
-    file = cache_root().parent / "sizes" / f"{_key(recipe, facts, question)}.json"
+    file = cache_root("sizes") / f"{_key(recipe, facts, question)}.json"
     if not file.exists():
         tell(Notice(text="measuring which size of micro-batch this machine computes fastest; once for this model"))
         answer = _ask(question)

@@ -71,5 +71,4 @@ def _micro_batch_tokens(facts: ModelFacts, device: torch.device) -> int:
 
 def activation_bytes(facts: ModelFacts, *, tokens: int) -> int:
     """A coarse upper bound of what a backward pass over `tokens` tokens keeps, in bytes."""
-    bytes_per_value = max(1, facts.parameter_bytes // max(1, facts.num_parameters))
-    return tokens * facts.hidden_size * facts.num_layers * SAVED_VALUES_PER_BLOCK * bytes_per_value
+    return tokens * facts.hidden_size * facts.num_layers * SAVED_VALUES_PER_BLOCK * facts.value_bytes

@@ -97,7 +97,7 @@ def _train(recipe: Recipe, run: RunDir, tell: Tell, *, on_prepare: OnPrepare) ->
     device = choose_device(recipe.model.placement, local_rank=local_rank())
     make_deterministic(device)
     with joined_mesh(device) as mesh:
-        base = load_base(recipe.model, device=device)
+        base = load_base(recipe.model, device=device, tell=lambda text: tell(Notice(text=text)))
         shop = _open(recipe, run, tokenizer, data, base=base, mesh=mesh, tell=tell)
         answer_before(shop, tell)
         stop = StopRequest()

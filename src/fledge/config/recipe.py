@@ -111,6 +111,9 @@ def _of_data(recipe: Recipe) -> Iterator[Conflict]:
 
 def _of_training(recipe: Recipe) -> Iterator[Conflict]:
     yield from _of_engine(recipe)
+    if recipe.model.keep_dequantized and recipe.model.quantization == "none":
+        keys = (("model", "keep_dequantized"), ("model", "quantization"))
+        yield Conflict("has no effect on a base that is not quantised", keys, "remove it, or write quantization: nf4")
     if recipe.model.attention == "flash" and recipe.model.dtype == "float32":
         keys = (("model", "attention"), ("model", "dtype"))
         yield Conflict("flash attention does not compute in float32", keys, "use bfloat16, or attention: auto")
@@ -150,6 +153,10 @@ def _of_adapter(recipe: Recipe) -> Iterator[Conflict]:
     if lora.use_dora and lora.init_lora_weights == "pissa":
         keys = (("lora", "init_lora_weights"), ("lora", "use_dora"))
         yield Conflict("pissa does not go together with use_dora", keys, "use one of the two")
+    if recipe.model.quantization != "none" and lora.init_lora_weights == "pissa":
+        keys = (("lora", "init_lora_weights"), ("model", "quantization"))
+        what = "pissa takes its start out of the weights, which a quantised base does not give"
+        yield Conflict(what, keys, "use another start, or write quantization: none")
     if isinstance(lora.target_modules, str):
         try:
             re.compile(lora.target_modules)

@@ -6,10 +6,11 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fledge.cache import content_digest
 from fledge.config.data import DataConfig, SourceConfig, ValidationFraction
 from fledge.config.recipe import sources as listed
 from fledge.data.build import Progress, build_store
-from fledge.data.cache import content_digest, fetch, key_of
+from fledge.data.cache import fetch, key_of
 from fledge.data.ledger import Ledger, Role, Share, SourceLedger, as_json, from_json, skipped_by_reason
 from fledge.data.pairs import check_fits, limit_keys
 from fledge.data.readers.rows import OpenSource, open_source

@@ -12,7 +12,7 @@ Keeps = Callable[[int, int], tuple[Keep, ...]]
 
 def kept_bytes(block: Block, keep: Keep, *, rows: int, sources: int = 0) -> int:
     """Bytes that a block saves of a micro-batch of `rows` positions, and `sources` of an encoder that it attends to."""
-    hidden, size = block.attention.out.weight.shape[0], block.mlp.up.weight.element_size()
+    hidden, size = block.attention.out.weight.shape[0], block.mlp.up.weight.dtype.itemsize
     width = hidden
     if keep < Keep.INPUT:
         extra = sum(norm is not None for norm in (block.after_attention, block.after_mlp))

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from fledge.facts import ModelFacts
+from fledge.ops.frozen_linear import PARTS, FrozenLinear
 
 LINEAR_TYPES = (nn.Linear, Conv1D)
 
@@ -24,8 +25,9 @@ def read_facts(model: PreTrainedModel) -> ModelFacts:
         num_layers=len(blocks(model)),
         hidden_size=embedding.weight.shape[1],
         vocab_size=embedding.weight.shape[0],
-        num_parameters=sum(p.numel() for p in parameters),
+        num_parameters=sum(p.numel() for p in parameters) + _unpacked(model),
         parameter_bytes=sum(p.numel() * p.element_size() for p in parameters),
+        value_bytes=model.dtype.itemsize,
         is_head_tied=head is not None and head.weight is embedding.weight,
         max_positions=_max_positions(model, config),
         linear_names=tuple(dict.fromkeys(name.rsplit(".", 1)[-1] for name in names)),
@@ -34,6 +36,13 @@ def read_facts(model: PreTrainedModel) -> ModelFacts:
         is_encoder_decoder=bool(model.config.is_encoder_decoder),
         takes_positions="position_ids" in inspect.signature(model.forward).parameters,
     )
+
+
+def _unpacked(model: PreTrainedModel) -> int:
+    """How many parameters more there are than numbers that hold them."""
+    frozen = [module for module in model.modules() if isinstance(module, FrozenLinear)]
+    held = sum(getattr(module, part).numel() for module in frozen for part in PARTS[module.kind])
+    return sum(module.in_features * module.out_features for module in frozen) - held
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:

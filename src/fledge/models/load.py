@@ -1,7 +1,10 @@
 """Loads a base: any causal model or encoder-decoder that transformers loads, frozen, in one number format."""
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -15,12 +18,19 @@ from fledge.facts import ModelFacts
 from fledge.models.attention import IMPLEMENTATIONS, flash_missing
 from fledge.models.exceptions import check_exceptions
 from fledge.models.facts import read_facts
+from fledge.models.load_quantized import Tell, check_whole, load_quantized
 from fledge.models.locate import locate
+from fledge.models.placement import keep_whole, place
+from fledge.models.quantize import as_plain_linears
+from fledge.runtime.memory import available_bytes
 from fledge.runtime.precision import TORCH_DTYPES
 
 _CURE = (
     "give a language model whose folder holds config.json and whole .safetensors files (pickled weights are refused)"
 )
+
+KEEP_SHARE = 0.5
+"""Of the memory at hand, what dequantised copies may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +41,41 @@ class Base:
     facts: ModelFacts
 
 
-def load_base(config: ModelConfig, *, device: torch.device) -> Base:
-    """The frozen base in eval mode. Raises ModelError with the cure where it cannot be loaded."""
+def load_base(
+    config: ModelConfig, *, device: torch.device, as_plain: bool = False, tell: Tell = lambda text: None
+) -> Base:
+    """The frozen base in eval mode. Raises ModelError with the cure where it cannot be loaded.
+
+    `as_plain`: where the recipe quantises, plain modules that hold the dequantised weights, to be merged into. `tell`
+    is told what takes long.
+    """
     source, attention = locate(config.name_or_path), _attention(config.attention)
     try:
         described = AutoConfig.from_pretrained(
             source, revision=config.revision, trust_remote_code=config.trust_remote_code
         )
-        kind = AutoModelForSeq2SeqLM if described.is_encoder_decoder else AutoModelForCausalLM
-        model = _load(kind, source, config, attention)
+        with _quietly():
+            if config.quantization == "none":
+                model = _load(described, source, config, attention)
+            else:
+                model = load_quantized(source, config, described=described, attention=attention, tell=tell)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         what = f"the base cannot be loaded: {_first_line(error)}"
         raise ModelError(what, where=config.name_or_path, cure=_CURE) from error
+    if as_plain:
+        as_plain_linears(model)
     check_exceptions(model)
     model.requires_grad_(False)
     model.eval()
     model.config.use_cache = False
-    return Base(model.to(device), read_facts(model))
+    facts = read_facts(model)
+    streamed = place(model, device, room=available_bytes(device) if device.type == "cuda" else float("inf"))
+    if streamed:
+        tell(f"{streamed} layers do not fit the GPU: they stay in host memory and stream in, which is slow")
+    if config.keep_dequantized:
+        kept, of = keep_whole(model, room=KEEP_SHARE * available_bytes(device))
+        tell(f"{kept} of {of} quantised layers are kept dequantised")
+    return Base(model, facts)
 
 
 def _attention(attention: Attention) -> str | None:
@@ -58,35 +86,32 @@ def _attention(attention: Attention) -> str | None:
     return IMPLEMENTATIONS.get(attention)
 
 
-def _load(
-    kind: type[AutoModelForCausalLM] | type[AutoModelForSeq2SeqLM],
-    source: str,
-    config: ModelConfig,
-    attention: str | None,
-) -> PreTrainedModel:
+def _load(described: Any, source: str, config: ModelConfig, attention: str | None) -> PreTrainedModel:
+    kind = AutoModelForSeq2SeqLM if described.is_encoder_decoder else AutoModelForCausalLM
+    model, info = kind.from_pretrained(
+        source,
+        revision=config.revision,
+        dtype=TORCH_DTYPES[config.dtype],
+        trust_remote_code=config.trust_remote_code,
+        attn_implementation=attention,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    check_whole(info, where=config.name_or_path)
+    return model
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """What the library would say while it loads is said by the errors here."""
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(logging.ERROR)
     transformers_logging.disable_progress_bar()
     try:
-        model, info = kind.from_pretrained(
-            source,
-            revision=config.revision,
-            dtype=TORCH_DTYPES[config.dtype],
-            trust_remote_code=config.trust_remote_code,
-            attn_implementation=attention,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        yield
     finally:
         transformers_logging.set_verbosity(level)
         transformers_logging.enable_progress_bar()
-    missing = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
-    if missing:
-        what = (
-            f"the weights lack {len(missing)} tensors of the model, which would start random: {', '.join(missing[:3])}"
-        )
-        raise ModelError(what, where=config.name_or_path, cure="fetch the base again, all of its files")
-    return model
 
 
 def _first_line(error: Exception) -> str:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from fledge.ops.held import Weight, dequantized, scale_of, whole
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lora:
@@ -27,8 +29,8 @@ class Lora:
 class Linear:
     """A frozen linear, with an adapter or without."""
 
-    weight: torch.Tensor
-    """[O,I], of any strides"""
+    weight: Weight
+    """[O,I]: a tensor of any strides, or one that is held otherwise and made whole for each product"""
     bias: torch.Tensor | None
     lora: Lora | None
 
@@ -38,20 +40,26 @@ def linear(x: torch.Tensor, layer: Linear, *, out: torch.Tensor, residual: torch
 
     In half precision the order matters. The adapter's part is far smaller than the rest: added to a rounded sum it
     would mostly vanish, so it is written first and the frozen product is added to it in the product's float32
-    accumulator. For the same reason the residual rides on the product only where there is no adapter.
+    accumulator. For the same reason the residual rides on the product only where there is no adapter. Where outputs
+    have a scale it comes after the sum, so the adapter's part is divided by it before.
     """
-    weight = layer.weight.t()
+    weight, scale = whole(layer.weight).t(), scale_of(layer.weight)
     if layer.lora is not None:
-        torch.mm(_reduced(x, layer.lora), _scaled_b(layer.lora, x.dtype).t(), out=out).addmm_(x, weight)
+        reduced, b = _reduced(x, layer.lora), _scaled_b(layer.lora, x.dtype, over=scale)
+        torch.mm(reduced, b.t(), out=out).addmm_(x, weight)
+    elif scale is not None:
+        torch.mm(x, weight, out=out)
     elif residual is not None:
         torch.addmm(residual, x, weight, out=out)
     elif layer.bias is not None:
         return torch.addmm(layer.bias, x, weight, out=out)
     else:
         return torch.mm(x, weight, out=out)
+    if scale is not None:
+        out.mul_(scale)
     if layer.bias is not None:
         out.add_(layer.bias)
-    if layer.lora is not None and residual is not None:
+    if residual is not None and (layer.lora is not None or scale is not None):
         out.add_(residual)
     return out
 
@@ -77,10 +85,12 @@ def linear_gradients(
             is_fresh = False
     if dx is not None:
         for dy, layer in zip(given, layers, strict=True):
+            scale = scale_of(layer.weight)
+            scaled = dy if scale is None else (dy * scale).to(dy.dtype)
             if is_fresh:
-                torch.mm(dy, layer.weight, out=dx)
+                torch.mm(scaled, whole(layer.weight), out=dx)
             else:
-                dx.addmm_(dy, layer.weight)
+                dx.addmm_(scaled, whole(layer.weight))
             is_fresh = False
     return gradients
 
@@ -113,14 +123,16 @@ def _dropped(x: torch.Tensor, lora: Lora) -> torch.Tensor:
     return x if lora.drop is None else lora.drop(x)
 
 
-def _scaled_b(lora: Lora, dtype: torch.dtype) -> torch.Tensor:
-    """s B [O,r]: the scale is folded into the float32 master before it is rounded."""
-    return (lora.b.detach() * lora.scale).to(dtype)
+def _scaled_b(lora: Lora, dtype: torch.dtype, *, over: torch.Tensor | None = None) -> torch.Tensor:
+    """s B [O,r], each row divided by `over` [O] where given: folded into the float32 master before it is rounded."""
+    scaled = lora.b.detach() * lora.scale
+    return (scaled if over is None else scaled.div_(over[:, None])).to(dtype)
 
 
 def reference_linear(x: torch.Tensor, layer: Linear) -> torch.Tensor:
     """The same, as plain differentiable torch."""
-    y = nn.functional.linear(x, layer.weight, layer.bias)
+    weight = layer.weight if isinstance(layer.weight, torch.Tensor) else dequantized(layer.weight)
+    y = nn.functional.linear(x, weight, layer.bias)
     if layer.lora is None:
         return y
     lora = layer.lora

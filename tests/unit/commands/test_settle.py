@@ -19,6 +19,7 @@ def facts(**changes) -> ModelFacts:
         "vocab_size": 32000,
         "num_parameters": 1_000_000_000,
         "parameter_bytes": 2_000_000_000,
+        "value_bytes": 2,
         "is_head_tied": True,
         "max_positions": None,
         "linear_names": (),

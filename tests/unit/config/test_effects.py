@@ -64,6 +64,7 @@ LOOKS: dict[str, Callable[[Seen], Any]] = {
     "saved": lambda seen: seen.events("saved", "step"),
     "validations": lambda seen: seen.events("validated", "step", "tokens"),
     "trainable": lambda seen: seen.events("train_started", "trainable_parameters"),
+    "kept layers": lambda seen: [text for [text] in seen.events("notice", "text") if "kept dequantised" in text],
     "device": lambda seen: seen.events("train_started", "device"),
     "weights": lambda seen: seen.document("summary.json")["adapter_sha256"],
     "exact": lambda seen: "exact_match_after" in seen.document("summary.json"),
@@ -103,6 +104,8 @@ CASES = [
     Case("model.name_or_path", "other", "losses"),
     Case("model.revision", "v2", "asked", {"model.name_or_path": ON_HUB}, (True, True)),
     Case("model.dtype", "bfloat16", "losses"),
+    Case("model.quantization", "nf4", "losses"),
+    Case("model.keep_dequantized", True, "kept layers", {"model.quantization": "nf4"}),
     Case("model.attention", "eager", "attention"),
     Case("model.placement", "gpu", "device", {"model.placement": "cpu"}, (False, not GPU)),
     Case("model.trust_remote_code", True, "asked", {"model.name_or_path": ON_HUB}, (True, True)),
@@ -316,5 +319,5 @@ def test_the_table_covers_every_option() -> None:
 
     known = set().union(*(options(section_of(field), name) for name, field in Recipe.model_fields.items()))
     known |= options(SourceConfig, "data.train") | options(ValidationFraction, "data.validation")
-    assert len(known) == 62
+    assert len(known) == 64
     assert sorted(case.option for case in CASES) == sorted(known)

@@ -93,6 +93,8 @@ CONFLICTS = {
     "train.micro_batch_rows=2 train.micro_batch_tokens=64": "given together with micro_batch_tokens",
     "train.warmup_ratio=0.1 train.warmup_steps=2": "given together with warmup_ratio",
     "model.attention=flash model.dtype=float32": "flash attention does not compute in float32",
+    "model.keep_dequantized=true": "has no effect on a base that is not quantised",
+    "model.quantization=nf4 lora.init_lora_weights=pissa": "which a quantised base does not give",
     "evaluate.exact_match=true": "needs data.validation",
     "evaluate.exact_match=true data.validation.fraction=0.1 data.train.format=text": "plain text has no prompt",
     "evaluate.rouge=true": "evaluate.rouge: needs data.validation",

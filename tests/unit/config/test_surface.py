@@ -14,7 +14,7 @@ from fledge.config.train import TrainConfig
 # A new option is a promise to every user: it is written here by hand, in the same change as its effect.
 OPTIONS = {
     Recipe: "model data lora train evaluate output",
-    ModelConfig: "name_or_path revision dtype attention placement trust_remote_code",
+    ModelConfig: "name_or_path revision dtype quantization keep_dequantized attention placement trust_remote_code",
     DataConfig: "train validation test max_length max_target_length overlong invalid_rows train_on chat_template "
     "new_special_tokens packing",
     SourceConfig: "path format split weight prompt completion prompt_prefix text_column",
