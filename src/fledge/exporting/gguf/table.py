@@ -1,0 +1,39 @@
+"""Which family a model belongs to, by the type of the model."""
+
+from transformers import (
+    BloomForCausalLM,
+    FalconForCausalLM,
+    Gemma2ForCausalLM,
+    GemmaForCausalLM,
+    GPT2LMHeadModel,
+    GPTNeoXForCausalLM,
+    LlamaForCausalLM,
+    MistralForCausalLM,
+    PhiForCausalLM,
+    PreTrainedModel,
+    Qwen2ForCausalLM,
+    T5ForConditionalGeneration,
+)
+
+from fledge.exporting.gguf.bloom import BLOOM
+from fledge.exporting.gguf.falcon import FALCON
+from fledge.exporting.gguf.family import Family
+from fledge.exporting.gguf.gemma import GEMMA, GEMMA2
+from fledge.exporting.gguf.gpt import GPT2, GPT_NEOX
+from fledge.exporting.gguf.llama import LLAMA, QWEN2
+from fledge.exporting.gguf.phi import PHI2
+from fledge.exporting.gguf.t5 import T5
+
+FAMILIES: dict[type[PreTrainedModel], Family] = {
+    BloomForCausalLM: BLOOM,
+    FalconForCausalLM: FALCON,
+    GPT2LMHeadModel: GPT2,
+    GPTNeoXForCausalLM: GPT_NEOX,
+    GemmaForCausalLM: GEMMA,
+    Gemma2ForCausalLM: GEMMA2,
+    LlamaForCausalLM: LLAMA,
+    MistralForCausalLM: LLAMA,
+    PhiForCausalLM: PHI2,
+    Qwen2ForCausalLM: QWEN2,
+    T5ForConditionalGeneration: T5,
+}

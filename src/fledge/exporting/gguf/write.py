@@ -1,0 +1,180 @@
+"""Writes one GGUF file: f16, bf16 or q8_0, tensor by tensor, whole or not at all."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import gguf
+import numpy as np
+import torch
+from gguf import GGMLQuantizationType as Format
+from transformers import PreTrainedModel
+
+from fledge.errors import ModelError, RunError
+from fledge.exporting.gguf.family import Family
+from fledge.exporting.gguf.rounding import FILE_TYPES, FileType, format_of, rounded, size_of
+from fledge.exporting.gguf.splitting import remarks_on
+from fledge.exporting.gguf.table import FAMILIES
+from fledge.exporting.gguf.vocabulary import read_vocabulary, rules_of, write_vocabulary
+from fledge.models.tokenizer import Tokenizer
+from fledge.rundir import sync_file, sync_folder
+
+_OURS = frozenset({"architecture", "file_type", "type", "quantization_version", "alignment"})
+_EXACT = ("attn_rel_b.weight", "position_embd.weight")
+"""Small matrices that llama.cpp's own converter leaves, or may leave, in float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """One tensor of the file."""
+
+    name: str
+    own_name: str
+    """Its name in the model."""
+    tensor: torch.Tensor
+    shape: torch.Size
+    """In the file's layout."""
+    kind: Format
+
+
+def supports(model: PreTrainedModel) -> Literal[True] | str:
+    """Whether the model has a GGUF form; the reason where it has none."""
+    family = FAMILIES.get(type(model))
+    if family is None:
+        return f"{type(model).__name__} has no GGUF form here; known are {_known()}"
+    if (refusal := family.refusal(model.config)) is not None:
+        return f"llama.cpp's {gguf.MODEL_ARCH_NAMES[family.arch]} has not what this model has: {refusal}"
+    if not family.has_own_head and not _is_tied(model):
+        return f"llama.cpp's {gguf.MODEL_ARCH_NAMES[family.arch]} has no head but the embedding, and this model has"
+    return True
+
+
+def read_by(model: PreTrainedModel) -> Literal["transformers", "gguf"]:
+    """Who gives the same model back: transformers' own GGUF reader, or only outsider.py beside this."""
+    return "transformers" if _family(model).is_read_by_transformers(model.config) else "gguf"
+
+
+def longest(model: PreTrainedModel) -> int:
+    """Positions up to which the file computes what the model does; the file's context length."""
+    return _family(model).longest(model.config)
+
+
+def remarks(model: PreTrainedModel, tokenizer: Tokenizer) -> tuple[str, ...]:
+    """What a person should know of the file: where llama.cpp does otherwise, which the format cannot say."""
+    config, found = model.config, list(remarks_on(rules_of(tokenizer)))
+    if (length := longest(model)) < getattr(config, "max_position_embeddings", length):
+        found.append(f"llama.cpp has no sliding window here, so the file is for texts of up to {length} tokens")
+    if "gelu" in (getattr(config, "activation", None), getattr(config, "hidden_act", None)):
+        found.append("llama.cpp computes GELU in its tanh form, the model exactly; they differ by less than 0.0005")
+    return tuple(found)
+
+
+def write_gguf(
+    model: PreTrainedModel, tokenizer: Tokenizer, *, path: Path, file_type: FileType, about: Mapping[str, str]
+) -> None:
+    """Write the model with its tokenizer and chat template as one GGUF file.
+
+    Matrices are rounded once, from float32, to `file_type`; vectors stay float32. One tensor at a time is held beside
+    the model. `about` are texts by their names under `general.`: name, license, base_model.0.name and others.
+    Raises ModelError before anything is written where the architecture or the tokenizer has no GGUF form, ModelError
+    with nothing left where a weight is not finite or too large, RunError where `path` is taken or cannot be written.
+    """
+    family = _family(model)
+    pieces = _pieces(model, family, file_type)
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    if path.exists():
+        raise RunError("there is something here already", where=str(path), cure="give a name that is not there yet")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    writer = gguf.GGUFWriter(None, gguf.MODEL_ARCH_NAMES[family.arch])
+    _describe(writer, model, family, file_type=file_type, about=about)
+    write_vocabulary(writer, read_vocabulary(tokenizer, rows=rows), tokenizer=tokenizer)
+    for piece in pieces:
+        size = size_of(piece.shape, piece.kind)
+        writer.add_tensor_info(piece.name, piece.shape, np.dtype(np.float32), size, raw_dtype=piece.kind)
+    try:
+        _write(writer, temporary, pieces, family=family, config=model.config)
+        sync_file(temporary)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        reason = error.strerror or "the disk took only a part of it"  # numpy gives no reason for a short write
+        raise RunError(
+            f"the export cannot be written: {reason}", where=str(path), cure="give another folder"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _family(model: PreTrainedModel) -> Family:
+    """Raises ModelError where the model has no GGUF form."""
+    reason = supports(model)
+    if reason is not True:
+        raise ModelError(reason, where="--to gguf", cure="export to hf instead")
+    return FAMILIES[type(model)]
+
+
+def _is_tied(model: PreTrainedModel) -> bool:
+    """Whether the head is the embedding: what the weights say, for a configuration may say otherwise."""
+    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+def _known() -> str:
+    return ", ".join(sorted(kind.__name__ for kind in FAMILIES))
+
+
+def _pieces(model: PreTrainedModel, family: Family, file_type: FileType) -> tuple[_Piece, ...]:
+    """Every tensor once, under its name in the file. Raises ModelError where one has no name there."""
+    config: Any = model.config
+    names = gguf.get_tensor_name_map(family.arch, config.num_hidden_layers)
+    tensors = dict(model.named_parameters())
+    if family.writes_tied_head and _is_tied(model):
+        tensors["lm_head.weight"] = model.get_output_embeddings().weight
+    known = {id(tensor) for tensor in model.parameters()}
+    odd = [name for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) not in known]
+    pieces: dict[str, _Piece] = {}
+    for own_name, tensor in tensors.items():
+        candidates = (own_name, own_name.removeprefix(f"{model.base_model_prefix}."))
+        found = (names.get_name(candidate, try_suffixes=(".weight", ".bias")) for candidate in candidates)
+        name = next((candidate for candidate in found if candidate), None)
+        if name is None or name in pieces or not tensor.is_floating_point():
+            odd.append(own_name)
+            continue
+        shape = family.layout(own_name, torch.empty_like(tensor, device="meta"), config).shape
+        kind = format_of(shape, file_type, stays_exact=name.endswith(_EXACT))
+        pieces[name] = _Piece(name, own_name, tensor.detach(), shape, kind)
+    if odd:
+        what = f"{len(odd)} tensors have no place in a GGUF file, the first {odd[0]}"
+        raise ModelError(what, where="--to gguf", cure="export to hf instead")
+    return tuple(pieces.values())
+
+
+def _describe(
+    writer: gguf.GGUFWriter, model: PreTrainedModel, family: Family, *, file_type: FileType, about: Mapping[str, str]
+) -> None:
+    writer.add_type(gguf.GGUFType.MODEL)
+    for name, text in about.items():
+        assert name not in _OURS, f"general.{name} is the writer's own"
+        writer.add_string(f"general.{name}", text)
+    writer.add_file_type(FILE_TYPES[file_type])
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    writer.add_context_length(family.longest(model.config))
+    writer.add_vocab_size(int(model.get_input_embeddings().weight.shape[0]))
+    family.describe(writer, model.config)
+
+
+def _write(writer: gguf.GGUFWriter, path: Path, pieces: tuple[_Piece, ...], *, family: Family, config: Any) -> None:
+    try:
+        writer.write_header_to_file(path)
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for piece in pieces:
+            writer.write_tensor_data(_stored(piece, family, config))
+    finally:
+        writer.close()
+
+
+def _stored(piece: _Piece, family: Family, config: Any) -> np.ndarray:
+    exact = family.layout(piece.own_name, piece.tensor.to("cpu", torch.float32), config).contiguous()
+    return rounded(exact, piece.kind, where=piece.own_name)
