@@ -16,11 +16,13 @@ evaluate(run, question)         loss, perplexity, exact answers and ROUGE, base 
 generate(run, prompt)           one answer -> Generated
 chat(run)                       a Conversation, whose `say` streams
 export(run, out, to)            an adapter or a merged model, proven before it counts -> Exported
+push(run, repo)                 a certified export on a model hub, with a model card -> Pushed
 import_recipe(file, out)        another tool's configuration as a recipe -> Imported
 write_recipe(path)              a commented recipe to start from, which is `fledge init`
 recipe_schema()                 the recipe's JSON Schema
 examine()                       what is on this machine, which is `fledge doctor` -> Findings
-Prompt, Question, Sampling      what these take besides plain values
+Prompt, Question, Sampling, Parcel, Address
+                                what these take besides plain values
 
 Importing this package imports nothing heavy; each name is loaded when it is first used.
 """
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from fledge.commands.generate import Generated, Prompt, Sampling, generate
     from fledge.commands.import_recipe import import_recipe
     from fledge.commands.init import write_recipe
+    from fledge.commands.push import Address, Parcel, Pushed, push
     from fledge.commands.train import TrainResult, train
     from fledge.config.imports import Imported
     from fledge.config.load import load_recipe
@@ -61,6 +64,10 @@ _HOMES = {
     "Conversation": "fledge.commands.chat",
     "export": "fledge.commands.export",
     "Exported": "fledge.commands.export",
+    "push": "fledge.commands.push",
+    "Pushed": "fledge.commands.push",
+    "Parcel": "fledge.commands.push",
+    "Address": "fledge.commands.push",
     "examine": "fledge.commands.doctor",
     "Findings": "fledge.commands.doctor",
     "write_recipe": "fledge.commands.init",
@@ -70,6 +77,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Address",
     "Conversation",
     "Evaluation",
     "Exported",
@@ -78,7 +86,9 @@ __all__ = [
     "Generated",
     "Imported",
     "Measured",
+    "Parcel",
     "Prompt",
+    "Pushed",
     "Question",
     "Recipe",
     "Sampling",
@@ -90,6 +100,7 @@ __all__ = [
     "generate",
     "import_recipe",
     "load_recipe",
+    "push",
     "recipe_schema",
     "train",
     "write_recipe",

@@ -21,9 +21,10 @@ def test_importing_fledge_imports_nothing_heavy():
 
 def test_the_promised_names_are_the_ones_with_a_home():
     assert sorted(fledge.__all__) == sorted(fledge._HOMES) == dir(fledge)
-    assert len(fledge.__all__) == 23
+    assert len(fledge.__all__) == 27
     assert {"Recipe", "load_recipe", "train", "evaluate", "generate", "chat", "export"} <= set(fledge.__all__)
     assert {"examine", "write_recipe", "import_recipe", "recipe_schema"} <= set(fledge.__all__)
+    assert {"push", "Parcel", "Address"} <= set(fledge.__all__)
 
 
 def test_each_name_is_told_in_the_packages_own_words():
