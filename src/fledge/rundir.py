@@ -61,6 +61,10 @@ class RunDir:
         return self.root / "certificate.json"
 
     @property
+    def certificate_page(self) -> Path:
+        return self.root / "certificate.html"
+
+    @property
     def trackers(self) -> Path:
         return self.root / "trackers"
 

@@ -22,13 +22,24 @@ STAND_INS = {
     "flan-t5-base-samsum": ("t5", "completion.csv"),
     "flan-t5-xxl-samsum": ("t5", "completion.csv"),
 }
+QUANTIZED = (
+    "bloom-1b7-alpaca",
+    "llama-2-7b-chat-guanaco",
+    "gemma-completion",
+    "falcon-7b-completion",
+    "phi-2-completion",
+    "zephyr-7b-completion",
+    "flan-t5-xxl-samsum",
+)
+"""Shipped in int8 and nf4 too."""
+STAND_INS |= {f"{name}-{kind}": STAND_INS[name] for name in QUANTIZED for kind in ("int8", "nf4")}
 OWN_TEST = {"quickstart"}
 
 
 def test_every_shipped_recipe_has_a_stand_in():
     shipped = {path.stem for path in (ROOT / "recipes").glob("*.yaml")}
     assert shipped == set(STAND_INS) | OWN_TEST
-    assert len(shipped) == 10
+    assert len(shipped) == 24
 
 
 @pytest.mark.parametrize("name", STAND_INS)
@@ -48,6 +59,8 @@ def test_a_shipped_recipe_trains(name, tmp_path):
         overrides += ["data.train.prompt=question", "data.train.completion=answer"]
     if architecture == "t5":
         overrides += ["data.validation=null", "data.test=null"]
-    result = train(load_recipe(ROOT / "recipes" / f"{name}.yaml", overrides))
+    recipe = load_recipe(ROOT / "recipes" / f"{name}.yaml", overrides)
+    assert recipe.model.quantization == (name.rsplit("-", 1)[-1] if name.endswith(("-int8", "-nf4")) else "none")
+    result = train(recipe)
     assert result.summary["steps"] == 3
     assert result.summary["last_loss"] < result.summary["first_loss"]

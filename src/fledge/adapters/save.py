@@ -34,7 +34,7 @@ def save_adapter(adapted: Adapted, folder: Path, *, base: str, revision: str) ->
     saved.inference_mode, saved.base_model_name_or_path, saved.revision = True, base, revision
     if isinstance(saved.target_modules, set):
         saved.target_modules = sorted(saved.target_modules)
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(state.items())}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(state.items())}
     save_file(tensors, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
     saved.save_pretrained(str(folder))
 
@@ -88,7 +88,8 @@ def is_adapter(folder: Path) -> bool:
 
 def file_digest(folder: Path) -> str:
     """sha256 of the adapter's weights file, by which a swapped one is noticed."""
-    return hashlib.sha256((folder / SAFETENSORS_WEIGHTS_NAME).read_bytes()).hexdigest()
+    with (folder / SAFETENSORS_WEIGHTS_NAME).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def adapter_digest(model: torch.nn.Module) -> str:

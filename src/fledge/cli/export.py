@@ -1,4 +1,4 @@
-"""`fledge export RUN OUT --to adapter|hf`: what was trained, written for others and checked."""
+"""`fledge export RUN OUT --to adapter|hf|gguf`: what was trained, written for others and checked."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -15,33 +15,55 @@ class To(StrEnum):
 
     adapter = "adapter"
     hf = "hf"
+    gguf = "gguf"
 
 
-class Dtype(StrEnum):
-    """The number formats that weights can be written in."""
+class Format(StrEnum):
+    """The number formats that weights can be written in: the first three of hf, the others of gguf."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
+    f16 = "f16"
+    bf16 = "bf16"
+    q8_0 = "q8_0"
+
+
+class Onto(StrEnum):
+    """What the adapter of a quantised run can be merged onto."""
+
+    auto = "auto"
+    dequantized = "dequantized"
+    full = "full"
 
 
 def run(
     run: Run,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write; it must not exist yet.")],
-    to: Annotated[To, typer.Option(help="adapter: peft's format; hf: merged into the base.")] = To.hf,
+    to: Annotated[
+        To, typer.Option(help="adapter: peft's format; hf: merged into the base; gguf: the same, in one file.")
+    ] = To.hf,
     dtype: Annotated[
-        Dtype | None, typer.Option(help="hf: number format of the weights; the recipe's if not given.")
+        Format | None,
+        typer.Option(
+            help="Number format of merged weights; the recipe's if not given. "
+            "hf: float32, bfloat16, float16; gguf: f16, bf16, q8_0."
+        ),
     ] = None,
+    onto: Annotated[
+        Onto,
+        typer.Option(help="A quantised run: merge onto what its base stands for, or onto the base as it came."),
+    ] = Onto.auto,
     which: Which = "last",
     as_json: AsJson = False,
 ) -> None:
     """Write RUN's adapter, alone or merged into its base, and compare it with what was trained before it counts."""
     from fledge.commands.export import export
 
-    result = export(run, out, to=to.value, dtype=dtype.value if dtype else None, which=which)
+    result = export(run, out, to=to.value, dtype=dtype.value if dtype else None, onto=onto.value, which=which)
     if as_json:
         show_json(result.as_json())
         return
     for line in result.findings():
         typer.echo(line)
-    typer.echo(f"written to {result.out}")
+    typer.echo(f"written to {result.out}; certificate.html there tells what was compared")

@@ -9,16 +9,21 @@ from typing import Any, Literal
 from fledge.commands.manifest import base_digest
 from fledge.commands.open_run import OpenRun, Which, load_tuned, open_run
 from fledge.commands.writable import check_writable
-from fledge.config.model import Dtype
+from fledge.config.model import ModelConfig
 from fledge.data.pipeline import prepare_training
-from fledge.errors import DataError
+from fledge.errors import DataError, RunError
 from fledge.evaluation.generate import Sampling
 from fledge.evaluation.generate import generate as answers_of
-from fledge.exporting.folder import Source, check_free, export_adapter, export_hf
-from fledge.exporting.verify import Probe, fit_rows
-from fledge.rundir import RunDir, write_json
+from fledge.exporting.behaviour import Probe, fit_rows
+from fledge.exporting.certificate import file_copies
+from fledge.exporting.folder import check_free, export_to
+from fledge.exporting.merging import Asked
+from fledge.exporting.targets.draft import Order
+from fledge.exporting.targets.table import TARGETS
+from fledge.exporting.trained import Source
 
-To = Literal["adapter", "hf"]
+To = Literal["adapter", "hf", "gguf"]
+Format = Literal["float32", "bfloat16", "float16", "f16", "bf16", "q8_0"]
 ROWS, ROW_TOKENS, PROMPTS, ANSWER_TOKENS = 8, 128, 4, 24
 _TEXTS = (
     "The quick brown fox jumps over the lazy dog, and then it rests.",
@@ -27,6 +32,7 @@ _TEXTS = (
     "1, 2, 3, 5, 8, 13, 21, 34, 55, 89",
 )
 """Stand in for rows where the run's data are not there any more."""
+_BASES = {"dequantized": "the dequantised base", "full": "the base in full precision"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,68 +64,90 @@ class Exported:
         ]
         if "merge" in checks:
             lines.insert(0, f"merging in float32: largest difference {checks['merge']['max_abs']:.3g}")
+        if "choice" in checks:
+            chosen, apart = checks["choice"]["onto"], [checks["choice"][kind]["mean_kl"] for kind in _BASES]
+            told = ", ".join(f"{kl:.3g} onto {name}" for kl, name in zip(apart, _BASES.values(), strict=True))
+            lines.insert(0, f"merged onto {_BASES[chosen]}: mean KL to the trained model {told}")
+        if "on_full_precision" in checks:
+            far = checks["on_full_precision"]["mean_kl"]
+            lines.append(f"on the base in full precision the adapter is {far:.3g} (mean KL) from the trained model")
         if logits["mean_kl"] > 0.1 * effect["mean_kl"] > 0:
             share = logits["mean_kl"] / effect["mean_kl"]
-            lines.append(f"rounding moves the model {share:.0%} as far as the training did; --dtype float32 avoids it")
+            cure = "; --dtype float32 avoids it" if self.to == "hf" else ""
+            lines.append(f"rounding moves the model {share:.0%} as far as the training did{cure}")
         if not self.is_filed:
             lines.append("the run folder cannot be written: the certificate is in the export alone")
         return lines
 
 
 def export(
-    run: Path | str, out: Path | str, *, to: To = "hf", dtype: Dtype | None = None, which: Which = "last"
+    run: Path | str,
+    out: Path | str,
+    *,
+    to: To = "hf",
+    dtype: Format | None = None,
+    onto: Asked = "auto",
+    which: Which = "last",
 ) -> Exported:
-    """Write a run's adapter into `out`: as an adapter in peft's format, or merged into its base.
+    """Write a run's adapter into `out`: as an adapter in peft's format, or merged into its base, as a Hugging Face
+    folder or as a GGUF file.
 
-    The folder gets its name only after it was read back and compared with what was trained, on logits, greedy text,
-    tokenizer, template and stop tokens; the figures are in its certificate.json, and in the run folder's where that
-    can be written. `dtype` is for the merged weights, the recipe's where None. Raises ProofError with nothing left
-    where they differ, RunError where the run cannot be opened or `out` is taken or cannot be written.
+    The folder gets its name only after a fresh process without Fledge has loaded it and what it does there was compared
+    with what was trained: logits, greedy text, tokenizer, template, BOS and stop tokens. The figures are in its
+    certificate.json and, for people, certificate.html, and copies of both in the run folder where that can be written.
+    `dtype` is for the merged weights, the recipe's where None. `onto` is what a quantised run is merged onto; auto is
+    what measures closest to the trained model. Raises ProofError with nothing left where they differ, RunError where
+    the run cannot be opened, an option has no effect, or `out` is taken or cannot be written.
     """
     out = Path(out).resolve()
     check_free(out)
     check_writable(out.parent, cure="give another folder to write into")
     opened = open_run(run, which=which)
-    source = Source(
+    order = order_for(opened.recipe.model, to, dtype=dtype, onto=onto)
+    certificate = export_to(to, source_of(opened, which), out=out, probe=probe_of(opened), order=order)
+    return Exported(out, to, certificate, is_filed=file_copies(certificate, opened.run))
+
+
+def order_for(base: ModelConfig, to: To, *, dtype: Format | None = None, onto: Asked = "auto") -> Order:
+    """How an export is wanted. Raises RunError for an option that would have no effect."""
+    target = TARGETS[to]
+    if dtype is not None and dtype not in target.formats:
+        cure = f"use {', '.join(target.formats)}" if target.formats else "leave --dtype away: an adapter is what it is"
+        raise RunError(f"{dtype} is no number format of --to {to}", where="--dtype", cure=cure)
+    if onto != "auto" and not (target.is_merged and base.quantization != "none"):
+        what = f"--to {to} merges nothing" if not target.is_merged else "this run's base is not quantised"
+        raise RunError(f"{what}, so there is nothing to choose", where="--onto", cure="leave --onto away")
+    return Order(dtype=dtype or target.own_format(base.dtype), onto=onto)
+
+
+def source_of(opened: OpenRun, which: Which) -> Source:
+    """What is exported of a run."""
+    return Source(
         base=opened.recipe.model,
         adapter=opened.adapter,
         tokenizer=opened.tokenizer,
-        load=lambda asked: load_tuned(opened, dtype=asked).model,
+        load=lambda asked, kind: load_tuned(opened, dtype=asked, kind=kind).model,
         about=_about(opened, which),
     )
-    probe = _probe(opened)
-    if to == "adapter":
-        certificate = export_adapter(source, out, probe=probe)
-    else:
-        certificate = export_hf(source, out, probe=probe, dtype=dtype or opened.recipe.model.dtype)
-    return Exported(out, to, certificate, is_filed=_file(certificate, opened.run))
-
-
-def _file(certificate: dict[str, Any], run: RunDir) -> bool:
-    """Whether the run folder could take a copy; the export is whole and proven without it."""
-    try:
-        write_json(run.certificate, certificate)
-    except OSError:
-        return False
-    return True
 
 
 def _about(opened: OpenRun, which: Which) -> dict[str, Any]:
     model = opened.recipe.model
+    base = {"name": model.name_or_path, "revision": model.revision, "quantization": model.quantization}
     return {
-        "base": {"name": model.name_or_path, "revision": model.revision, "sha256": base_digest(model.name_or_path)},
+        "base": base | {"sha256": base_digest(model.name_or_path)},
         "trained_dtype": model.dtype,
         "adapter": {"which": which, "sha256": opened.adapter_sha256},
         "versions": {name: version(name) for name in ("fledge", "torch", "transformers", "peft")},
     }
 
 
-def _probe(opened: OpenRun) -> Probe:
+def probe_of(opened: OpenRun) -> Probe:
     """The first rows of what the run was validated or trained on, and their prompts; set texts where they are gone."""
     tokenizer = opened.tokenizer
     prefix = list(tokenizer.prefix_ids)
     rows: list[Sequence[int]] = [[*prefix, *encoded.ids] for encoded in tokenizer.encode_batch(_TEXTS)]
-    prompts = [row[: len(row) // 2] for row in rows]
+    prompts, origin = [row[: len(row) // 2] for row in rows], "set texts"
     recipe = opened.recipe
     try:
         data = prepare_training(recipe.data, tokenizer, seed=recipe.train.seed, progress=lambda done, total: None)
@@ -127,14 +155,16 @@ def _probe(opened: OpenRun) -> Probe:
         pass
     else:
         store = data.validation or data.train
+        origin = "validation rows" if data.validation else "training rows"
         rows = [store.row(index).input_ids.tolist() for index in range(min(ROWS, len(store)))]
         asked = [store.prompt_ids(index) for index in range(min(PROMPTS, len(store)))]
         prompts = [prompt or row[: max(1, len(row) // 2)] for prompt, row in zip(asked, rows, strict=False)]
     return Probe(
         rows=fit_rows([row[:ROW_TOKENS] for row in rows], vocab_size=tokenizer.size),
         prompts=fit_rows([prompt[-ROW_TOKENS:] for prompt in prompts], vocab_size=tokenizer.size),
-        stop_ids=tokenizer.stop_ids,
         answer_of=lambda model, prompt: (
             answers_of(model, tokenizer, prompts=[prompt], sampling=Sampling(ANSWER_TOKENS))[0].ids
         ),
+        max_new_tokens=ANSWER_TOKENS,
+        origin=origin,
     )

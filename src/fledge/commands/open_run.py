@@ -22,6 +22,7 @@ from fledge.rundir import RunDir
 from fledge.runtime.device import choose_device
 
 Which = Literal["last", "best"]
+Onto = Literal["trained", "dequantized", "full"]
 _FILES = ("adapter_config.json", "adapter_model.safetensors", "tokenizer.json")
 
 
@@ -122,15 +123,19 @@ def _not_there(run: RunDir, recipe: Recipe, which: Which, missing: list[str]) ->
     )
 
 
-def load_tuned(opened: OpenRun, *, dtype: Dtype | None = None) -> Tuned:
+def load_tuned(opened: OpenRun, *, dtype: Dtype | None = None, kind: Onto = "trained") -> Tuned:
     """The base with the run's adapter, on a GPU where there is one unless the recipe says cpu.
 
-    `dtype` is for the base, the recipe's where None. Raises RunError where the base is not the one that was trained.
+    `dtype` is for the base, the recipe's where None. `kind` is how a quantised base is held: as in the training; as
+    plain modules with the weights that it stands for; or as it came, in full precision. Raises RunError where the base
+    is not the one that was trained.
     """
     model = opened.recipe.model
     _check_same_base(opened)
     device = choose_device("cpu" if model.placement == "cpu" else "auto")
-    base = load_base(model.model_copy(update={"dtype": dtype or model.dtype}), device=device)
+    held = {"quantization": "none"} if kind == "full" else {}
+    asked = model.model_copy(update={"dtype": dtype or model.dtype} | held)
+    base = load_base(asked, device=device, as_plain=kind == "dequantized")
     _check_same_base(opened, commit=getattr(base.model.config, "_commit_hash", None))
     try:
         tuned = load_adapter(base.model, opened.adapter)

@@ -45,6 +45,8 @@ from fledge.training.stop import StopRequest
 
 MEMORY_SHARE = 0.6
 """Of the memory at hand, what activations may take before some are computed again."""
+OPTIMIZER_BYTES = 12
+"""What a trained weight will take besides itself: its gradient and two moments, which are not there yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,8 @@ def room_of(recipe: Recipe) -> int:
 def _fast_loss(shop: Workshop) -> FastLoss:
     """The loss that the engine computes, within the memory at hand."""
     train, keys, rows = shop.recipe.train, shop.adapted.dropout, room_of(shop.recipe)
-    budgets = {True: -1.0, False: float("inf"), "auto": MEMORY_SHARE * available_bytes(shop.device)}
+    room = available_bytes(shop.device) - OPTIMIZER_BYTES * shop.num_trainable
+    budgets = {True: -1.0, False: float("inf"), "auto": MEMORY_SHARE * max(0, room)}
     budget = budgets[train.gradient_checkpointing]
 
     longest = longest_row(shop.recipe, shop.facts)

@@ -3,8 +3,9 @@
 Shapes: T positions of one row, V ids.
 """
 
+import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,33 +14,8 @@ import torch.nn.functional as F
 
 from fledge.config.model import Dtype
 from fledge.errors import ProofError
-
-MAX_VALUES = 64_000_000
-"""Logits that are held at once: 256 MB in float32."""
-
-AnswerOf = Callable[[Any, Sequence[int]], Sequence[int]]
-"""The greedy continuation of a prompt by a model, both as ids."""
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """What both models are run on."""
-
-    rows: tuple[tuple[int, ...], ...]
-    prompts: tuple[tuple[int, ...], ...]
-    stop_ids: frozenset[int]
-    answer_of: AnswerOf
-
-
-@dataclass(frozen=True, slots=True)
-class Behaviour:
-    """What a model does with a probe. Logits are float32 on the CPU."""
-
-    logits: tuple[torch.Tensor, ...]
-    """[T,V] of each row"""
-    answers: tuple[tuple[int, ...], ...]
-    answer_logits: tuple[torch.Tensor, ...]
-    """[T,V] of each prompt with its answer, for the position before each answer token and after the last"""
+from fledge.exporting.behaviour import Behaviour
+from fledge.models.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +35,7 @@ TOLERANCES: dict[Dtype, Tolerance] = {
     "float16": Tolerance(relative=2e-2, mean_kl=1e-3, tie=5e-3),
     "bfloat16": Tolerance(relative=1e-1, mean_kl=1e-2, tie=4e-2),
 }
+_PIECE = 1 << 24
 LEAST_SLACK = 1e-5
 """Logits this close are tied in any number format: the order of sums alone moves them so far."""
 
@@ -69,8 +46,12 @@ class Distance:
 
     max_abs: float
     relative: float
+    """Largest difference, as a share of the largest logit."""
     mean_kl: float
+    """In nats per position."""
     positions: int
+    mean_abs: float = 0.0
+    max_kl: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         """The numbers."""
@@ -79,59 +60,37 @@ class Distance:
 
 def tolerance_of(*dtypes: Dtype) -> Tolerance:
     """The widest of the tolerances of these number formats."""
-    return max((TOLERANCES[dtype] for dtype in dtypes), key=lambda tolerance: tolerance.mean_kl)
+    return widest(*(TOLERANCES[dtype] for dtype in dtypes))
 
 
-def fit_rows(rows: Sequence[Sequence[int]], *, vocab_size: int) -> tuple[tuple[int, ...], ...]:
-    """Rows cut so that all their logits together stay within MAX_VALUES."""
-    most = max(2, MAX_VALUES // (vocab_size * max(1, len(rows))))
-    return tuple(tuple(row[:most]) for row in rows)
-
-
-def logits_of(model: Any, row: Sequence[int]) -> torch.Tensor:
-    """The model's logits of one row alone, float32, on the CPU. [T,V] An encoder-decoder reads it on both sides."""
-    return _logits(model, row, written=row)
-
-
-def _logits(model: Any, read: Sequence[int], *, written: Sequence[int]) -> torch.Tensor:
-    """[T,V] of what is read; of an encoder-decoder those of what its decoder has written so far."""
-    device = next(model.parameters()).device
-    inputs = {"input_ids": torch.tensor([read], device=device)}
-    if model.config.is_encoder_decoder:
-        inputs["decoder_input_ids"] = torch.tensor([written], device=device)
-    with torch.no_grad():
-        return model(**inputs, use_cache=False).logits[0].float().cpu()
-
-
-def _answer_logits(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> torch.Tensor:
-    """[T+1,V] that each of the T tokens of an answer was chosen from, and what would follow."""
-    if model.config.is_encoder_decoder:
-        return _logits(model, prompt, written=(model.config.decoder_start_token_id, *answer))
-    return logits_of(model, (*prompt, *answer))[len(prompt) - 1 :]
-
-
-def measure(model: Any, probe: Probe) -> Behaviour:
-    """Run a probe on a model in eval mode."""
-    answers = tuple(tuple(probe.answer_of(model, prompt)) for prompt in probe.prompts)
-    answer_logits = tuple(
-        _answer_logits(model, prompt, answer) for prompt, answer in zip(probe.prompts, answers, strict=True)
-    )
-    return Behaviour(tuple(logits_of(model, row) for row in probe.rows), answers, answer_logits)
+def widest(*tolerances: Tolerance) -> Tolerance:
+    """The one that allows the largest mean KL."""
+    return max(tolerances, key=lambda tolerance: tolerance.mean_kl)
 
 
 def distance(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> Distance:
     """How far `found` is from `expected`; infinite where a logit of either is not finite."""
-    largest, scale, divergence, positions = 0.0, 1.0, 0.0, 0
+    largest, scale, apart, values = 0.0, 1.0, 0.0, 0
+    divergences: list[torch.Tensor] = []
+    positions = sum(left.shape[0] for left in expected)
     for left, right in zip(expected, found, strict=True):
         if left.shape != right.shape or not _is_finite(left) or not _is_finite(right):
-            return Distance(math.inf, math.inf, math.inf, positions)
-        largest = max(largest, (left - right).abs().max().item())
-        scale = max(scale, left.abs().max().item())
+            return Distance(math.inf, math.inf, math.inf, positions, math.inf, math.inf)
+        difference = (left - right).abs()
+        largest, apart = max(largest, difference.max().item()), apart + difference.sum(dtype=torch.float64).item()
+        scale, values = max(scale, left.abs().max().item()), values + left.numel()
         log_p, log_q = F.log_softmax(left.double(), dim=-1), F.log_softmax(right.double(), dim=-1)
-        divergence += (log_p.exp() * (log_p - log_q)).sum().item()
-        positions += left.shape[0]
-    mean_kl = divergence / max(1, positions)
-    return Distance(largest, largest / scale, 0.0 if mean_kl < 0 else mean_kl, positions)
+        divergences.append((log_p.exp() * (log_p - log_q)).sum(dim=-1))
+    kl = torch.cat([*divergences, torch.zeros(0, dtype=torch.float64)])
+    mean_kl, max_kl = (kl.mean().item(), kl.max().item()) if kl.numel() else (0.0, 0.0)
+    return Distance(
+        max_abs=largest,
+        relative=largest / scale,
+        mean_kl=max(0.0, mean_kl),
+        positions=positions,
+        mean_abs=apart / max(1, values),
+        max_kl=max(0.0, max_kl),
+    )
 
 
 def _is_finite(logits: torch.Tensor) -> bool:
@@ -160,9 +119,9 @@ def slack_of(found: Distance, tolerance: Tolerance) -> float:
 
 
 def check_answers(
-    expected: Behaviour, answers: Sequence[Sequence[int]], *, probe: Probe, slack: float
+    expected: Behaviour, answers: Sequence[Sequence[int]], *, stop_ids: frozenset[int], slack: float
 ) -> dict[str, Any]:
-    """The figures for the certificate.
+    """The figures for the certificate; `parted_at` has for each prompt where answers part, counted from 0, or None.
 
     Greedy answers must be the same. Where they part, the token taken must have been as likely as the likeliest one, as
     far as rounding can tell: within twice `slack`, the largest error of any logit. Raises ProofError elsewhere, and
@@ -171,21 +130,22 @@ def check_answers(
     if not all(map(_is_finite, expected.answer_logits)):
         cure = "nothing was written; look at the losses of the training, or use --which best"
         raise ProofError("the trained model's own logits are not finite", cure=cure)
-    ties = 0
+    parted_at: list[int | None] = []
     for place, (ours, theirs) in enumerate(zip(expected.answers, answers, strict=True)):
         parting = _parting(ours, theirs)
+        parted_at.append(parting)
         if parting is None:
             continue
         logits = expected.answer_logits[place][parting]
-        taken = [theirs[parting]] if parting < len(theirs) else sorted(probe.stop_ids)
+        taken = [theirs[parting]] if parting < len(theirs) else sorted(stop_ids)
         gap = float(logits.max() - logits[taken].max()) if taken else math.inf
         if not gap <= 2 * slack:  # so that a gap that is no number fails too
             raise ProofError(
                 f"the greedy answer to prompt {place + 1} differs at token {parting + 1}, by {gap:.3g} in logits",
                 cure="nothing was written; export in float32",
             )
-        ties += 1
-    return {"prompts": len(expected.answers), "same": len(expected.answers) - ties, "ties": ties}
+    same = parted_at.count(None)
+    return {"prompts": len(parted_at), "same": same, "ties": len(parted_at) - same, "parted_at": parted_at}
 
 
 def _parting(ours: Sequence[int], theirs: Sequence[int]) -> int | None:
@@ -196,12 +156,35 @@ def _parting(ours: Sequence[int], theirs: Sequence[int]) -> int | None:
     return next((place for place, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
 
 
-def check_tensors(written: dict[str, torch.Tensor], read: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """The figures for the certificate. Raises ProofError where a tensor that was read back is not the one written."""
-    differing = sorted(written.keys() ^ read.keys())
-    same = written.keys() & read.keys()
-    differing += [name for name in sorted(same) if not torch.equal(written[name].cpu(), read[name].cpu())]
+def check_tensors(written: Mapping[str, str], read: Mapping[str, str]) -> dict[str, Any]:
+    """The figures for the certificate, from digests by name. Raises ProofError where a tensor that was read back is not
+    the one written.
+    """
+    differing = sorted(name for name in written.keys() | read.keys() if written.get(name) != read.get(name))
     if differing:
         what = f"{len(differing)} tensors are not what was written: {', '.join(differing[:5])}"
         raise ProofError(what, cure="nothing was kept; look at the disk, and try again")
     return {"tensors": len(written), "differing": 0}
+
+
+def digests_of(model: torch.nn.Module) -> dict[str, str]:
+    """sha256 of each tensor of a model, by name: of number format, shape and bytes."""
+    return {name: digest_of(tensor) for name, tensor in model.state_dict().items()}
+
+
+def digest_of(tensor: torch.Tensor) -> str:
+    """sha256 of number format, shape and bytes, read in pieces, for a tensor on a GPU must not be copied whole."""
+    digest = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+    flat = tensor.detach().reshape(-1)
+    for start in range(0, flat.numel(), _PIECE):
+        digest.update(flat[start : start + _PIECE].cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def check_stops(tokenizer: Tokenizer, found: frozenset[int]) -> dict[str, Any]:
+    """The figures for the certificate. Raises ProofError where an answer would end on other tokens than it learnt."""
+    expected, stops = tokenizer.stop_ids, sorted(found)
+    if found != expected:
+        what = f"the exported model stops on {stops}, the run on {sorted(expected)}"
+        raise ProofError(what, cure="nothing was written; report this with the base's name")
+    return {"eos_token_id": stops, "tokens": tokenizer.hf.convert_ids_to_tokens(stops)}

@@ -18,6 +18,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from fledge.errors import ModelError
 from fledge.models.facts import blocks
+from fledge.ops.buffers import give_back
 from fledge.ops.frozen_linear import PARTS, FrozenLinear, tensors_of
 from fledge.ops.held import Scratch
 from fledge.ops.int8 import quantize_int8
@@ -111,6 +112,7 @@ class _Quantize(ConversionOps):
         if request.tell is not None:
             request.tell(quantizer.total - len(quantizer.waiting) + 1, quantizer.total)
         quantizer.waiting.discard(name)
+        give_back()
         return {f"{before}{part}": getattr(quantized, part) for part in PARTS[request.kind]}
 
 

@@ -45,7 +45,7 @@ class Buffers:
         self._flat = {key: flat for key, flat in self._flat.items() if key[2] != "step"}
         self._own.clear()
         if self.device.type == "cpu":
-            _trim()
+            give_back()
 
     def take(self, name: str, *shape: int, dtype: torch.dtype, room: int = 0, life: Life = "block") -> torch.Tensor:
         """A contiguous tensor of this shape, its content undefined. `room` is a number of values known to be needed
@@ -95,9 +95,9 @@ class _Slabs:
         return self.slabs[number][start : start + count * dtype.itemsize].view(dtype)
 
 
-def _trim() -> None:
-    """Give back what products have left free in the C library's heap, where that can be asked: tens of megabytes that
-    would count towards the peak.
+def give_back() -> None:
+    """Give back what was freed and lies among the C library's heap, where that can be asked: tens of megabytes after
+    products, and after a loading as much as the model itself, which would count towards the peak.
     """
     trim = getattr(_LIBRARY, "malloc_trim", None)
     if trim is not None:

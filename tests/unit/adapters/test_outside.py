@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from fledge.adapters.merge import merge
-from fledge.adapters.outside import OutsideCase, logits_outside
 from fledge.adapters.save import load_adapter, save_adapter
 from fledge.errors import ModelError, ProofError
+from fledge.exporting.outside import OutsideCase, ask_outside
 from tests.tiny_models import ARCHITECTURES, VOCABULARY
 from tests.unit.adapters.builders import ROWS, adapted, base_of, logits_of, move, save_tokenizer
 
@@ -44,7 +44,7 @@ class Saved:
     untuned: list[torch.Tensor]
     start: list[torch.Tensor]
     is_tied: bool
-    outside: list[torch.Tensor]
+    outside: tuple[torch.Tensor, ...]
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +62,11 @@ def saved(tmp_path_factory) -> dict[str, Saved]:
         trained = move(fresh)
         save_adapter(trained, adapter, base=str(base), revision="main")
         save_tokenizer(base, adapter, with_new=is_extended)
-        asked.append(OutsideCase(base=str(base), adapter=str(adapter), rows=rows))
+        asked.append(OutsideCase(base=str(base), folder=str(adapter), rows=rows))
         found[name] = (base, adapter, rows, logits_of(trained.model, rows), untuned, start, loaded.facts.is_head_tied)
     return {
-        name: Saved(*first, outside)
-        for (name, first), outside in zip(found.items(), logits_outside(asked), strict=True)
+        name: Saved(*first, outside.logits)
+        for (name, first), outside in zip(found.items(), ask_outside(asked), strict=True)
     }
 
 
@@ -84,7 +84,7 @@ def test_a_fresh_adapter_changes_no_logit(saved, name):
 @pytest.mark.parametrize("name", CASES)
 def test_plain_peft_without_fledge_gives_the_logits_that_were_trained(saved, name):
     case = saved[name]
-    torch.testing.assert_close(case.outside, case.tuned, rtol=1e-5, atol=2e-5)
+    torch.testing.assert_close(list(case.outside), case.tuned, rtol=1e-5, atol=2e-5)
     assert max((a[:, :VOCABULARY] - b).abs().max() for a, b in zip(case.outside, case.untuned, strict=False)) > 1e-2
 
 
@@ -111,9 +111,9 @@ def test_a_merged_model_gives_the_logits_that_were_trained(saved, name, tmp_path
 
 def test_a_broken_adapter_is_refused_in_plain_pefts_words(saved, tmp_path):
     save_tokenizer(saved["llama"].base, tmp_path)
-    case = OutsideCase(base=str(saved["llama"].base), adapter=str(tmp_path), rows=ROWS)
+    case = OutsideCase(base=str(saved["llama"].base), folder=str(tmp_path), rows=ROWS)
     with pytest.raises(ProofError, match="plain peft cannot load"):
-        logits_outside([case])
+        ask_outside([case])
 
 
 def test_a_folder_without_an_adapter_is_an_error(tmp_path):

@@ -1,0 +1,162 @@
+"""Runs by itself: loads exports where Fledge cannot be imported, and writes down what they do.
+
+It is what somebody without Fledge would write, so it shares no code with Fledge. A kind of export is one function that
+loads it and one line in LOADERS.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
+
+Case = dict[str, Any]
+
+
+def load_adapter(case: Case) -> tuple[Any, Any]:
+    """Model and tokenizer: plain peft puts the adapter on the base that plain transformers loads."""
+    # fetched here and not above, so that merged exports are seen to do without peft
+    peft = importlib.import_module("peft")
+    tokenizer = AutoTokenizer.from_pretrained(case["folder"], trust_remote_code=case["trust_remote_code"])
+    base = _load(case["base"], case, {"revision": case["revision"]})
+    if len(tokenizer) > base.get_input_embeddings().weight.shape[0]:
+        base.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model = peft.PeftModel.from_pretrained(base, case["folder"]).get_base_model()
+    if os.path.isfile(os.path.join(case["folder"], "generation_config.json")):  # noqa: PTH113, PTH118
+        model.generation_config = GenerationConfig.from_pretrained(case["folder"])
+    return model, tokenizer
+
+
+def load_hf(case: Case) -> tuple[Any, Any]:
+    """Model and tokenizer, by plain transformers from the folder alone."""
+    tokenizer = AutoTokenizer.from_pretrained(case["folder"], trust_remote_code=case["trust_remote_code"])
+    return _load(case["folder"], case, {}), tokenizer
+
+
+def load_gguf(case: Case) -> tuple[Any, Any]:
+    """Model and tokenizer, by transformers' own reader of GGUF, or by the reader that the case names, which is a file
+    with `load(path)`, model and tokenizer; a tokenizer of None where there is none to be had from the file.
+    """
+    path = os.path.join(case["folder"], case["file"])  # noqa: PTH118
+    if case["reader"] is None:
+        tokenizer = AutoTokenizer.from_pretrained(case["folder"], gguf_file=case["file"])
+        return _load(case["folder"], case, {"gguf_file": case["file"]}), tokenizer
+    described = importlib.util.spec_from_file_location("reader", case["reader"])
+    assert described is not None and described.loader is not None
+    reader = importlib.util.module_from_spec(described)
+    described.loader.exec_module(reader)
+    return reader.load(path)
+
+
+def _load(where: str, case: Case, how: dict[str, Any]) -> Any:
+    how = how | {"trust_remote_code": case["trust_remote_code"]}
+    is_pair = AutoConfig.from_pretrained(where, **how).is_encoder_decoder
+    kind = AutoModelForSeq2SeqLM if is_pair else AutoModelForCausalLM
+    dtype = getattr(torch, case["dtype"])
+    return kind.from_pretrained(where, **how, dtype=dtype, attn_implementation=case["attention"])
+
+
+LOADERS: dict[str, Callable[[Case], tuple[Any, Any]]] = {"adapter": load_adapter, "hf": load_hf, "gguf": load_gguf}
+
+
+def tell(case: Case) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Float32 logits [T,V] of each row of ids, by its place, and what else is asked of an export."""
+    model, tokenizer = LOADERS[case["kind"]](case)
+    model = model.to(case["device"]).eval()
+    told: dict[str, Any] = {"dtype": str(model.dtype).removeprefix("torch."), "stop_ids": _stops(model)}
+    if case["wants_tensors"]:
+        told["tensors"] = {name: _digest(tensor, model.dtype) for name, tensor in model.state_dict().items()}
+    with torch.no_grad():
+        logits = {str(place): _logits(model, row) for place, row in enumerate(case["rows"])}
+        told["answers"] = [_answer(model, prompt, case["max_new_tokens"]) for prompt in case["prompts"]]
+    told["tokenizer"] = None if tokenizer is None else _read(tokenizer, case)
+    return logits, told
+
+
+def _logits(model: Any, row: list[int]) -> torch.Tensor:
+    """[T,V] of a row, which an encoder-decoder reads on both sides."""
+    inputs = {"input_ids": torch.tensor([row], device=model.device)}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = inputs["input_ids"]
+    return model(**inputs, use_cache=False).logits[0].float().cpu().contiguous()
+
+
+def _stops(model: Any) -> list[int]:
+    found = model.generation_config.eos_token_id
+    return sorted([found] if isinstance(found, int) else found or [])
+
+
+def _answer(model: Any, prompt: list[int], max_new_tokens: int) -> list[int]:
+    """The greedy continuation, up to the first stop token: of the export's own settings only where to stop is kept."""
+    own, stops = model.generation_config, _stops(model)
+    settings = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        use_cache=True,
+        eos_token_id=stops or None,
+        pad_token_id=own.pad_token_id if own.pad_token_id is not None else (stops or [0])[0],
+    )
+    is_pair = model.config.is_encoder_decoder
+    if is_pair:
+        names = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
+        found = (getattr(place, name, None) for name in names for place in (own, model.config))
+        settings.decoder_start_token_id = next(token for token in found if token is not None)
+    ids = torch.tensor([prompt], device=model.device)
+    model.generation_config = settings  # what a call leaves open is read from here
+    try:
+        made = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings)
+    finally:
+        model.generation_config = own
+    answer = made[0].tolist()[1 if is_pair else len(prompt) :]
+    return answer[: next((place for place, token in enumerate(answer) if token in stops), len(answer))]
+
+
+def _digest(tensor: torch.Tensor, dtype: torch.dtype) -> str:
+    """sha256 of shape and bytes; a tensor that the library widens while it loads is narrowed again, which is exact."""
+    kept = tensor.to(dtype) if tensor.is_floating_point() else tensor
+    digest = hashlib.sha256(f"{kept.dtype}{tuple(kept.shape)}".encode())
+    for piece in _pieces(kept.detach().contiguous().reshape(-1)):
+        digest.update(piece.cpu().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _pieces(flat: torch.Tensor, size: int = 1 << 24) -> Iterator[torch.Tensor]:
+    for start in range(0, flat.numel(), size):
+        yield flat[start : start + size]
+
+
+def _read(tokenizer: Any, case: Case) -> dict[str, Any]:
+    """What the tokenizer makes of texts and of a conversation."""
+    template = tokenizer.chat_template
+    ids = [tokenizer(text, add_special_tokens=is_bare)["input_ids"] for text, is_bare in case["texts"]]
+    told: dict[str, Any] = {"ids": ids, "rendered": None, "rendered_ids": []}
+    told["template"] = template if isinstance(template, str | None) else json.dumps(template, sort_keys=True)
+    if template and case["conversation"]:
+        how: dict[str, Any] = {"conversation": case["conversation"], "add_generation_prompt": True}
+        told["rendered"] = tokenizer.apply_chat_template(**how, tokenize=False)
+        told["rendered_ids"] = tokenizer.apply_chat_template(**how, tokenize=True, return_dict=True)["input_ids"]
+    return told
+
+
+def main() -> None:
+    """Work off the cases in the JSON file that is named on the command line."""
+    sys.modules["fledge"] = None  # type: ignore[assignment]
+    with open(sys.argv[1], encoding="utf-8") as file:  # noqa: PTH123
+        request = json.load(file)
+    torch.set_num_threads(request["threads"])
+    for case in request["cases"]:
+        logits, told = tell(case)
+        save_file(logits, case["out"] + ".safetensors")
+        with open(case["out"] + ".json", "w", encoding="utf-8") as file:  # noqa: PTH123
+            json.dump(told, file)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What can be exported, a file each, and the table of them."""

@@ -1,0 +1,81 @@
+"""The adapter alone, in peft's format with its tokenizer: proven on the base in plain peft."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fledge.errors import ProofError
+from fledge.exporting.behaviour import Behaviour, Probe, logits_of
+from fledge.exporting.outside import Outside
+from fledge.exporting.reading import check_identity, check_reading, lesson_of
+from fledge.exporting.sealed import file_sha256
+from fledge.exporting.targets.draft import Draft, Order, case_for, check_behaviour
+from fledge.exporting.trained import Onto, Source, measure_trained
+from fledge.exporting.verify import check_distance, check_stops, distance, tolerance_of
+from fledge.models.companions import save_companions
+from fledge.models.locate import locate
+
+_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def write_adapter(source: Source, folder: Path, *, probe: Probe, order: Order) -> Draft:
+    """Copy the adapter and write its tokenizer beside it; `order` has no say, for an adapter is what it is.
+
+    The proof: in the number format of the training, and in float32, where no rounding can hide that an adapter is lost.
+    Plain peft puts the adapter of a quantised run on the base as it came, so there it is held against the same made by
+    Fledge, and how far that is from the model that was trained is written down.
+    """
+    learnt = measure_trained(source, probe)
+    expected, onto, checks = learnt.behaviour, _below(source), {"effect": learnt.effect}
+    if source.is_quantized:
+        expected = measure_trained(source, probe, onto=onto).behaviour
+        checks["on_full_precision"] = distance(learnt.behaviour.logits, expected.logits).as_json()
+    exact = _exact(source, expected, onto, probe=probe)
+    for name in _FILES:
+        shutil.copyfile(source.adapter / name, folder / name)
+    save_companions(source.tokenizer, folder)
+    lesson = lesson_of(source.tokenizer, probe.rows)
+    asked = case_for(source, folder, probe=probe, device=learnt.device)
+    asked = replace(asked, base=locate(source.base.name_or_path), revision=source.base.revision)
+    case = replace(asked, dtype=source.base.dtype, texts=lesson.texts, conversation=lesson.conversation)
+    in_float32 = [replace(case, dtype="float32", prompts=())] if source.base.dtype != "float32" else []
+
+    def prove(folder: Path, answers: Sequence[Outside]) -> dict[str, Any]:
+        found, *exactly = answers
+        assert found.reading is not None, "an adapter's folder has a tokenizer"
+        tolerance, of = tolerance_of(source.base.dtype), "the adapter in plain peft"
+        told = check_behaviour(expected, found, tolerance=tolerance, of=of, tokenizer=source.tokenizer, probe=probe)
+        for each in exactly:
+            apart = distance(exact, each.logits)
+            told["float32"] = check_distance(apart, tolerance_of("float32"), of=f"{of}, in float32")
+        told["stops"] = check_stops(source.tokenizer, found.stop_ids)
+        read = check_reading(lesson, found.reading)
+        told["tokenizer"] = check_identity(source.tokenizer, folder) | read.pop("ids")
+        told["files"] = _check_files(source.adapter, folder)
+        return checks | told | read
+
+    return Draft((case, *in_float32), prove)
+
+
+def _check_files(adapter: Path, folder: Path) -> dict[str, Any]:
+    """The figures for the certificate. Raises ProofError where a byte of the adapter is not the run's."""
+    differing = [name for name in _FILES if file_sha256(adapter / name) != file_sha256(folder / name)]
+    if differing:
+        cure = "nothing was kept; look at the disk, and try again"
+        raise ProofError(f"{' and '.join(differing)} are not what was trained", where=str(folder), cure=cure)
+    return {"files": len(_FILES), "differing": 0}
+
+
+def _below(source: Source) -> Onto:
+    """What plain peft puts the adapter on."""
+    return "full" if source.is_quantized else "trained"
+
+
+def _exact(source: Source, expected: Behaviour, onto: Onto, *, probe: Probe) -> Sequence[Any]:
+    """[T,V] of each row in float32."""
+    if source.base.dtype == "float32":
+        return expected.logits
+    model = source.load("float32", onto)
+    return [logits_of(model, row) for row in probe.rows]

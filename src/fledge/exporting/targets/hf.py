@@ -1,0 +1,56 @@
+"""A merged model as a Hugging Face folder: merged in float32, rounded once, read back by plain transformers."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from fledge.config.model import Dtype
+from fledge.errors import ProofError
+from fledge.exporting.behaviour import Probe
+from fledge.exporting.merging import merge_closest
+from fledge.exporting.outside import Outside
+from fledge.exporting.reading import check_identity, check_reading, lesson_of
+from fledge.exporting.targets.draft import Draft, Order, case_for, check_behaviour
+from fledge.exporting.trained import Source, measure_trained
+from fledge.exporting.verify import check_stops, check_tensors, digests_of, tolerance_of
+from fledge.models.write import write_model
+from fledge.runtime.precision import TORCH_DTYPES
+
+FORMATS: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
+
+
+def write_hf(source: Source, folder: Path, *, probe: Probe, order: Order) -> Draft:
+    """Merge, round to the number format that is ordered, and write.
+
+    The proof: merging changed no logit (both in float32); every tensor has the bits that were written; and the folder,
+    loaded by plain transformers, behaves, reads and stops as base and adapter did in training.
+    """
+    dtype = cast(Dtype, order.dtype)
+    learnt = measure_trained(source, probe)
+    merged, checks = merge_closest(source, learnt, probe=probe, asked=order.onto)
+    merged = merged.to(TORCH_DTYPES[dtype])
+    write_model(merged, source.tokenizer, folder=folder)
+    written = digests_of(merged)
+    del merged
+    lesson = lesson_of(source.tokenizer, probe.rows)
+    asked = case_for(source, folder, probe=probe, device=learnt.device)
+    asked = replace(asked, texts=lesson.texts, conversation=lesson.conversation)
+    case = replace(asked, kind="hf", dtype=dtype, wants_tensors=True)
+
+    def prove(folder: Path, answers: Sequence[Outside]) -> dict[str, Any]:
+        (found,) = answers
+        if found.dtype != dtype:
+            raise ProofError(f"the export is read back in {found.dtype}, it was written in {dtype}")
+        assert found.reading is not None, "plain transformers always brings a tokenizer"
+        tolerance, of = tolerance_of(dtype, source.base.dtype), "the exported model"
+        told = {"files": check_tensors(written, found.tensors)}
+        told |= check_behaviour(
+            learnt.behaviour, found, tolerance=tolerance, of=of, tokenizer=source.tokenizer, probe=probe
+        )
+        told["stops"] = check_stops(source.tokenizer, found.stop_ids)
+        read = check_reading(lesson, found.reading)
+        told["tokenizer"] = check_identity(source.tokenizer, folder) | read.pop("ids")
+        return checks | told | read | {"effect": learnt.effect}
+
+    return Draft((case,), prove)

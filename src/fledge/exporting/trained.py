@@ -1,0 +1,60 @@
+"""The trained model as exports are held against it: loaded, measured and let go, one model at a time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from fledge.config.model import Dtype, ModelConfig
+from fledge.errors import ProofError
+from fledge.exporting.behaviour import Behaviour, Probe, logits_of, measure
+from fledge.exporting.verify import distance
+from fledge.models.tokenizer import Tokenizer
+
+Onto = Literal["trained", "dequantized", "full"]
+"""What the adapter lies on: the base as the recipe holds it; what a quantised base stands for; the base as it came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is exported. `load` gives the base in a number format with the adapter on it, in eval mode."""
+
+    base: ModelConfig
+    adapter: Path
+    tokenizer: Tokenizer
+    load: Callable[[Dtype, Onto], Any]
+    about: dict[str, Any]
+    """What the certificate says of the run."""
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the base was trained on in fewer bits than it came in."""
+        return self.base.quantization != "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What the trained model does, in the number format of the training."""
+
+    behaviour: Behaviour
+    effect: dict[str, Any]
+    """How far the adapter moves the base: what the other distances are to be held against."""
+    device: str
+
+
+def measure_trained(source: Source, probe: Probe, *, onto: Onto = "trained") -> Learnt:
+    """What the model does with the probe; nothing of it stays in memory.
+
+    Raises ProofError where its logits are not finite.
+    """
+    model = source.load(source.base.dtype, onto)
+    behaviour = measure(model, probe)
+    if not all(torch.isfinite(logits).all() for logits in (*behaviour.logits, *behaviour.answer_logits)):
+        cure = "nothing was written; look at the losses of the training, or use --which best"
+        raise ProofError("the trained model's own logits are not finite", cure=cure)
+    with model.disable_adapter():
+        untaught = tuple(logits_of(model, row) for row in probe.rows)
+    effect = distance(behaviour.logits, untaught).as_json()
+    return Learnt(behaviour, effect, str(next(model.parameters()).device))
