@@ -103,6 +103,8 @@ def parse() -> argparse.Namespace:
     ap.add_argument("--lr", type=float, default=2e-4)
     ap.add_argument("--repeat-rows", action="store_true")
     ap.add_argument("--micro-tokens", default="auto")
+    ap.add_argument("--quantization", default="none", choices=("none", "int8", "nf4"))
+    ap.add_argument("--keep-dequantized", action="store_true")
     ap.add_argument("--plain", action="store_true", help="the library's own modules instead of the engine")
     ap.add_argument("--no-share", action="store_true", help="compute equal beginnings once for each row")
     ap.add_argument("--json", type=Path)
@@ -131,7 +133,8 @@ def main() -> None:
     args = parse()
     device = choose_device("auto", local_rank=0)
     make_deterministic(device)
-    base = load_base(ModelConfig(name_or_path=str(args.model), dtype=args.dtype), device=device)
+    held = {"quantization": args.quantization, "keep_dequantized": args.keep_dequantized}
+    base = load_base(ModelConfig(name_or_path=str(args.model), dtype=args.dtype, **held), device=device)
     torch.manual_seed(0)
     targets = args.targets if args.targets == "all-linear" else args.targets.split(",")
     config = LoraConfig(r=args.r, lora_alpha=args.alpha, target_modules=targets, task_type="CAUSAL_LM")
