@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from fledge.adapters.attach import attach
 from fledge.commands.train import train
+from fledge.config.lora import LoraSection
+from fledge.config.model import ModelConfig
+from fledge.models.load import load_base
+from fledge.models.placement import place
 from fledge.rundir import RunDir, read_events, read_steps
 from tests.journeys.killing import train_through_kills
 from tests.runs import load, recipe_dict, write_recipe, write_rows
@@ -75,3 +80,30 @@ def test_a_killed_run_ends_with_the_same_bits(run_of, tmp_path: Path):
     train_through_kills(recipe, tmp_path / "killed", kills=2, seed=1)
     digests = {json.loads(run.summary.read_text())["adapter_sha256"] for run in (whole, RunDir(tmp_path / "killed"))}
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize("engine", ["fast", "plain"])
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_a_quantised_base_trains_as_on_the_cpu(run_of, kind, engine):
+    found = {
+        placement: losses(run_of(placement, train__engine=engine, model__quantization=kind, model__placement=placement))
+        for placement in ("cpu", "gpu")
+    }
+    assert found["gpu"] == pytest.approx(found["cpu"], abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["none", "int8", "nf4"])
+def test_what_does_not_fit_streams_from_host_memory_and_computes_the_same(tmp_path, kind):
+    config = ModelConfig(name_or_path=str(tiny_folder("llama", tmp_path)), dtype="float32", quantization=kind)
+    device, found = torch.device("cuda"), []
+    for share in (float("inf"), 1.0):
+        base = load_base(config, device=torch.device("cpu"))
+        size = sum(p.numel() * p.element_size() for p in base.model.parameters())
+        streamed = place(base.model, device, room=share * size)
+        assert bool(streamed) == (share == 1.0)
+        adapted = attach(base.model, LoraSection(r=4, init_lora_weights="gaussian"), facts=base.facts, seed=0)
+        trained = [p for p in adapted.model.parameters() if p.requires_grad]
+        assert {p.device.type for p in trained} == {"cuda"}
+        logits = adapted.model(input_ids=torch.arange(3, 20, device=device)[None]).logits
+        found.append([logits.detach(), *torch.autograd.grad(logits.square().sum(), trained)])
+    assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in zip(*found, strict=True))
