@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 from fledge.adapters.attach import attach
 from fledge.commands.engine import build_engine
@@ -131,6 +133,36 @@ def test_layers_that_stream_in_compute_the_same_bits(architecture, kind, tmp_pat
         found.append([logits.detach(), *gradients])
     exact = torch.equal if architecture == "llama" else lambda a, b: torch.allclose(a, b, rtol=1e-4, atol=1e-5)
     assert all(exact(a, b) for a, b in zip(*found, strict=True))
+
+
+class Doubling(nn.Linear):
+    """Looks like a linear and is none."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_a_layer_that_only_looks_like_a_linear_does_not_stream(tmp_path):
+    model = load_base(ModelConfig(name_or_path=str(tiny_folder("llama", tmp_path)), dtype="float32"), device=CPU).model
+    old = model.model.layers[1].mlp.down_proj
+    new = Doubling(old.in_features, old.out_features, bias=False)
+    new.weight = old.weight
+    model.model.layers[1].mlp.down_proj = new
+    ids = torch.arange(3, 20)[None]
+    before = model(ids).logits
+    assert place(model, CPU, room=sum(p.numel() * p.element_size() for p in model.parameters())) > 0
+    assert torch.equal(model(ids).logits, before)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_dead_row_of_the_base_does_not_spoil_the_training(tmp_path, dtype):
+    folder, rows = tiny_folder("llama", tmp_path / "base"), write_rows(tmp_path / "rows.jsonl")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.0.mlp.up_proj.weight"][3] *= 1e-38
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    content = recipe_dict(folder, rows, tmp_path / "run", model__quantization="int8", train__engine="fast")
+    content["model"]["dtype"] = dtype
+    assert len(losses(tmp_path, content)[0]) == 6
 
 
 def test_as_many_layers_are_kept_whole_as_there_is_room_for(tmp_path):

@@ -97,6 +97,7 @@ def _train(recipe: Recipe, run: RunDir, tell: Tell, *, on_prepare: OnPrepare) ->
     device = choose_device(recipe.model.placement, local_rank=local_rank())
     make_deterministic(device)
     with joined_mesh(device) as mesh:
+        _use_threads(run, tell)  # before the base, whose scales in nf4 hang on it too
         base = load_base(recipe.model, device=device, tell=lambda text: tell(Notice(text=text)))
         shop = _open(recipe, run, tokenizer, data, base=base, mesh=mesh, tell=tell)
         answer_before(shop, tell)
@@ -175,13 +176,21 @@ def _check_same_ground(before: dict[str, Any], now: dict[str, Any], run: RunDir)
         )
 
 
-def _settle_machine(run: RunDir, mesh: Mesh, tell: Tell) -> None:
-    """Use the thread count that the run began with, for the order of sums depends on it, and say what has changed."""
-    manifest = json.loads(run.manifest.read_text())
-    threads, ranks = manifest["hardware"]["threads"], manifest["hardware"]["world_size"]
+def _use_threads(run: RunDir, tell: Tell) -> None:
+    """Use the thread count that the run began with, for the order of sums depends on it."""
+    if not run.manifest.exists():
+        return
+    threads = json.loads(run.manifest.read_text())["hardware"]["threads"]
     if torch.get_num_threads() != threads:
         tell(Notice(text=f"using {threads} threads, as this run began with, instead of {torch.get_num_threads()}"))
         torch.set_num_threads(threads)
+
+
+def _settle_machine(run: RunDir, mesh: Mesh, tell: Tell) -> None:
+    """Use the thread count that the run's first rank wrote down, and say what has changed since."""
+    _use_threads(run, tell)
+    manifest = json.loads(run.manifest.read_text())
+    ranks = manifest["hardware"]["world_size"]
     now = versions()
     changes = [f"{name} {old}, now {now[name]}" for name, old in manifest["versions"].items() if now[name] != old]
     if ranks != mesh.world_size:

@@ -23,9 +23,13 @@ def weight_files(source: str, *, revision: str) -> list[Path]:
         raise ModelError("there are no safetensors files", where=source, cure=cure)
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        strange = [name for name in names if Path(name).name != name]  # a name is no way out of the folder
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         what = f"the index of the weight files cannot be read: {error}"
         raise ModelError(what, where=str(index), cure="fetch the base again, all of its files") from error
+    if strange:
+        what = f"the index of the weight files names {strange[0]!r}, which is no file's name"
+        raise ModelError(what, where=str(index), cure="fetch the base again, all of its files")
     found = {name: _file(source, name, revision) for name in names}
     missing = [name for name, path in found.items() if path is None]
     if missing:

@@ -21,7 +21,7 @@ from fledge.models.facts import read_facts
 from fledge.models.load_quantized import Tell, check_whole, load_quantized
 from fledge.models.locate import locate
 from fledge.models.placement import keep_whole, place
-from fledge.models.quantize import as_plain_linears
+from fledge.models.quantize import as_plain_linears, quantized_share
 from fledge.runtime.memory import available_bytes
 from fledge.runtime.precision import TORCH_DTYPES
 
@@ -29,6 +29,8 @@ _CURE = (
     "give a language model whose folder holds config.json and whole .safetensors files (pickled weights are refused)"
 )
 
+MOST = 0.9
+"""Of the blocks' parameters: where fewer are quantised, the run says so."""
 KEEP_SHARE = 0.5
 """Of the memory at hand, what dequantised copies may take."""
 
@@ -62,6 +64,10 @@ def load_base(
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         what = f"the base cannot be loaded: {_first_line(error)}"
         raise ModelError(what, where=config.name_or_path, cure=_CURE) from error
+    if config.quantization != "none" and (share := quantized_share(model)) < MOST:
+        tell(
+            f"{share:.0%} of the blocks' parameters are held in {config.quantization}: the others are no plain linears"
+        )
     if as_plain:
         as_plain_linears(model)
     check_exceptions(model)
@@ -69,7 +75,8 @@ def load_base(
     model.eval()
     model.config.use_cache = False
     facts = read_facts(model)
-    streamed = place(model, device, room=available_bytes(device) if device.type == "cuda" else float("inf"))
+    can_stream = device.type == "cuda" and not as_plain  # what is merged into must lie in one place
+    streamed = place(model, device, room=available_bytes(device) if can_stream else float("inf"))
     if streamed:
         tell(f"{streamed} layers do not fit the GPU: they stay in host memory and stream in, which is slow")
     if config.keep_dequantized:

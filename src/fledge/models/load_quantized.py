@@ -4,9 +4,11 @@ Peak memory is the quantised model and one layer: weights are read, not mapped, 
 """
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +22,19 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from fledge.cache import cache_root, fetch
 from fledge.config.model import ModelConfig
-from fledge.errors import ModelError
+from fledge.errors import ModelError, RunError
 from fledge.models.files import content_of, stored_tensors, weight_files
 from fledge.models.quantize import Count, Request, check_not_quantized, quantized_tensors, register
 from fledge.models.tensors import stored_in, write_tensors
 from fledge.ops.frozen_linear import PARTS
 from fledge.runtime.precision import TORCH_DTYPES
 
-FORMAT = 1
+FORMAT = 2
 """Raise it when the same base would be quantised otherwise, or kept otherwise."""
 CODES = "codes.safetensors"
+SHARES = {"int8": 0.6, "nf4": 0.35}
+"""Of the files' size in 16 bits, what codes and scales take at most."""
+_NO_SHAPE = {"dtype", "torch_dtype", "transformers_version", "use_cache"}
 
 Tell = Callable[[str], None]
 
@@ -45,19 +50,39 @@ def load_quantized(
     register()
     files = weight_files(source, revision=config.revision)
     load = _Loader(source, config, described, attention, files)
-    root = cache_root("quantized")
     made: list[PreTrainedModel] = []
 
     def build(folder: Path) -> None:
         made.append(_made(load, tell))
-        write_tensors(quantized_tensors(made[0]), folder / CODES)
+        try:
+            if shutil.disk_usage(folder).free < SHARES[config.quantization] * _size(files):
+                raise _NotKept("there is too little room")
+            write_tensors(quantized_tensors(made[0]), folder / CODES)
+        except OSError as error:
+            raise _NotKept(error.strerror or str(error)) from error
 
-    if not _has_room(root, files):
-        tell(f"the {config.quantization} base is not kept: there is too little room where the cache lies, {root}")
-        return _made(load, tell)
-    name = f"{content_of(files)}\0{config.quantization}\0{FORMAT}\0{type(described).__name__}"
-    entry, _ = fetch(root, hashlib.sha256(name.encode()).hexdigest(), build=build)
+    try:
+        entry, _ = fetch(cache_root("quantized"), _key(files, config, described), build=build)
+    except (_NotKept, RunError) as error:
+        reason = error.problems[0].what if isinstance(error, RunError) else f"{error} in {cache_root('quantized')}"
+        tell(f"the {config.quantization} base is not kept for the next time: {reason}")
+        return made[0] if made else _made(load, tell)
     return made[0] if made else load(entry / CODES)
+
+
+class _NotKept(Exception):
+    """Why what was quantised could not be written into the cache."""
+
+
+def _key(files: list[Path], config: ModelConfig, described: Any) -> str:
+    """The name of an entry: all that decides which layers there are and what their codes hold."""
+    shape = {name: value for name, value in described.to_dict().items() if name not in _NO_SHAPE and name[0] != "_"}
+    parts = [content_of(files), config.quantization, FORMAT, type(described).__name__, version("transformers"), shape]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _size(files: list[Path]) -> int:
+    return sum(path.stat().st_size for path in files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +160,7 @@ def _as_in_files(name: str) -> str:
 
 def _made(load: _Loader, tell: Tell) -> PreTrainedModel:
     """The model, quantised now."""
-    kind, size = load.config.quantization, sum(path.stat().st_size for path in load.files)
+    kind, size = load.config.quantization, _size(load.files)
     tell(f"quantising {size / 1e9:.1f} GB of weights to {kind}, once for this base")
     marks = set()
 
@@ -145,10 +170,9 @@ def _made(load: _Loader, tell: Tell) -> PreTrainedModel:
             marks.add(tenth)
             tell(f"quantised {done} of {total} layers")
 
-    return load(None, count)
-
-
-def _has_room(root: Path, files: list[Path]) -> bool:
-    """Whether codes of at most the files' size and some more fit on the disk."""
-    existing = next(folder for folder in (root, *root.parents) if folder.exists())
-    return shutil.disk_usage(existing).free > 1.1 * sum(path.stat().st_size for path in files) + 1e8
+    try:
+        return load(None, count)
+    except OSError as error:  # in words of its own, for the cache would take it for its own
+        cure = "look at the disk, or fetch the base again"
+        what = f"the base cannot be read: {error.strerror or error}"
+        raise ModelError(what, where=load.config.name_or_path, cure=cure) from error

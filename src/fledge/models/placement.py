@@ -20,7 +20,7 @@ def place(model: PreTrainedModel, device: torch.device, *, room: float) -> int:
     They stay in host memory and are copied over for each product, so a model larger than the card trains, slowly. The
     last blocks stream: all others' weights are there when a pass begins.
     """
-    linears = [m for block in blocks(model) for m in block.modules() if isinstance(m, LINEARS)]
+    linears = [m for block in blocks(model) for m in block.modules() if type(m) in (*LINEARS, FrozenLinear)]
     sizes = {id(module): _bytes(module) for module in linears}
     total = sum(p.numel() * p.element_size() for p in [*model.parameters(), *model.buffers()])
     left = room * SOME_SHARE - (total - sum(sizes.values()))
@@ -59,7 +59,7 @@ def _bytes(module: nn.Module) -> int:
 
 
 def _elsewhere(module: nn.Module, device: torch.device) -> FrozenLinear:
-    """A layer that streams: its tensors in host memory that the device can read by itself."""
+    """A layer that streams: its weight in host memory that the device copies from directly."""
     if isinstance(module, FrozenLinear):
         streamed = module
     else:
@@ -68,12 +68,11 @@ def _elsewhere(module: nn.Module, device: torch.device) -> FrozenLinear:
         streamed = FrozenLinear("elsewhere", tuple(weight.shape), bias=module.bias, dtype=weight.dtype)
         streamed.register_parameter("codes", nn.Parameter(weight, requires_grad=False))
     streamed.is_streamed = True
-    if streamed.bias is not None:
-        streamed.bias.data = streamed.bias.data.to(device)
-    if device.type == "cuda":
-        for name, parameter in streamed.named_parameters():
-            if name != "bias":
-                parameter.data = parameter.data.pin_memory()
+    for name, parameter in streamed.named_parameters():
+        if name in ("bias", "scale"):  # what is put on outputs lies where they do
+            parameter.data = parameter.data.to(device)
+        elif device.type == "cuda":
+            parameter.data = parameter.data.pin_memory()
     return streamed
 
 

@@ -54,15 +54,11 @@ class Quantizer(HfQuantizer):
         self.waiting: set[str] = set()
         """Names of the weights that are yet to be quantised."""
         self.total = 0
-        self.turned: set[str] = set()
-        """Names of weights that their files hold as [I,O]."""
 
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> None:
         scratch = Scratch(torch.device("cpu"))
         for name in linear_names(model):
             old = model.get_submodule(name)
-            if isinstance(old, Conv1D):
-                self.turned.add(f"{name}.weight")
             model.set_submodule(name, _frozen(old, self.request, scratch=scratch))
             if not self.request.is_loaded:
                 self.waiting.add(f"{name}.weight")
@@ -103,7 +99,7 @@ class _Quantize(ConversionOps):
         module, before = kwargs["model"].get_submodule(name.removesuffix(".weight")), name.removesuffix("weight")
         weight = value[0] if isinstance(value, list) else value
         try:
-            quantized = _quantized(weight.t() if name in quantizer.turned else weight, module, kind=request.kind)
+            quantized = _quantized(weight.t() if module.is_turned else weight, module, kind=request.kind)
         except ModelError as error:
             request.problem = ModelError(f"{name}: {error.problems[0].what}", cure=_CURE)
             raise
@@ -141,14 +137,24 @@ def quantized_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def as_plain_linears(model: nn.Module) -> None:
-    """Put plain linears with the dequantised weights in the place of the frozen layers, one at a time."""
+    """Put plain layers with the dequantised weights in the place of the frozen ones, of the kind that stood there."""
     frozen = [(name, module) for name, module in model.named_modules() if isinstance(module, FrozenLinear)]
     for name, module in frozen:
         with torch.device("meta"):
-            plain = nn.Linear(module.in_features, module.out_features, bias=False)
-        plain.weight = nn.Parameter(module.dequantize(), requires_grad=False)
+            outputs, inputs = module.out_features, module.in_features
+            plain = Conv1D(outputs, inputs) if module.is_turned else nn.Linear(inputs, outputs, bias=False)
+        weight = module.dequantize()
+        plain.weight = nn.Parameter(weight.t().contiguous() if module.is_turned else weight, requires_grad=False)
         plain.bias = module.bias
         model.set_submodule(name, plain)
+
+
+def quantized_share(model: PreTrainedModel) -> float:
+    """Which share of the blocks' parameters is in fewer bits: experts that are no linears, as in a mixture, are not."""
+    parts = [module for block in blocks(model) for module in block.modules()]
+    held = sum(m.in_features * m.out_features for m in parts if isinstance(m, FrozenLinear))
+    plain = sum(p.numel() for m in parts if not isinstance(m, FrozenLinear) for p in m.parameters(recurse=False))
+    return held / max(1, held + plain)
 
 
 def register() -> None:
@@ -161,7 +167,7 @@ def _frozen(old: nn.Module, request: Request, *, scratch: Scratch) -> FrozenLine
     weight: Any = old.weight
     shape = (weight.shape[1], weight.shape[0]) if isinstance(old, Conv1D) else tuple(weight.shape)
     module = FrozenLinear(request.kind, shape, bias=old.bias, dtype=request.dtype)
-    module.scratch = scratch
+    module.scratch, module.is_turned = scratch, isinstance(old, Conv1D)
     for part, (size, kind) in tensors_of(request.kind, shape).items():
         parameter = nn.Parameter(torch.empty(size, dtype=kind, device="meta"), requires_grad=False)
         module.register_parameter(part, parameter)

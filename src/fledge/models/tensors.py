@@ -98,6 +98,8 @@ def stored_in(path: Path) -> dict[str, Stored]:
 
 def _stored(path: Path, entry: dict[str, Any], data: int) -> Stored:
     shape, (start, end) = tuple(entry["shape"]), entry["data_offsets"]
+    if not all(isinstance(number, int) for number in (*shape, start, end)):
+        raise _Broken("its header contradicts itself")
     if entry["dtype"] not in DTYPES:
         raise _Broken(f"it holds numbers of the kind {entry['dtype']}")
     if end - start != math.prod(shape) * DTYPES[entry["dtype"]].itemsize or start < 0 or min((0, *shape)) < 0:

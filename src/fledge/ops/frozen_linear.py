@@ -34,6 +34,8 @@ class FrozenLinear(nn.Linear):
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias, requires_grad=False))
         self.scratch: Scratch | None = None
         """Memory to be whole in, which the layers of a model share."""
+        self.is_turned = False
+        """Whether the layer that stood here held its weight as [I,O], as GPT-2's do."""
         self.is_streamed = False
         """Whether its tensors stay in host memory and are copied to where they are multiplied."""
         self.kept: HeldWhole | None = None

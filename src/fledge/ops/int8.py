@@ -11,6 +11,8 @@ from fledge.errors import ModelError
 
 LARGEST = 127
 """Of the integers: symmetric, so that zero is exact."""
+DEAD = 1e-20
+"""A row whose largest weight is below this is held as zeros: B divided by its scale would leave float32."""
 CHUNK = 1 << 18
 """Values that are worked on at once, so that what is made of them stays in a CPU's cache."""
 
@@ -44,7 +46,7 @@ def quantize_int8(weight: torch.Tensor) -> Int8:
 
 def _quantized(wide: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     largest = torch.linalg.vector_norm(wide, ord=torch.inf, dim=1)
-    scale = torch.where(largest == 0, 1.0, largest / LARGEST)
+    scale = torch.where(largest < DEAD, 1.0, largest / LARGEST)
     return (wide / scale[:, None]).round_().clamp_(-LARGEST, LARGEST).to(torch.int8), scale
 
 

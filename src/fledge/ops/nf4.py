@@ -55,7 +55,10 @@ class Nf4:
 
 
 def quantize_nf4(weight: torch.Tensor) -> Nf4:
-    """The codes of a weight of any shape. Raises ModelError where a weight is not finite."""
+    """The codes of a weight of any shape. Raises ModelError where a weight is not finite.
+
+    The mean of the scales is torch's own, whose last bit depends on the number of threads, as bitsandbytes' does.
+    """
     flat = weight.reshape(-1)
     largest = _largest(flat)
     if not bool(torch.isfinite(largest).all()):

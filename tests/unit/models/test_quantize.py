@@ -2,11 +2,14 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from fledge.config.model import ModelConfig
 from fledge.errors import ModelError
@@ -16,6 +19,7 @@ from fledge.models.quantize import LINEARS, quantized_tensors
 from fledge.ops.frozen_linear import FrozenLinear
 from fledge.ops.int8 import dequantize_int8, quantize_int8
 from fledge.ops.nf4 import quantize_nf4, reference_dequantize_nf4
+from tests.runs import environment
 from tests.tiny_models import tiny_folder
 
 CPU = torch.device("cpu")
@@ -179,12 +183,84 @@ def test_a_base_that_is_quantised_already_is_refused(tmp_path, own_cache):
 
 
 def test_without_room_for_the_cache_the_base_is_quantised_all_the_same(tmp_path, own_cache, monkeypatch):
-    folder = tiny_folder("llama", tmp_path / "base")
+    folder, kept = tiny_folder("llama", tmp_path / "base"), tiny_folder("bloom", tmp_path / "kept")
+    load(kept, "nf4")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     base, said = load(folder, "nf4")
-    assert "not kept" in said[0] and quantized_tensors(base.model)
-    assert not (own_cache / "quantized").exists()
+    assert "not kept" in said[-1] and quantized_tensors(base.model)
+    assert len([path for path in (own_cache / "quantized").glob("*") if path.is_dir()]) == 1
+    assert load(kept, "nf4")[1] == []  # what is there needs no room
+
+
+def test_a_cache_that_cannot_be_written_is_told_and_the_base_is_quantised_all_the_same(tmp_path, own_cache):
+    own_cache.mkdir(parents=True)
+    (own_cache / "quantized").write_text("a file")
+    base, said = load(tiny_folder("llama", tmp_path / "base"), "nf4")
+    assert ("not kept" in said[0] and "Not a directory" in said[0]) or "File exists" in said[0]
+    assert quantized_tensors(base.model)
+
+
+def test_the_same_weights_under_another_configuration_are_another_entry(tmp_path, own_cache):
+    folder = tiny_folder("llama", tmp_path / "base")
+    shutil.copytree(folder, tmp_path / "short")
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "short" / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    assert load(tmp_path / "short", "nf4")[0].facts.num_layers == 1
+    assert load(folder, "nf4")[0].facts.num_layers == 2
+
+
+@pytest.mark.parametrize("index", ['{"weight_map": {"a": 3}}', '{"weight_map": {"a": "../x.safetensors"}}', "[]", "{"])
+def test_an_index_that_is_none_is_refused_in_words(tmp_path, own_cache, index):
+    folder = tiny_folder("llama", tmp_path / "base")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(ModelError, match="index of the weight files"):
+        load(folder, "int8")
+
+
+def test_a_conv1d_is_a_conv1d_again_as_a_plain_module(tmp_path, own_cache):
+    folder = tiny_folder("gpt2", tmp_path / "base")
+    full, plain = load(folder)[0].model, load(folder, "int8", as_plain=True)[0].model
+    shapes = [{name: tuple(t.shape) for name, t in model.state_dict().items()} for model in (full, plain)]
+    assert shapes[0] == shapes[1]
+    assert [type(m) for m in full.modules()] == [type(m) for m in plain.modules()]
+
+
+def test_experts_that_stay_as_they_are_are_told(tmp_path, own_cache):
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = MixtralConfig(**sizes, num_key_value_heads=2, vocab_size=320, num_local_experts=4)
+    MixtralForCausalLM(config).save_pretrained(tmp_path / "base")
+    _, said = load(tmp_path / "base", "nf4")
+    assert any("of the blocks' parameters are held in nf4" in text for text in said)
+
+
+def test_loading_takes_the_quantised_model_and_little_more(tmp_path, own_cache):
+    """In a process of its own, whose peak the system knows; mapped or read at once it would be the size of the files."""
+    config = LlamaConfig(
+        hidden_size=512, intermediate_size=2048, num_hidden_layers=24, num_attention_heads=8, vocab_size=320
+    )
+    with torch.device("meta"):
+        outline = LlamaForCausalLM(config)
+    model = outline.to_empty(device="cpu").to(torch.bfloat16)
+    model.save_pretrained(tmp_path / "base")
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    del model
+    code = f"""
+import torch
+from fledge.config.model import ModelConfig
+from fledge.models.load import load_base
+
+def peak():
+    return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))) * 1024
+
+before = peak()
+base = load_base(ModelConfig(name_or_path={str(tmp_path / "base")!r}, quantization="nf4"), device=torch.device("cpu"))
+print((peak() - before) / {size})
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
+    assert told.returncode == 0, told.stderr
+    assert 0.2 < float(told.stdout) < 0.6
 
 
 def test_pickled_weights_are_refused(tmp_path, own_cache):

@@ -57,6 +57,8 @@ def written(folder, header, data=b"\0" * 8):
         {"a": {"dtype": "F32", "shape": [2], "data_offsets": [-8, 0]}},
         {"a": {"dtype": "F32", "shape": [-1, -2], "data_offsets": [0, 8]}},
         {"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}},
+        {"a": {"dtype": "F32", "shape": [2.0], "data_offsets": [0, 8]}},
+        {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0.0, 8.0]}},
     ],
     ids=str,
 )
