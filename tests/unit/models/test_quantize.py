@@ -236,7 +236,7 @@ def test_experts_that_stay_as_they_are_are_told(tmp_path, own_cache):
 
 
 def test_loading_takes_the_quantised_model_and_little_more(tmp_path, own_cache):
-    """In a process of its own, whose peak the system knows; mapped or read at once it would be the size of the files."""
+    """In a process of its own, whose peak the system knows; mapped or read at once it would be the files again."""
     config = LlamaConfig(
         hidden_size=512, intermediate_size=2048, num_hidden_layers=24, num_attention_heads=8, vocab_size=320
     )
