@@ -63,7 +63,7 @@ class Exported:
             + f", {text['ties']} tied" * bool(text["ties"]),
         ]
         if "merge" in checks:
-            lines.insert(0, f"merging in float32: largest difference {checks['merge']['max_abs']:.3g}")
+            lines.insert(0, _said_of_merging(checks["merge"]))
         if "choice" in checks:
             chosen, apart = checks["choice"]["onto"], [checks["choice"][kind]["mean_kl"] for kind in _BASES]
             told = ", ".join(f"{kl:.3g} onto {name}" for kl, name in zip(apart, _BASES.values(), strict=True))
@@ -75,9 +75,19 @@ class Exported:
             share = logits["mean_kl"] / effect["mean_kl"]
             cure = "; --dtype float32 avoids it" if self.to == "hf" else ""
             lines.append(f"rounding moves the model {share:.0%} as far as the training did{cure}")
+        lines += self.certificate.get("remarks", [])
         if not self.is_filed:
             lines.append("the run folder cannot be written: the certificate is in the export alone")
         return lines
+
+
+def _said_of_merging(found: dict[str, Any]) -> str:
+    if found["how"] == "layers":
+        return (
+            f"merging in float32: the products of {found['layers']} layers differ by {found['relative']:.2g} at most "
+            f"(allowed {found['tolerance']['relative']:.2g}); the whole model in float32 has no room in memory"
+        )
+    return f"merging in float32: largest difference {found['max_abs']:.3g}"
 
 
 def export(

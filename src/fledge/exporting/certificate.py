@@ -11,9 +11,12 @@ from fledge.rundir import RunDir, write_json, write_text
 
 
 def certify(
-    source: Source, folder: Path, *, kind: str, dtype: str, probe: Probe, checks: dict[str, Any]
+    source: Source, folder: Path, *, kind: str, dtype: str, probe: Probe, checks: dict[str, Any], told: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write certificate.json and the page for people into a folder that was proven, and return the certificate."""
+    """Write certificate.json and the page for people into a folder that was proven, and return the certificate.
+
+    `told` is what else the certificate says, by its own keys.
+    """
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     certificate = {
         "version": VERSION,
@@ -24,6 +27,7 @@ def certify(
         "probe": {"rows": len(probe.rows), "prompts": len(probe.prompts), "from": probe.origin},
         "limits": {name: figures["tolerance"] for name, figures in checks.items() if "tolerance" in figures},
         "checks": checks,
+        **told,
         "sha256": {path.relative_to(folder).as_posix(): file_sha256(path) for path in files},
     }
     write_json(folder / CERTIFICATE, certificate)

@@ -6,7 +6,7 @@ from typing import Any
 from fledge.exporting.markdown import number, table, text
 
 _MEANINGS = {
-    "merge": "merging the adapter, in float32, leaves the scores as they were",
+    "merge": "merging the adapter, in float32, leaves what the model computes as it was",
     "choice": "onto which form of the quantised base it was merged",
     "files": "every tensor that is read back has the bits that were written",
     "logits": "scores of the next token, the export against the model as it was trained",

@@ -32,7 +32,7 @@ class OutsideCase:
     file: str | None = None
     """The GGUF file's name."""
     reader: str | None = None
-    """A script whose `load(path)` reads the GGUF file; transformers reads it where None."""
+    """A script whose `load(path, dtype)` reads the GGUF file; transformers reads it where None."""
     dtype: str = "float32"
     trust_remote_code: bool = False
     attention: str | None = None

@@ -42,7 +42,7 @@ def load_hf(case: Case) -> tuple[Any, Any]:
 
 def load_gguf(case: Case) -> tuple[Any, Any]:
     """Model and tokenizer, by transformers' own reader of GGUF, or by the reader that the case names, which is a file
-    with `load(path)`, model and tokenizer; a tokenizer of None where there is none to be had from the file.
+    with `load(path, dtype)`, model and tokenizer; a tokenizer of None where there is none to be had from the file.
     """
     path = os.path.join(case["folder"], case["file"])  # noqa: PTH118
     if case["reader"] is None:
@@ -52,7 +52,7 @@ def load_gguf(case: Case) -> tuple[Any, Any]:
     assert described is not None and described.loader is not None
     reader = importlib.util.module_from_spec(described)
     described.loader.exec_module(reader)
-    return reader.load(path)
+    return reader.load(path, case["dtype"])
 
 
 def _load(where: str, case: Case, how: dict[str, Any]) -> Any:

@@ -21,6 +21,7 @@ _TITLES = {
     "float32": "The same in float32, where no rounding hides anything",
     "merge": "Merging the adapter into the base, both in float32",
 }
+_LAYERS = "Merging the adapter into the base, layer by layer in float32"
 _ON_FULL_PRECISION = "The adapter in plain peft against Fledge's own, both on the base in full precision"
 _BASES = {"dequantized": "the dequantised base", "full": "the base in full precision"}
 
@@ -46,6 +47,7 @@ def page_of(certificate: Mapping[str, Any]) -> str:
     """The page of a certificate. Everything in it is escaped: prompts and answers are other people's text."""
     checks = certificate["checks"]
     titles = _TITLES | ({"logits": _ON_FULL_PRECISION} if "on_full_precision" in checks else {})
+    titles |= {"merge": _LAYERS} if _is_by_layers(checks) else {}
     return _template().render(
         certificate=certificate,
         checks=checks,
@@ -57,8 +59,17 @@ def page_of(certificate: Mapping[str, Any]) -> str:
     )
 
 
+def _is_by_layers(checks: Mapping[str, Any]) -> bool:
+    """Whether merging was proven on each layer's products, for want of room for the whole model in float32."""
+    return bool(checks.get("merge", {}).get("how") == "layers")
+
+
 def _bars(figures: Mapping[str, Any]) -> list[Bar]:
     limits = figures["tolerance"]
+    if "mean_kl" not in figures:
+        return [
+            Bar("largest difference of a product, as a share of its terms", figures["relative"], limits["relative"])
+        ]
     return [
         Bar("mean KL divergence", figures["mean_kl"], limits["mean_kl"]),
         Bar("largest difference of a logit, as a share of the largest logit", figures["relative"], limits["relative"]),

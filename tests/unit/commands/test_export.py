@@ -8,19 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from transformers import PreTrainedModel
 
 from fledge.adapters import merge as merge_of_adapters
 from fledge.cli.main import run as fledge
 from fledge.commands.export import export
 from fledge.errors import ModelError, ProofError, RunError
 from fledge.exporting import folder as exporting
-from fledge.exporting import merging, outside, trained
+from fledge.exporting import merged, outside, trained
 from fledge.exporting.targets import adapter as adapter_target
 from fledge.exporting.targets import gguf as gguf_target
 from fledge.exporting.targets import hf as hf_target
 from fledge.rundir import RunDir
-from tests.unit.exporting.drafts import GGUF_SPOILS, SPOILS
+from tests.unit.exporting.drafts import GGUF_SPOILS, SPOILS, num_models
 
 KINDS = ("adapter", "hf", "gguf")
 
@@ -75,13 +74,10 @@ def test_a_certificate_says_what_was_compared_and_names_every_file(to, chat_run,
     assert set(certificate["limits"]) == {"logits"} | ({"merge"} if to != "adapter" else set())
     trained_file = chat_run / "adapter/adapter_model.safetensors"
     assert certificate["adapter"]["sha256"] == hashlib.sha256(trained_file.read_bytes()).hexdigest()
+    assert certificate.get("remarks") == ([] if to == "gguf" else None)
     assert any("greedy text: 4 of 4" in line for line in exported.findings())
     assert len({path.stat().st_mode for path in out.iterdir()}) == 1, "who can read the rest can read the weights"
     assert held == [before], "no model of ours is in memory while the fresh process has its own"
-
-
-def num_models() -> int:
-    return sum(issubclass(type(each), PreTrainedModel) for each in gc.get_objects())
 
 
 def test_the_best_adapter_is_exported_where_it_is_asked_for(trained_run, tmp_path):
@@ -100,21 +96,18 @@ def test_an_export_needs_no_data(run, tmp_path):
     assert certificate["checks"]["text"]["prompts"] == 4 and certificate["probe"]["from"] == "set texts"
 
 
-def merge_nothing(model):
-    return model.unload()
+def merge_nothing(weight, update, **how):
+    return weight
 
 
-def merge_twice(model):
-    for module in model.modules():
-        if hasattr(module, "lora_A"):
-            module.scaling["default"] *= 2
-    return merge_of_adapters.merge(model)
+def merge_twice(weight, update, **how):
+    return merge_of_adapters.merged(merge_of_adapters.merged(weight, update, **how), update, **how)
 
 
 @pytest.mark.parametrize("to", ["hf", "gguf"])
 @pytest.mark.parametrize("how", [merge_nothing, merge_twice])
 def test_a_merge_that_is_none_fails_and_leaves_nothing(how, to, run, tmp_path, monkeypatch):
-    monkeypatch.setattr(merging, "merge", how)
+    monkeypatch.setattr(merged, "merged", how)
     with pytest.raises(ProofError, match="merging: logits differ"):
         export(run, tmp_path / "out", to=to)
     assert list(tmp_path.iterdir()) == []
@@ -180,10 +173,24 @@ def test_an_option_that_would_have_no_effect_is_refused(to, options, words, run,
     assert caught.value.exit_code == 2 and list(tmp_path.iterdir()) == []
 
 
-def test_a_model_that_has_no_gguf_form_is_refused_in_words_and_leaves_nothing(trained_run, tmp_path):
+def test_a_model_that_has_no_gguf_form_is_refused_in_words_before_it_is_loaded(trained_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(trained, "measure", None)
     with pytest.raises(ModelError, match=r"llama.cpp(.|\n)*export to hf instead"):
         export(trained_run("falcon-rw"), tmp_path / "out", to="gguf")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_to_know_of_a_gguf_file_is_in_its_certificate_on_its_page_and_in_the_findings(trained_run, tmp_path):
+    words = "no sliding window here, so the file is for texts of up to 6 tokens"
+    exported = export(trained_run("mistral"), tmp_path / "out", to="gguf")
+    (remark,) = exported.certificate["remarks"]
+    assert words in remark and remark in exported.findings()
+    assert words in (tmp_path / "out" / "certificate.html").read_text()
+
+
+def test_an_export_says_nothing_on_stderr_while_it_writes(run, tmp_path, capfd, remembered):
+    export(run, tmp_path / "out", to="hf")
+    assert capfd.readouterr().err == ""
 
 
 def test_the_empty_folder_that_one_is_in_can_be_exported_to(run, tmp_path, monkeypatch, remembered):

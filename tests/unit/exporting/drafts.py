@@ -1,5 +1,6 @@
 """Exports of tests: written many at a time, asked in one fresh process, and spoilt as a disk or a mistake would."""
 
+import gc
 import json
 import shutil
 import struct
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+from transformers import PreTrainedModel
 
 from fledge.commands.export import order_for, probe_of, source_of
 from fledge.commands.open_run import open_run
@@ -37,6 +39,12 @@ def ask(written: Mapping[str, Written]) -> dict[str, tuple[Outside, ...]]:
     """The answers to every draft, from one process."""
     found = iter(ask_outside([case for each in written.values() for case in each.draft.cases]))
     return {name: tuple(next(found) for _ in each.draft.cases) for name, each in written.items()}
+
+
+def num_models() -> int:
+    """How many models are in memory with their weights."""
+    models = [each for each in gc.get_objects() if issubclass(type(each), PreTrainedModel)]
+    return sum(any(not parameter.is_meta for parameter in model.parameters()) for model in models)
 
 
 def spoilt(written: Written, folder: Path, spoil: Callable[[Path], None]) -> Written:

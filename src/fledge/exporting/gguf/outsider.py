@@ -6,6 +6,7 @@ table, layouts are undone by what llama.cpp's graphs compute (its src/models).
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gguf
@@ -218,9 +219,27 @@ WAYS: dict[str, Way] = {
 }
 
 
-def load(path: str) -> tuple[Any, None]:
-    """The model in a GGUF file, in float32 and eval mode; no tokenizer, for the file holds only its words.
+@dataclass(frozen=True, slots=True)
+class Lazy:
+    """A tensor that is made when transformers asks for it, as it asks the slices of a safetensors file."""
 
+    make: Callable[[], torch.Tensor]
+    shape: list[int]
+
+    def get_shape(self) -> list[int]:
+        return self.shape
+
+    def get_dtype(self) -> str:
+        return "F32"
+
+    def __getitem__(self, _: Any) -> torch.Tensor:
+        return self.make()
+
+
+def load(path: str, dtype: str = "float32") -> tuple[Any, None]:
+    """The model in a GGUF file, in eval mode; no tokenizer, for the file holds only its words.
+
+    In another `dtype` than float32 it takes no more memory than the model does: tensors are made as they are loaded.
     Raises AssertionError where the file has a tensor too many or too few.
     """
     reader = gguf.GGUFReader(path)
@@ -237,9 +256,14 @@ def load(path: str) -> tuple[Any, None]:
     with torch.device("meta"):
         empty = kind.from_config(config)
     names = _names(empty, arch, frozenset(stored))
-    state = {name: WAYS[arch].layout(name, _values(stored[mine]), config) for name, mine in names.items()}
+
+    def made(name: str) -> torch.Tensor:
+        return WAYS[arch].layout(name, _values(stored[names[name]]), config)
+
+    shapes = {name: list(tensor.shape) for name, tensor in empty.state_dict().items()}
+    state = {name: Lazy(partial(made, name), shapes[name]) for name in names}
     model, told = type(empty).from_pretrained(
-        None, config=config, state_dict=state, dtype=torch.float32, output_loading_info=True
+        None, config=config, state_dict=state, dtype=getattr(torch, dtype), output_loading_info=True
     )
     tokens = {name: reader.fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "eot", "padding")}
     ids = {name: None if field is None else field.contents() for name, field in tokens.items()}

@@ -1,7 +1,7 @@
 """Writes one GGUF file: f16, bf16 or q8_0, tensor by tensor, whole or not at all."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +21,10 @@ from fledge.exporting.gguf.vocabulary import read_vocabulary, rules_of, write_vo
 from fledge.models.tokenizer import Tokenizer
 from fledge.rundir import sync_file, sync_folder
 
+TensorOf = Callable[[str], torch.Tensor]
+"""A tensor by its name in the model."""
 _OURS = frozenset({"architecture", "file_type", "type", "quantization_version", "alignment"})
-_EXACT = ("attn_rel_b.weight", "position_embd.weight")
+_STAY_EXACT = ("attn_rel_b.weight", "position_embd.weight")
 """Small matrices that llama.cpp's own converter leaves, or may leave, in float32."""
 
 
@@ -33,7 +35,6 @@ class _Piece:
     name: str
     own_name: str
     """Its name in the model."""
-    tensor: torch.Tensor
     shape: torch.Size
     """In the file's layout."""
     kind: Format
@@ -71,30 +72,43 @@ def remarks(model: PreTrainedModel, tokenizer: Tokenizer) -> tuple[str, ...]:
     return tuple(found)
 
 
+def check_form(model: PreTrainedModel, tokenizer: Tokenizer, *, file_type: FileType) -> None:
+    """Raises ModelError where the model, which needs no weights yet, or its tokenizer has no GGUF form."""
+    _pieces(model, _family(model), file_type)
+    read_vocabulary(tokenizer, rows=_rows(model))
+
+
 def write_gguf(
-    model: PreTrainedModel, tokenizer: Tokenizer, *, path: Path, file_type: FileType, about: Mapping[str, str]
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    *,
+    path: Path,
+    file_type: FileType,
+    about: Mapping[str, str],
+    tensor_of: TensorOf | None = None,
 ) -> None:
     """Write the model with its tokenizer and chat template as one GGUF file.
 
     Matrices are rounded once, from float32, to `file_type`; vectors stay float32. One tensor at a time is held beside
-    the model. `about` are texts by their names under `general.`: name, license, base_model.0.name and others.
+    the model. `tensor_of` gives each by its name in the model, which then needs no weights of its own. `about` are
+    texts by their names under `general.`: name, license, base_model.0.name and others.
     Raises ModelError before anything is written where the architecture or the tokenizer has no GGUF form, ModelError
     with nothing left where a weight is not finite or too large, RunError where `path` is taken or cannot be written.
     """
     family = _family(model)
     pieces = _pieces(model, family, file_type)
-    rows = int(model.get_input_embeddings().weight.shape[0])
     if path.exists():
         raise RunError("there is something here already", where=str(path), cure="give a name that is not there yet")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     writer = gguf.GGUFWriter(None, gguf.MODEL_ARCH_NAMES[family.arch])
     _describe(writer, model, family, file_type=file_type, about=about)
-    write_vocabulary(writer, read_vocabulary(tokenizer, rows=rows), tokenizer=tokenizer)
+    write_vocabulary(writer, read_vocabulary(tokenizer, rows=_rows(model)), tokenizer=tokenizer)
     for piece in pieces:
         size = size_of(piece.shape, piece.kind)
         writer.add_tensor_info(piece.name, piece.shape, np.dtype(np.float32), size, raw_dtype=piece.kind)
     try:
-        _write(writer, temporary, pieces, family=family, config=model.config)
+        read = tensor_of or _tensors(model, family).__getitem__
+        _write(writer, temporary, pieces, layout=lambda name: family.layout(name, _exact(read(name)), model.config))
         sync_file(temporary)
         temporary.replace(path)
         sync_folder(path.parent)
@@ -124,13 +138,23 @@ def _known() -> str:
     return ", ".join(sorted(kind.__name__ for kind in FAMILIES))
 
 
+def _rows(model: PreTrainedModel) -> int:
+    return int(model.get_input_embeddings().weight.shape[0])
+
+
+def _tensors(model: PreTrainedModel, family: Family) -> dict[str, torch.Tensor]:
+    """What the file has, by the model's names."""
+    tensors: dict[str, torch.Tensor] = dict(model.named_parameters())
+    if family.writes_tied_head and _is_tied(model):
+        tensors["lm_head.weight"] = model.get_output_embeddings().weight
+    return tensors
+
+
 def _pieces(model: PreTrainedModel, family: Family, file_type: FileType) -> tuple[_Piece, ...]:
     """Every tensor once, under its name in the file. Raises ModelError where one has no name there."""
     config: Any = model.config
     names = gguf.get_tensor_name_map(family.arch, config.num_hidden_layers)
-    tensors = dict(model.named_parameters())
-    if family.writes_tied_head and _is_tied(model):
-        tensors["lm_head.weight"] = model.get_output_embeddings().weight
+    tensors = _tensors(model, family)
     known = {id(tensor) for tensor in model.parameters()}
     odd = [name for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) not in known]
     pieces: dict[str, _Piece] = {}
@@ -142,8 +166,8 @@ def _pieces(model: PreTrainedModel, family: Family, file_type: FileType) -> tupl
             odd.append(own_name)
             continue
         shape = family.layout(own_name, torch.empty_like(tensor, device="meta"), config).shape
-        kind = format_of(shape, file_type, stays_exact=name.endswith(_EXACT))
-        pieces[name] = _Piece(name, own_name, tensor.detach(), shape, kind)
+        kind = format_of(shape, file_type, stays_exact=name.endswith(_STAY_EXACT))
+        pieces[name] = _Piece(name, own_name, shape, kind)
     if odd:
         what = f"{len(odd)} tensors have no place in a GGUF file, the first {odd[0]}"
         raise ModelError(what, where="--to gguf", cure="export to hf instead")
@@ -160,21 +184,20 @@ def _describe(
     writer.add_file_type(FILE_TYPES[file_type])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_context_length(family.longest(model.config))
-    writer.add_vocab_size(int(model.get_input_embeddings().weight.shape[0]))
+    writer.add_vocab_size(_rows(model))
     family.describe(writer, model.config)
 
 
-def _write(writer: gguf.GGUFWriter, path: Path, pieces: tuple[_Piece, ...], *, family: Family, config: Any) -> None:
+def _write(writer: gguf.GGUFWriter, path: Path, pieces: tuple[_Piece, ...], *, layout: TensorOf) -> None:
     try:
         writer.write_header_to_file(path)
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for piece in pieces:
-            writer.write_tensor_data(_stored(piece, family, config))
+            writer.write_tensor_data(rounded(layout(piece.own_name).contiguous(), piece.kind, where=piece.own_name))
     finally:
         writer.close()
 
 
-def _stored(piece: _Piece, family: Family, config: Any) -> np.ndarray:
-    exact = family.layout(piece.own_name, piece.tensor.to("cpu", torch.float32), config).contiguous()
-    return rounded(exact, piece.kind, where=piece.own_name)
+def _exact(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to("cpu", torch.float32)

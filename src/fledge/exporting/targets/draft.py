@@ -33,6 +33,8 @@ class Draft:
     """What the fresh process is asked."""
     prove: Callable[[Path, Sequence[Outside]], dict[str, Any]]
     """The certificate's checks, from the folder and the answers. Raises ProofError where it is not what was trained."""
+    remarks: tuple[str, ...] | None = None
+    """What people should know of the export; None where its form has no such list."""
 
 
 class Write(Protocol):

@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from fledge.config.model import Dtype
 from fledge.errors import ProofError
 from fledge.exporting.behaviour import Behaviour, Probe
 from fledge.exporting.gguf.rounding import FILE_TYPES, FileType
-from fledge.exporting.gguf.write import longest, read_by, write_gguf
+from fledge.exporting.gguf.write import check_form, longest, read_by, remarks, write_gguf
+from fledge.exporting.merged import outline_of
 from fledge.exporting.merging import merge_closest
 from fledge.exporting.outside import Outside
 from fledge.exporting.reading import lesson_of
@@ -18,6 +20,7 @@ from fledge.exporting.targets.rounded import check_rounded, digests_of_rounded
 from fledge.exporting.targets.words import check_words, read_words
 from fledge.exporting.trained import Source, measure_trained
 from fledge.exporting.verify import Tolerance, check_stops, tolerance_of, widest
+from fledge.runtime.precision import TORCH_DTYPES
 
 READER = Path(__file__).parents[1] / "gguf" / "outsider.py"
 FORMATS: tuple[FileType, ...] = tuple(FILE_TYPES)
@@ -35,33 +38,42 @@ same: up to 0.010 and 9.98e-6, and 0.006 and 1.9e-5. Wider models average more r
 
 
 def write_gguf_file(source: Source, folder: Path, *, probe: Probe, order: Order) -> Draft:
-    """Merge in float32 and write one file, model-<format>.gguf, with tokenizer and chat template in it.
+    """Merge in float32, tensor by tensor, into one file, model-<format>.gguf, with tokenizer and template in it.
 
     The proof: read back in a fresh process by transformers, or by a script of its own where transformers does not read
     the architecture, it behaves as what was trained, up to the positions that llama.cpp computes alike; its tensors
     have the bits of one rounding; and its words, special tokens and template are the run's.
     """
     file_type = cast(FileType, order.dtype)
+    model = outline_of(source)[0].model
+    check_form(model, source.tokenizer, file_type=file_type)
     learnt = measure_trained(source, probe)
-    merged, checks = merge_closest(source, learnt, probe=probe, asked=order.onto)
-    path = folder / f"model-{file_type}.gguf"
-    write_gguf(merged, source.tokenizer, path=path, file_type=file_type, about=_about(source))
-    sha256, expected = file_sha256(path), digests_of_rounded(merged, file_type)
-    loose = _loose(merged)
-    most = longest(merged) if source.tokenizer.decoder_start_id is None else None
-    reader = None if read_by(merged) == "transformers" else str(READER)
-    del merged
+    closest = merge_closest(source, learnt, probe=probe, asked=order.onto, dtype=_narrow(file_type, source))
+    merged, checks = closest.merged, closest.checks
+    # transformers' reader holds every tensor in float32
+    dtype: Dtype = "float32" if closest.has_room else _narrow(file_type, source)
+    reader = None if closest.has_room and read_by(model) == "transformers" else str(READER)
+    path, about = folder / f"model-{file_type}.gguf", _about(source)
+    write_gguf(model, source.tokenizer, path=path, file_type=file_type, about=about, tensor_of=merged.tensor)
+    sha256, kind = file_sha256(path), TORCH_DTYPES[dtype]
+    expected = digests_of_rounded(merged.names(), merged.tensor, file_type=file_type, dtype=kind)
+    del merged, closest
+    loose = _loose(model)
+    most = longest(model) if source.tokenizer.decoder_start_id is None else None
     shorter, behaviour = _within(most, probe, learnt.behaviour)
     lesson = lesson_of(source.tokenizer, probe.rows)
     asked = replace(case_for(source, folder, probe=shorter, device=learnt.device), kind="gguf", wants_tensors=True)
-    case = replace(asked, file=path.name, reader=reader, texts=lesson.texts, conversation=lesson.conversation)
+    case = replace(
+        asked, file=path.name, reader=reader, dtype=dtype, texts=lesson.texts, conversation=lesson.conversation
+    )
 
     def prove(folder: Path, answers: Sequence[Outside]) -> dict[str, Any]:
         (found,) = answers
         words = read_words(folder / path.name)
-        of, tolerance = "the GGUF file", widest(TOLERANCES[file_type], tolerance_of(source.base.dtype))
+        of, tolerance = "the GGUF file", widest(TOLERANCES[file_type], tolerance_of(source.base.dtype, dtype))
         ended = replace(found, answers=_ended(found.answers, shorter, stops=words.stop_ids, most=most))
         told = check_behaviour(behaviour, ended, tolerance=tolerance, of=of, tokenizer=source.tokenizer, probe=shorter)
+        told["logits"]["in"] = dtype
         told["logits"]["read_by"] = "transformers" if reader is None else "a script that comes with Fledge"
         told["stops"] = check_stops(source.tokenizer, words.stop_ids)
         told |= check_words(source.tokenizer, lesson, words=words, reading=found.reading)
@@ -71,7 +83,13 @@ def write_gguf_file(source: Source, folder: Path, *, probe: Probe, order: Order)
             raise ProofError("the file is not what was written", where=path.name, cure=cure)
         return checks | told | {"effect": learnt.effect}
 
-    return Draft((case,), prove)
+    return Draft((case,), prove, remarks=remarks(model, source.tokenizer))
+
+
+def _narrow(file_type: FileType, source: Source) -> Dtype:
+    """The number format of models nearest to the file's: what it is measured in where float32 has no room."""
+    own: dict[FileType, Dtype] = {"f16": "float16", "bf16": "bfloat16"}
+    return own.get(file_type, "bfloat16" if source.base.dtype == "float32" else source.base.dtype)
 
 
 def _about(source: Source) -> dict[str, str]:

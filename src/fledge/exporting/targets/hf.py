@@ -1,4 +1,4 @@
-"""A merged model as a Hugging Face folder: merged in float32, rounded once, read back by plain transformers."""
+"""A merged model as a Hugging Face folder: each tensor merged in float32, rounded once, read back by transformers."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,24 +15,24 @@ from fledge.exporting.targets.draft import Draft, Order, case_for, check_behavio
 from fledge.exporting.trained import Source, measure_trained
 from fledge.exporting.verify import check_stops, check_tensors, digests_of, tolerance_of
 from fledge.models.write import write_model
-from fledge.runtime.precision import TORCH_DTYPES
 
 FORMATS: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
 
 
 def write_hf(source: Source, folder: Path, *, probe: Probe, order: Order) -> Draft:
-    """Merge, round to the number format that is ordered, and write.
+    """Merge tensor by tensor, round each to the number format that is ordered, and write.
 
-    The proof: merging changed no logit (both in float32); every tensor has the bits that were written; and the folder,
-    loaded by plain transformers, behaves, reads and stops as base and adapter did in training.
+    The proof: merging changed no logit, or no layer's products (in float32); every tensor has the bits that were
+    written; and the folder, loaded by plain transformers, behaves, reads and stops as base and adapter did in training.
     """
     dtype = cast(Dtype, order.dtype)
     learnt = measure_trained(source, probe)
-    merged, checks = merge_closest(source, learnt, probe=probe, asked=order.onto)
-    merged = merged.to(TORCH_DTYPES[dtype])
-    write_model(merged, source.tokenizer, folder=folder)
-    written = digests_of(merged)
-    del merged
+    closest = merge_closest(source, learnt, probe=probe, asked=order.onto, dtype=dtype)
+    model, checks = closest.merged.model(dtype), closest.checks
+    del closest
+    write_model(model, source.tokenizer, folder=folder)
+    written = digests_of(model)
+    del model
     lesson = lesson_of(source.tokenizer, probe.rows)
     asked = case_for(source, folder, probe=probe, device=learnt.device)
     asked = replace(asked, texts=lesson.texts, conversation=lesson.conversation)

@@ -1,6 +1,6 @@
 """What every tensor may be after it was rounded to a GGUF file's number format and read back, to the bit."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import gguf
@@ -14,12 +14,11 @@ _Q8_0 = gguf.GGMLQuantizationType.Q8_0
 _BLOCK = gguf.GGML_QUANT_SIZES[_Q8_0][0]
 
 
-def digests_of_rounded(model: torch.nn.Module, file_type: FileType) -> dict[str, frozenset[str]]:
-    """For each tensor of a float32 model the digests of what a reader may find, back in float32."""
-    return {
-        name: frozenset(digest_of(form) for form in _forms(tensor.detach().cpu(), file_type))
-        for name, tensor in model.state_dict().items()
-    }
+def digests_of_rounded(
+    names: Iterable[str], tensor_of: Callable[[str], torch.Tensor], *, file_type: FileType, dtype: torch.dtype
+) -> dict[str, frozenset[str]]:
+    """For each of a model's tensors, in float32, the digests of what a reader may find, which loads it in `dtype`."""
+    return {name: frozenset(digest_of(form.to(dtype)) for form in _forms(tensor_of(name), file_type)) for name in names}
 
 
 def _forms(tensor: torch.Tensor, file_type: FileType) -> Iterator[torch.Tensor]:
