@@ -24,6 +24,9 @@ BASES = {
     "quickstart": "builtin:nestling",
     "zephyr-7b-completion": "HuggingFaceH4/zephyr-7b-beta",
 }
+PLAIN = sorted(set(BASES) - {"quickstart", "bloom-1b7-readme", "flan-t5-base-samsum"})
+QUANTIZED = {f"{name}-{kind}": (name, kind) for name in PLAIN for kind in ("int8", "nf4")}
+BASES |= {name: BASES[plain] for name, (plain, _) in QUANTIZED.items()}
 
 
 def shipped(name: str) -> Recipe:
@@ -32,7 +35,16 @@ def shipped(name: str) -> Recipe:
 
 def test_the_recipes_are_those_that_are_promised() -> None:
     assert [path.stem for path in SHIPPED] == sorted(BASES)
-    assert len(SHIPPED) == 10
+    assert len(SHIPPED) == 24
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_a_quantised_recipe_is_the_plain_one_in_fewer_bits(name: str) -> None:
+    plain, kind = QUANTIZED[name]
+    body, wanted = (shipped(each).model_dump(mode="json") for each in (name, plain))
+    assert (body["model"].pop("quantization"), wanted["model"].pop("quantization")) == (kind, "none")
+    assert body["output"].pop("dir") != wanted["output"].pop("dir")
+    assert body == wanted
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
