@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fledge import cache as entries
+from fledge.errors import DataError, RunError
 
 
 def cache_root() -> Path:
@@ -35,5 +36,12 @@ def key_of(parts: Mapping[str, Any]) -> str:
 
 
 def fetch(key: str, build: Callable[[Path], None]) -> tuple[Path, bool]:
-    """The folder of entry `key`, and whether it was there: fledge.cache.fetch among the data."""
-    return entries.fetch(cache_root(), key, build=build)
+    """The folder of entry `key`, and whether it was there: fledge.cache.fetch among the data.
+
+    Raises DataError where the cache cannot be written, as for anything else that keeps rows from being prepared.
+    """
+    try:
+        return entries.fetch(cache_root(), key, build=build)
+    except RunError as error:
+        problem = error.problems[0]
+        raise DataError(problem.what, where=problem.where, cure=problem.cure) from error

@@ -53,7 +53,8 @@ def _noted_sha256(path: Path) -> str:
     state = real.stat()
     name = hashlib.sha256(f"{real}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ino}".encode()).hexdigest()
     note = cache_root("digests") / f"{name}.json"
-    return str(noted(note, lambda: {"file": path.name, "sha256": file_sha256(real)}).get("sha256"))
+    found = noted(note, lambda: {"file": path.name, "sha256": file_sha256(real)}).get("sha256")
+    return found if isinstance(found, str) and len(found) == 64 else file_sha256(real)
 
 
 def _file(source: str, name: str, revision: str) -> Path | None:

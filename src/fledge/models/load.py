@@ -1,8 +1,5 @@
 """Loads a base: any causal model or encoder-decoder that transformers loads, frozen, in one number format."""
 
-import contextlib
-import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +7,6 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from fledge.config.model import Attention, ModelConfig
 from fledge.errors import ModelError
@@ -22,6 +18,7 @@ from fledge.models.load_quantized import Tell, check_whole, load_quantized
 from fledge.models.locate import locate
 from fledge.models.placement import keep_whole, place
 from fledge.models.quantize import as_plain_linears, quantized_share
+from fledge.models.quiet import quiet
 from fledge.runtime.memory import available_bytes
 from fledge.runtime.precision import TORCH_DTYPES
 
@@ -56,7 +53,7 @@ def load_base(
         described = AutoConfig.from_pretrained(
             source, revision=config.revision, trust_remote_code=config.trust_remote_code
         )
-        with _quietly():
+        with quiet():
             if config.quantization == "none":
                 model = _load(described, source, config, attention)
             else:
@@ -106,19 +103,6 @@ def _load(described: Any, source: str, config: ModelConfig, attention: str | Non
     )
     check_whole(info, where=config.name_or_path)
     return model
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """What the library would say while it loads is said by the errors here."""
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(logging.ERROR)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        transformers_logging.enable_progress_bar()
 
 
 def _first_line(error: Exception) -> str:

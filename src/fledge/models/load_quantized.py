@@ -110,13 +110,14 @@ class _Loader:
                 quantization_config=request,
                 dtype=dtype,
                 attn_implementation=self.attention,
-                generation_config=self._generation_config(),
+                generation_config=generation_config_of(self.source, self.described, revision=config.revision),
                 output_loading_info=True,
             )
         except RuntimeError as error:
             if request.problem is not None:
                 raise request.problem from error
             raise
+        info["missing_keys"] = {_as_in_files(name) for name in info["missing_keys"]}
         check_whole(info, where=config.name_or_path)
         return model
 
@@ -134,17 +135,18 @@ class _Loader:
             raise ModelError(what, where=config.name_or_path, cure="give another base") from None
         return found[0] if isinstance(found, (tuple, list)) else found
 
-    def _generation_config(self) -> GenerationConfig:
-        try:
-            return GenerationConfig.from_pretrained(self.source, revision=self.config.revision)
-        except OSError:
-            return GenerationConfig.from_model_config(self.described)
+
+def generation_config_of(source: str, described: Any, *, revision: str) -> GenerationConfig:
+    """What a base says of generating; what its configuration says where it has no file of its own for it."""
+    try:
+        return GenerationConfig.from_pretrained(source, revision=revision)
+    except OSError:
+        return GenerationConfig.from_model_config(described)
 
 
 def check_whole(info: dict[str, Any], *, where: str) -> None:
     """Raises ModelError where tensors of the model were in no file. `info` is what transformers says of a loading."""
-    names = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
-    missing = sorted({_as_in_files(name) for name in names})
+    missing = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
     if missing:
         what = (
             f"the weights lack {len(missing)} tensors of the model, which would start random: {', '.join(missing[:3])}"

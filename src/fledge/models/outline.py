@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.pytorch_utils import Conv1D
@@ -20,7 +20,7 @@ from fledge.errors import ModelError
 from fledge.models.attention import IMPLEMENTATIONS
 from fledge.models.files import stored_tensors, weight_files
 from fledge.models.load import load_base
-from fledge.models.load_quantized import check_whole
+from fledge.models.load_quantized import check_whole, generation_config_of
 from fledge.models.locate import locate
 from fledge.models.quiet import quiet
 from fledge.models.tensors import Stored
@@ -180,7 +180,9 @@ def filled(outline: Outline, make: Callable[[str], torch.Tensor], *, dtype: Dtyp
             state_dict=tensors,
             dtype=TORCH_DTYPES[dtype],
             attn_implementation=IMPLEMENTATIONS.get(outline.config.attention),
-            generation_config=_generation_config(outline),
+            generation_config=generation_config_of(
+                outline.source, outline.model.config, revision=outline.config.revision
+            ),
             output_loading_info=True,
         )
     check_whole(info, where=outline.config.name_or_path)
@@ -188,10 +190,3 @@ def filled(outline: Outline, make: Callable[[str], torch.Tensor], *, dtype: Dtyp
         parameter.data = parameter.data.to(TORCH_DTYPES[dtype])
     give_back()
     return model.requires_grad_(requires_grad=False).eval()
-
-
-def _generation_config(outline: Outline) -> GenerationConfig:
-    try:
-        return GenerationConfig.from_pretrained(outline.source, revision=outline.config.revision)
-    except OSError:
-        return GenerationConfig.from_model_config(outline.model.config)

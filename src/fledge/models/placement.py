@@ -8,7 +8,7 @@ from transformers.pytorch_utils import Conv1D
 from fledge.models.facts import blocks
 from fledge.models.quantize import LINEARS
 from fledge.ops.frozen_linear import FrozenLinear
-from fledge.ops.held import HeldWhole, Scratch
+from fledge.ops.held import HeldValues, Scratch
 
 ALL_SHARE, SOME_SHARE = 0.9, 0.7
 """Of a device's free memory: what the weights may take if all of them fit, and if not, so that activations do."""
@@ -50,7 +50,7 @@ def keep_whole(model: PreTrainedModel, *, room: float) -> tuple[int, int]:
         if room < 0:
             return number, len(frozen)
         held = module.held
-        module.kept = HeldWhole(held.whole().clone(), held.scale)
+        module.kept = HeldValues(held.whole().clone(), held.scale)
     return len(frozen), len(frozen)
 
 

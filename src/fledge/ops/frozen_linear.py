@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fledge.ops.held import Held, HeldElsewhere, HeldInt8, HeldNf4, HeldWhole, Scratch, dequantized
+from fledge.ops.held import Held, HeldInt8, HeldNf4, HeldValues, Scratch, dequantized
 from fledge.ops.int8 import Int8
 from fledge.ops.nf4 import BLOCK, SCALES_BLOCK, Nf4
 
@@ -38,7 +38,7 @@ class FrozenLinear(nn.Linear):
         """Whether the layer that stood here held its weight as [I,O], as GPT-2's do."""
         self.is_streamed = False
         """Whether its tensors stay in host memory and are copied to where they are multiplied."""
-        self.kept: HeldWhole | None = None
+        self.kept: HeldValues | None = None
         """The weight as it is multiplied, where memory was given for it."""
 
     @property
@@ -52,7 +52,7 @@ class FrozenLinear(nn.Linear):
         if self.kind == "nf4":
             held = Nf4(self.codes, self.scale_codes, self.scale_sizes, self.scale_mean)
             return HeldNf4(held, (self.out_features, self.in_features), self.dtype, self.scratch)
-        return HeldElsewhere(self.codes, self.scratch)
+        return HeldValues(self.codes, scratch=self.scratch)
 
     @property
     def W_q(self) -> torch.Tensor:  # noqa: N802

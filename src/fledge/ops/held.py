@@ -86,12 +86,14 @@ class HeldNf4:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class HeldElsewhere:
-    """The values as they are, in another memory than the one they are multiplied in."""
+class HeldValues:
+    """The values as they are multiplied: what another one's `whole` gave, kept, for the same bits without the work; or,
+    with a scratch, in another memory than the one they are multiplied in.
+    """
 
     values: torch.Tensor
-    scratch: Scratch
-    scale: None = field(default=None, init=False)
+    scale: torch.Tensor | None = None
+    scratch: Scratch | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -103,27 +105,9 @@ class HeldElsewhere:
         return self.values.dtype
 
     def whole(self) -> torch.Tensor:
+        if self.scratch is None:
+            return self.values
         return self.scratch.take(self.shape, self.dtype).copy_(self.values, non_blocking=True)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class HeldWhole:
-    """What another one's `whole` gave, kept: the same bits without the work, for the memory of the plain weight."""
-
-    values: torch.Tensor
-    scale: torch.Tensor | None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        rows, columns = self.values.shape
-        return rows, columns
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.values.dtype
-
-    def whole(self) -> torch.Tensor:
-        return self.values
 
 
 Weight: TypeAlias = torch.Tensor | Held

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from fledge.data import cache
-from fledge.errors import DataError, RunError
+from fledge.errors import DataError
 
 
 def builder(calls, body="x"):
@@ -89,7 +89,7 @@ def test_two_processes_build_an_entry_once():
 def test_a_cache_that_cannot_be_written_is_told_with_the_cure(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(RunError, match="the cache cannot be written") as caught:
+    with pytest.raises(DataError, match="the cache cannot be written") as caught:
         cache.fetch("k", builder([]))
     assert "XDG_CACHE_HOME" in str(caught.value)
 
@@ -98,7 +98,7 @@ def test_a_full_disk_is_told_as_such():
     def build(folder):
         raise OSError(28, os.strerror(28))
 
-    with pytest.raises(RunError, match="No space left on device"):
+    with pytest.raises(DataError, match="No space left on device"):
         cache.fetch("k", build)
 
 

@@ -170,7 +170,9 @@ def test_the_library_still_errs_where_another_reference_is_taken(tmp_path):
 
 
 def test_an_architecture_that_is_not_known_refuses_to_pack():
-    config = AutoConfig.for_model("codegen", n_embd=32, n_layer=1, n_head=4, vocab_size=64, rotary_dim=4, n_ctx=32)
+    config = AutoConfig.for_model(
+        "gpt_neo", hidden_size=32, num_layers=1, num_heads=4, vocab_size=64, attention_types=[[["global"], 1]]
+    )
     model = AutoModelForCausalLM.from_config(config)
     with pytest.raises(ModelError, match=r"data\.packing"), documents_apart(model):
         raise AssertionError("unreachable")

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from fledge.ops.frozen_linear import PARTS, FrozenLinear, tensors_of
-from fledge.ops.held import HeldElsewhere, HeldInt8, HeldNf4, HeldWhole, Scratch, dequantized
+from fledge.ops.held import HeldInt8, HeldNf4, HeldValues, Scratch, dequantized
 from fledge.ops.int8 import dequantize_int8, quantize_int8
 from fledge.ops.lora_linear import linear
 from fledge.ops.nf4 import quantize_nf4, reference_dequantize_nf4
@@ -27,7 +27,7 @@ def held_as(way, weight, scratch=None):
         return HeldInt8(quantize_int8(weight), dtype, scratch)
     if way == "nf4":
         return HeldNf4(quantize_nf4(weight), tuple(weight.shape), dtype, scratch)
-    return HeldElsewhere(weight.contiguous(), scratch)
+    return HeldValues(weight.contiguous(), scratch=scratch)
 
 
 def held_case(way, case):
@@ -82,7 +82,7 @@ def test_half_precision_is_no_worse_than_plain_torch_on_the_dequantised_weight(w
 def test_a_kept_copy_gives_the_same_bits(way):
     case = held_case(way, case_of(24, 64, 48, rank=4, dtype=torch.bfloat16, bias=True))
     held = case.layer.weight
-    kept = HeldWhole(held.whole().clone(), held.scale)
+    kept = HeldValues(held.whole().clone(), held.scale)
     found = by_us(replace(case, layer=replace(case.layer, weight=kept)))
     assert all(torch.equal(a, b) for a, b in zip(found, by_us(case), strict=True))
 
