@@ -17,6 +17,7 @@ import torch
 
 from fledge.ops.buffers import Buffers
 from fledge.ops.plan import Document, Group, Plan, Shape, Tile, tiles
+from fledge.ops.product import bmm
 
 MASKS = 64 << 20
 """Bytes that the masks of tiles may take together, to be made once for all layers."""
@@ -44,7 +45,7 @@ def attend(
             scores, _ = _probabilities(queries, keys, tile, shape=shape, plan=plan, buffers=buffers, dtype=v.dtype)
             weights = _narrow(scores, v.dtype, "p", buffers)
             mixed = buffers.take("attention.o", *queries.shape, dtype=v.dtype)
-            torch.bmm(weights, values[:, tile.low : tile.high], out=mixed)
+            bmm(weights, values[:, tile.low : tile.high], out=mixed)
             _scatter_queries(mixed, out, tile, shape)
     return out
 
@@ -85,7 +86,7 @@ def attend_gradient(
             sums[0].add(ds, queries, seen=seen)
             sums[1].add(weights, given, seen=seen)
             mixed = buffers.take("attention.o", *queries.shape, dtype=v.dtype)
-            _scatter_queries(torch.bmm(ds, keys[:, seen], out=mixed), dq, tile, shape)
+            _scatter_queries(bmm(ds, keys[:, seen], out=mixed), dq, tile, shape)
         _scatter_keys(sums[0].total, dk, group, shape)
         _scatter_keys(sums[1].total, dv, group, shape)
 
@@ -102,10 +103,10 @@ class _Sum:
     def add(self, left: torch.Tensor, right: torch.Tensor, *, seen: slice) -> None:
         """Add left^T right to the keys `seen`."""
         if self._is_whole:
-            torch.bmm(left.transpose(1, 2), right, out=self.total)
+            bmm(left.transpose(1, 2), right, out=self.total)
             return
         sizes = (left.shape[0], left.shape[2], right.shape[2])
-        part = torch.bmm(left.transpose(1, 2), right, out=self._buffers.take("attention.d", *sizes, dtype=left.dtype))
+        part = bmm(left.transpose(1, 2), right, out=self._buffers.take("attention.d", *sizes, dtype=left.dtype))
         self.total[:, seen].add_(_widen(part, "d32", self._buffers))
 
 
@@ -225,7 +226,7 @@ def _score_gradient(
 ) -> torch.Tensor:
     """s dS in the values' number format [n*K, G*W, S]."""
     narrow = buffers.take("attention.dp", *weights.shape, dtype=values.dtype)
-    torch.bmm(given, values.transpose(1, 2), out=narrow)
+    bmm(given, values.transpose(1, 2), out=narrow)
     ds = narrow if values.dtype == torch.float32 else buffers.take("attention.ds", *weights.shape, dtype=torch.float32)
     if ds is not narrow:
         ds.copy_(narrow)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from fledge.ops.buffers import Buffers
 from fledge.ops.grain import GRAIN, rounded
+from fledge.ops.product import mm
 
 CHUNK_BYTES = 96 << 20
 """Logits held at once, in their own number format: enough rows for a fast product, whatever the vocabulary."""
@@ -87,17 +88,14 @@ def _chunk(
     )
     states[:count].copy_(hidden)
     states[count:].zero_()
-    if head.bias is None:
-        torch.mm(states, head.weight.t(), out=logits)
-    else:
-        torch.addmm(head.bias, states, head.weight.t(), out=logits)
+    mm(states, head.weight.t(), out=logits, add=head.bias)
     total = torch.zeros((), dtype=torch.float64, device=hidden.device)
     rows = max(1, WIDE_BYTES // (head.weight.shape[0] * 4))
     for start in range(0, count, rows):
         part = slice(start, min(start + rows, count))
         total += _softmax_in_place(logits[part], labels[part], head.softcap, buffers, is_last=gradient is None)
     if gradient is not None:
-        gradient.copy_(torch.mm(logits, head.weight, out=states)[:count])
+        gradient.copy_(mm(logits, head.weight, out=states)[:count])
     return total
 
 

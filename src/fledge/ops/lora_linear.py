@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fledge.ops.held import Weight, dequantized, scale_of, whole
+from fledge.ops.product import mm
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,15 +47,15 @@ def linear(x: torch.Tensor, layer: Linear, *, out: torch.Tensor, residual: torch
     weight, scale = whole(layer.weight).t(), scale_of(layer.weight)
     if layer.lora is not None:
         reduced, b = _reduced(x, layer.lora), _scaled_b(layer.lora, x.dtype, over=scale)
-        torch.mm(reduced, b.t(), out=out).addmm_(x, weight)
+        mm(x, weight, out=out, add=mm(reduced, b.t(), out=out))
     elif scale is not None:
-        torch.mm(x, weight, out=out)
+        mm(x, weight, out=out)
     elif residual is not None:
-        torch.addmm(residual, x, weight, out=out)
+        mm(x, weight, out=out, add=residual)
     elif layer.bias is not None:
-        return torch.addmm(layer.bias, x, weight, out=out)
+        return mm(x, weight, out=out, add=layer.bias)
     else:
-        return torch.mm(x, weight, out=out)
+        return mm(x, weight, out=out)
     if scale is not None:
         out.mul_(scale)
     if layer.bias is not None:
@@ -78,7 +79,7 @@ def linear_gradients(
         if layer.lora is None:
             continue
         assert x is not None
-        reduced = dy @ _scaled_b(layer.lora, dy.dtype)
+        reduced = _product(dy, _scaled_b(layer.lora, dy.dtype))
         gradients += _adapter_gradients(dy, reduced, x, layer.lora)
         if dx is not None:
             _add_adapter_part(dx, reduced, layer.lora, is_fresh=is_fresh)
@@ -87,10 +88,7 @@ def linear_gradients(
         for dy, layer in zip(given, layers, strict=True):
             scale = scale_of(layer.weight)
             scaled = dy if scale is None else (dy * scale).to(dy.dtype)
-            if is_fresh:
-                torch.mm(scaled, whole(layer.weight), out=dx)
-            else:
-                dx.addmm_(scaled, whole(layer.weight))
+            mm(scaled, whole(layer.weight), out=dx, add=None if is_fresh else dx)
             is_fresh = False
     return gradients
 
@@ -98,25 +96,28 @@ def linear_gradients(
 def _adapter_gradients(dy: torch.Tensor, reduced: torch.Tensor, x: torch.Tensor, lora: Lora) -> list[torch.Tensor]:
     """dA and dB; `reduced` is s dY B [N,r]."""
     seen = _dropped(x, lora)
-    db = torch.mm(dy.t(), seen @ lora.a.to(x.dtype).t()).float().mul_(lora.scale)
-    return [torch.mm(reduced.t(), seen).float(), db]
+    db = _product(dy.t(), _product(seen, lora.a.detach().to(x.dtype).t())).float().mul_(lora.scale)
+    return [_product(reduced.t(), seen).float(), db]
 
 
 def _add_adapter_part(dx: torch.Tensor, reduced: torch.Tensor, lora: Lora, *, is_fresh: bool) -> None:
     """dx gets the adapter's part, or more of it where another's is there already."""
-    a = lora.a.to(reduced.dtype)
+    a = lora.a.detach().to(reduced.dtype)
     if lora.drop is not None:
-        part = lora.drop(reduced @ a)
+        part = lora.drop(_product(reduced, a))
         dx.copy_(part) if is_fresh else dx.add_(part)
-    elif is_fresh:
-        torch.mm(reduced, a, out=dx)
     else:
-        dx.addmm_(reduced, a)
+        mm(reduced, a, out=dx, add=None if is_fresh else dx)
 
 
 def _reduced(x: torch.Tensor, lora: Lora) -> torch.Tensor:
     """x A^T [N,r]."""
-    return torch.mm(_dropped(x, lora), lora.a.to(x.dtype).t())
+    return _product(_dropped(x, lora), lora.a.detach().to(x.dtype).t())
+
+
+def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """a b in memory of its own: thin products, of an adapter's rank."""
+    return mm(a, b, out=a.new_empty(a.shape[0], b.shape[1]))
 
 
 def _dropped(x: torch.Tensor, lora: Lora) -> torch.Tensor:
