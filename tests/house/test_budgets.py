@@ -106,6 +106,7 @@ def test_classes_inherit_only_from_protocols_exceptions_modules_and_sections() -
         "nn.Linear",
         "HfQuantizer",
         "ConversionOps",
+        "TorchFunctionMode",
         "QuantizationConfigMixin",
     )
     found = [

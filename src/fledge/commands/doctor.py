@@ -15,6 +15,7 @@ from fledge.data.cache import cache_root
 from fledge.errors import Problem
 from fledge.models.attention import IMPLEMENTATIONS, flash_missing
 from fledge.observe.trackers import TRACKERS
+from fledge.ops.product import must_widen
 from fledge.runtime.memory import available_bytes
 from fledge.units import format_bytes
 
@@ -55,7 +56,8 @@ class Findings:
 
     def as_lines(self) -> dict[str, str]:
         """The findings as names and values for people."""
-        slow = "none: bfloat16 works and is slow, float32 may be faster"
+        tiles = "none: its products are computed in float32, by tiles, about as fast as float32 itself"
+        slow = tiles if must_widen(torch.bfloat16, "cpu") else "none: bfloat16 works and is slow, float32 may be faster"
         lines = {
             "fledge": f"{self.fledge}, Python {self.python}, {self.system}",
             "libraries": ", ".join(f"{name} {found}" for name, found in self.libraries.items()),

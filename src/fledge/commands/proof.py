@@ -8,6 +8,7 @@ import torch
 
 from fledge.engine.run import Engine, Packed, Side
 from fledge.ops.plan import Document
+from fledge.ops.wide_linear import wide_linears
 
 SHARED, OWN = 6, (5, 9, 3)
 """Tokens of the rows that the proof computes: all begin alike, and each goes on by itself."""
@@ -68,7 +69,8 @@ def _difference(
     apart = list(torch.autograd.grad(loss, trained))
     size, wanted_loss = _norm(apart), 0.0
     for number in range(count):
-        wanted = library_loss(number)
+        with wide_linears(model.dtype, loss.device.type):
+            wanted = library_loss(number)
         wanted_loss += wanted.item()
         parts = list(torch.autograd.grad(wanted, trained))
         while parts:
