@@ -1,8 +1,8 @@
 """What a bfloat16 product costs on this CPU: torch's own, by float32 tiles, and in float32.
 
-    python bench/products.py [--rows 128]
+    python bench/products.py [--rows 128] [--tile 4]
 
-GFLOP/s of x W^T and of dy W for shapes of BLOOM-560m, best of three.
+GFLOP/s of x W^T and of dy W for shapes of BLOOM-560m, best of three; `--tile` is a tile's size in float32, in MiB.
 """
 
 import argparse
@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 
+from fledge.ops import product
 from fledge.ops.product import must_widen, reference_mm, widened_mm
 
 SHAPES = ((3072, 1024), (4096, 1024), (1024, 4096))
@@ -30,8 +31,11 @@ def rate(work: Callable[[], object], flops: float) -> float:
 def main() -> None:
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ap.add_argument("--rows", type=int, default=128)
-    rows = ap.parse_args().rows
-    print(f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, {rows} rows")
+    ap.add_argument("--tile", type=int, default=product.TILE >> 18)
+    args = ap.parse_args()
+    rows, product.TILE = args.rows, args.tile << 18
+    capability = torch.backends.cpu.get_cpu_capability()
+    print(f"{torch.get_num_threads()} threads, {capability}, {rows} rows, tiles of {args.tile} MiB")
     print(f"products in bfloat16 are widened here: {'yes' if must_widen(torch.bfloat16, 'cpu') else 'no'}\n")
     print("| W [O,I] | product | torch, bfloat16 | float32 tiles | float32 |\n| --- | --- | --- | --- | --- |")
     for outputs, inputs in SHAPES:

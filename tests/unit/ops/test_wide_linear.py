@@ -23,6 +23,7 @@ def test_values_and_gradients_are_the_float32_ones_within_rounding(is_widened, h
     dy = torch.randn(2, 5, 7).bfloat16()
     with wide_linears(torch.bfloat16, "cpu"):
         y = layer(x)
+    assert (type(y.grad_fn).__name__ == "_LinearBackward") == is_widened
     (dx,) = torch.autograd.grad(y, x, dy)
     bias = None if layer.bias is None else layer.bias.float()
     torch.testing.assert_close(y.float(), F.linear(x.float(), layer.weight.float(), bias), rtol=8e-3, atol=8e-3)
