@@ -6,7 +6,8 @@
 
 `--peers` holds peer_hf.py, peer_trl.py and floor.py; `--peers-python` is the environment they run in. Every contender
 is a process of its own, one after the other, so that the machine is the same for all. Losses are compared step by step
-with the tuned loop's.
+with the tuned loop's; in half precision Fledge runs a second time with the rounding of peft's layers (as_peft.py), for
+with its own it is nearer to float32 than the loop.
 """
 
 import argparse
@@ -33,7 +34,7 @@ def parse() -> argparse.Namespace:
     ap.add_argument("--lr", default="2e-4")
     ap.add_argument("--dtype", default="bfloat16")
     ap.add_argument("--repeat-rows", action="store_true")
-    ap.add_argument("--skip", nargs="*", default=[], choices=["hf", "trl", "floor"])
+    ap.add_argument("--skip", nargs="*", default=[], choices=["as peft", "hf", "trl", "floor"])
     ap.add_argument("--out", type=Path)
     return ap.parse_args()
 
@@ -46,6 +47,7 @@ def command(args: argparse.Namespace, name: str, out: Path) -> list[str]:
     same = ["--dtype", args.dtype, *(["--repeat-rows"] if args.repeat_rows else [])]
     return {
         "fledge": [sys.executable, str(HERE / "engine.py"), *work, *lora, *same],
+        "as peft": [sys.executable, str(HERE / "engine.py"), *work, *lora, *same, "--as-peft"],
         "hf": [args.peers_python, str(args.peers / "peer_hf.py"), *work, *lora, *same, "--micro", "4"],
         "trl": [args.peers_python, str(args.peers / "peer_trl.py"), *work, *lora, "--micro", "4"],
         "floor": [args.peers_python, str(args.peers / "floor.py"), *work],
@@ -87,7 +89,8 @@ def table(results: dict[str, dict], weights: float) -> str:
 def main() -> None:
     args = parse()
     with tempfile.TemporaryDirectory() as scratch:
-        names = [name for name in ("floor", "fledge", "hf", "trl") if name not in args.skip]
+        skipped = {*args.skip, *(["as peft"] if args.dtype == "float32" else [])}
+        names = [name for name in ("floor", "fledge", "as peft", "hf", "trl") if name not in skipped]
         results = {name: run(args, name, Path(scratch)) for name in names}
     print(f"\n{args.model.name}, {args.targets}, r={args.r}, {args.rows_per_step} rows a step, {args.dtype}\n")
     print(table(results, weights_gb(args.model)))

@@ -1,14 +1,17 @@
 """Fledge's engine on ready-made rows, as the contenders are run: the same JSON, through the real training step.
 
     python bench/engine.py --model DIR --rows FILE --steps N --rows-per-step K --r 8 --alpha 16 --targets NAMES
-        [--dtype bfloat16] [--lr 2e-4] [--repeat-rows] [--micro-tokens auto] [--plain] [--no-share] [--json OUT]
+        [--dtype bfloat16] [--lr 2e-4] [--repeat-rows] [--micro-tokens auto] [--plain] [--as-peft] [--no-share]
+        [--json OUT]
 
 Rows are {"input_ids", "labels"}, one a line, taken in order. A is drawn by peft after torch.manual_seed(0); constant
 learning rate, AdamW without decay, clipping at 1. The first step is left out of the rate.
 """
 
 import argparse
+import contextlib
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -16,6 +19,9 @@ import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench.as_peft import rounding_as_peft
 from fledge.commands.engine import build_engine
 from fledge.config.model import ModelConfig
 from fledge.config.train import TrainConfig
@@ -106,6 +112,7 @@ def parse() -> argparse.Namespace:
     ap.add_argument("--quantization", default="none", choices=("none", "int8", "nf4"))
     ap.add_argument("--keep-dequantized", action="store_true")
     ap.add_argument("--plain", action="store_true", help="the library's own modules instead of the engine")
+    ap.add_argument("--as-peft", action="store_true", help="the engine with the rounding of peft's layers")
     ap.add_argument("--no-share", action="store_true", help="compute equal beginnings once for each row")
     ap.add_argument("--json", type=Path)
     return ap.parse_args()
@@ -150,7 +157,8 @@ def main() -> None:
         longest, budget = int(rows.lengths.max()), modest_budget(model)
         engine = build_engine(model, device=device, rows=micro, longest=longest, budget=budget)
         loss_of = FastLoss(lambda batch: None, engine)
-    rate, losses = run_steps(model, source, loss_of, args, device=device)
+    with rounding_as_peft() if args.as_peft else contextlib.nullcontext():
+        rate, losses = run_steps(model, source, loss_of, args, device=device)
     peak = "peak_gpu_gb" if device.type == "cuda" else "peak_rss_gb"
     result = {"contender": "fledge", "tokens_per_s": rate, peak: peak_bytes(device) / UNIT, "losses": losses}
     print(json.dumps(result))
