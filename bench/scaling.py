@@ -95,8 +95,8 @@ def one_pass(engine: Engine, length: int) -> None:
     ids = torch.randint(0, 32000, (length,))
     places = torch.arange(length)
     side = Side(ids, places, (Document(0, length),))
-    batch = Packed(side, places[:-1], ids[1:], are_sources_unique=True)
-    engine.states(batch)[0].sum().backward()
+    batch = Packed(side, places[:-1], ids[1:])
+    engine.states(batch).sum().backward()
 
 
 def by_length(args: argparse.Namespace) -> None:

@@ -47,7 +47,7 @@ def pair_disagreement(engine: Engine, model: Any) -> str | None:
         return torch.nn.functional.cross_entropy(logits.float(), target, reduction="sum")
 
     places = torch.arange(sum(WRITTEN), device=targets[0].device)
-    batch = Packed(_side(inputs), places, torch.cat(targets), are_sources_unique=True, encoder=_side(sources))
+    batch = Packed(_side(inputs), places, torch.cat(targets), encoder=_side(sources))
     return _difference(engine.loss(batch), library_loss, model, count=len(sources))
 
 
@@ -114,9 +114,5 @@ def _shared(rows: Sequence[torch.Tensor]) -> Packed:
         position_ids=torch.cat([torch.arange(SHARED), *(torch.arange(SHARED, SHARED + n) for n in OWN)]).to(device),
         documents=documents,
     )
-    return Packed(
-        side=side,
-        sources=sources[order].to(device),
-        targets=targets[order.to(device)],
-        are_sources_unique=False,
-    )
+    once, which = torch.unique_consecutive(sources[order], return_inverse=True)
+    return Packed(side=side, sources=once.to(device), targets=targets[order.to(device)], which=which.to(device))

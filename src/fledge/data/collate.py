@@ -38,9 +38,11 @@ def _packed(rows: Sequence[Row], indices: Sequence[int], layout: Layout) -> Batc
         targets.append(row.input_ids[before + 1])
     source, target = np.concatenate(sources), np.concatenate(targets)
     order = np.argsort(source, kind="stable")
+    # settled here and not where it is computed: how many differ is data, which a device would have to be waited for
+    once, which = np.unique(source[order].astype(np.int64), return_inverse=True)
     return Batch(
         input_ids=torch.from_numpy(input_ids)[None],
-        sources=torch.from_numpy(source[order].astype(np.int64)),
+        sources=torch.from_numpy(once),
         targets=torch.from_numpy(target[order].astype(np.int64)),
         position_ids=torch.from_numpy(position_ids)[None],
         attention_mask=None,
@@ -49,6 +51,7 @@ def _packed(rows: Sequence[Row], indices: Sequence[int], layout: Layout) -> Batc
         is_packed=True,
         num_tokens=sum(len(row.input_ids) for row in rows),
         segments=layout.segments,
+        which=None if len(once) == len(source) else torch.from_numpy(which),
     )
 
 

@@ -112,7 +112,7 @@ class Batch:
 
     B rows of T positions; packed: B = 1 and `lengths` are the documents in order; padded: B = len(lengths) and
     position t of row b is real where t < lengths[b]. Where `segments` share what documents begin with, T is less than
-    the sum of `lengths`. Position sources[i], counted through all rows, must predict targets[i].
+    the sum of `lengths`. Position sources[which[i]], counted through all rows, must predict targets[i].
 
     Of an encoder-decoder these are the decoder's inputs: what it starts with and the target without its last token, so
     that every position predicts one token of the target; `encoder` holds the sources.
@@ -121,9 +121,9 @@ class Batch:
     input_ids: torch.Tensor
     """[B, T] int64"""
     sources: torch.Tensor
-    """[N] int64, rising; a position occurs twice only where documents share it"""
+    """[M] int64, rising: the positions that something is predicted from, each once"""
     targets: torch.Tensor
-    """[N] int64"""
+    """[N] int64: the supervised tokens"""
     position_ids: torch.Tensor
     """[B, T] int64, from 0 in each document"""
     attention_mask: torch.Tensor | None
@@ -137,8 +137,16 @@ class Batch:
     """Real tokens of the documents, padding left out, shared ones counted each time; sources and targets both."""
     segments: tuple[Segment, ...] = ()
     """Packed: what the row is made of, in order; without sharing one segment a document."""
+    which: torch.Tensor | None = None
+    """[N] int64, rising: which of `sources` predicts each target; None where they are one to one, as they are unless
+    documents share a position that different tokens follow."""
     encoder: EncoderSide | None = None
     """What an encoder-decoder reads; None for a causal model."""
+
+    @property
+    def predicted_from(self) -> torch.Tensor:
+        """[N] int64: the position that predicts each target."""
+        return self.sources if self.which is None else self.sources[self.which]
 
     @property
     def supervised_tokens(self) -> int:

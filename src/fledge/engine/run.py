@@ -35,11 +35,11 @@ class Packed:
 
     side: Side
     sources: torch.Tensor
-    """[N] int64, rising: the position that predicts each supervised token"""
+    """[M] int64, rising: the positions that something is predicted from, each once"""
     targets: torch.Tensor
-    """[N] int64: the token that must be predicted"""
-    are_sources_unique: bool
-    """False where a shared position predicts different tokens in different rows."""
+    """[N] int64: the tokens that must be predicted"""
+    which: torch.Tensor | None = None
+    """[N] int64, rising: which of `sources` predicts each target; None where they are one to one"""
     encoder: Side | None = None
     """What an encoder reads: as many documents, each of which the document of the same place attends to."""
 
@@ -59,26 +59,19 @@ class Engine:
 
     def loss(self, batch: Packed) -> torch.Tensor:
         """The sum of token losses over the supervised tokens, float32, differentiable in what is trained."""
-        hidden, which = self.states(batch)
-        if which is not None:
-            hidden = hidden.index_select(0, which)
+        hidden = self.states(batch)
+        if batch.which is not None:
+            hidden = hidden.index_select(0, batch.which)
         if self.body.head is None:
             return sum_cross_entropy(self.body.logits(hidden), batch.targets)
         return head_cross_entropy(hidden, batch.targets, head=self.body.head, buffers=self.buffers)
 
-    def states(self, batch: Packed) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Last hidden states of the positions that something is predicted from, each once, and for each supervised
-        token which of them is its own; None where they are one to one.
-        """
-        needed, which = (
-            (batch.sources, None)
-            if batch.are_sources_unique
-            else torch.unique_consecutive(batch.sources, return_inverse=True)
-        )
+    def states(self, batch: Packed) -> torch.Tensor:
+        """[M,H] last hidden states of the positions that something is predicted from."""
         encoder = None if batch.encoder is None else _whole_grains(batch.encoder, self.grain)
-        padded = _repeated_last(needed, self.grain)
+        padded = _repeated_last(batch.sources, self.grain)
         states = self.hidden(_whole_grains(batch.side, self.grain), padded, encoder=encoder)
-        return states[: needed.shape[0]], which
+        return states[: batch.sources.shape[0]]
 
     def hidden(self, side: Side, needed: torch.Tensor, *, encoder: Side | None = None) -> torch.Tensor:
         """Last normalised hidden states [N,H] of the positions `needed` [N]."""

@@ -263,7 +263,7 @@ def _bias_by_place(tile: Tile, shape: Shape, device: torch.device) -> torch.Tens
     """[1 or K*G,W,S] what is added to the scores for where queries and keys stand."""
     first, last = tile.group.prefix + tile.first, tile.group.prefix + tile.last
     if shape.alibi is not None:
-        table = shape.alibi(tile.high).to(device)
+        table = shape.alibi(tile.high, device)
         return table[:, None, tile.low : tile.high] - table[:, first:last, None]
     width, seen = last - first, tile.high - tile.low
     if shape.relative is None:
@@ -311,7 +311,8 @@ def reference_attend(
         if shape.softcap is not None:
             scores = shape.softcap * torch.tanh(scores / shape.softcap)
         if shape.alibi is not None:
-            scores = scores + shape.alibi(keys.shape[0]).unflatten(0, (shape.kv_heads, shape.groups))[:, :, None]
+            bias = shape.alibi(keys.shape[0], q.device)
+            scores = scores + bias.unflatten(0, (shape.kv_heads, shape.groups))[:, :, None]
         query = torch.arange(document.end - document.start)[:, None] + document.prefix_length
         distance = torch.arange(keys.shape[0])[None] - query
         if shape.relative is not None:

@@ -53,8 +53,9 @@ class Shape:
     """cap * tanh(score / cap), as Gemma 2 does."""
     window: int | None = None
     """Keys in sight of a query, itself among them; None for all before it."""
-    alibi: Callable[[int], torch.Tensor] | None = None
-    """A length S -> [K*G,S] float32, what is added to the scores by key position (ALiBi, arXiv 2108.12409)."""
+    alibi: Callable[[int, torch.device], torch.Tensor] | None = None
+    """A length S and a device -> [K*G,S] float32, what is added to the scores by key position, as ALiBi does
+    (arXiv 2108.12409)."""
     relative: Callable[[torch.Tensor], torch.Tensor] | None = None
     """How far keys lie after queries [W,S] int64 -> [K*G,W,S] float32, what is added to the scores (T5)."""
 

@@ -29,7 +29,7 @@ class Mesh(Protocol):
         """Factor that undoes a mean over ranks, where gradients are averaged while they are computed."""
 
     def sum(self, value: torch.Tensor) -> torch.Tensor:
-        """The sum of `value` over ranks; every rank gets the same bits."""
+        """The sum of `value` over ranks, where it lies; every rank gets the same bits."""
 
     def reduce_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Add up gradients over ranks, in place, in one call."""
@@ -72,14 +72,15 @@ class ReplicatedMesh:
 
     undo_mean = 1.0
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
 
     def sum(self, value: torch.Tensor) -> torch.Tensor:
-        total = value.clone()
+        total = value.to(self.device, copy=True)
         dist.all_reduce(total)
-        return total
+        return total.to(value.device)
 
     def reduce_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
@@ -119,6 +120,6 @@ def joined_mesh(device: torch.device) -> Iterator[Mesh]:
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=PATIENCE)
     try:
-        yield ReplicatedMesh()
+        yield ReplicatedMesh(device)
     finally:
         dist.destroy_process_group()

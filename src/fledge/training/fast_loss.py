@@ -34,7 +34,7 @@ def as_packed(batch: Batch) -> Packed:
         side=Side(batch.input_ids[0], batch.position_ids[0], documents),
         sources=batch.sources,
         targets=batch.targets,
-        are_sources_unique=batch.input_ids.shape[1] == sum(batch.lengths),
+        which=batch.which,
         encoder=None
         if encoder is None
         else Side(encoder.input_ids[0], encoder.position_ids[0], _one_by_one(encoder.lengths)),

@@ -1,7 +1,7 @@
 """The loss of a model on one batch by the library's modules, and the rows to blame where it is not finite."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 
@@ -53,28 +53,20 @@ class PairLoss:
         return sum_cross_entropy(logits.flatten(0, 1)[batch.sources], batch.targets)
 
 
-def _side_to_device(side: EncoderSide, device: torch.device) -> EncoderSide:
-    mask = side.attention_mask
-    return replace(
-        side,
-        input_ids=side.input_ids.to(device, non_blocking=True),
-        position_ids=side.position_ids.to(device, non_blocking=True),
-        attention_mask=None if mask is None else mask.to(device, non_blocking=True),
-    )
-
-
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on `device`."""
-    mask = batch.attention_mask
-    return replace(
-        batch,
-        encoder=None if batch.encoder is None else _side_to_device(batch.encoder, device),
-        input_ids=batch.input_ids.to(device, non_blocking=True),
-        sources=batch.sources.to(device, non_blocking=True),
-        targets=batch.targets.to(device, non_blocking=True),
-        position_ids=batch.position_ids.to(device, non_blocking=True),
-        attention_mask=None if mask is None else mask.to(device, non_blocking=True),
-    )
+    side = batch.encoder
+    encoder = None if side is None else replace(side, **_moved(side, device))
+    return replace(batch, encoder=encoder, **_moved(batch, device))
+
+
+def _moved(found: Batch | EncoderSide, device: torch.device) -> dict[str, torch.Tensor]:
+    """Its tensors by name, on `device`. From page-locked memory, for a copy to a GPU from any other waits for it."""
+    values = {field.name: getattr(found, field.name) for field in fields(found)}
+    tensors = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
+    if device.type == "cuda":
+        tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
 
 
 def find_guilty(

@@ -1,5 +1,6 @@
 """One optimiser step, as it should read."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -47,7 +48,7 @@ def train_step(
     """
     parameters = parameters_of(optimizer)
     device = parameters[0].device
-    counts = torch.tensor([[b.num_tokens, b.supervised_tokens] for b in batches] or [[0, 0]], device=device).sum(0)
+    counts = torch.tensor([[b.num_tokens, b.supervised_tokens] for b in batches] or [[0, 0]]).sum(0)
     tokens, supervised = (int(count) for count in mesh.sum(counts))
     total = torch.zeros((), dtype=torch.float64, device=device)
     for index, batch in enumerate(batches):
@@ -59,12 +60,13 @@ def train_step(
     gradients = [p.grad for p in parameters if p.grad is not None]
     scaler.unscale(gradients)
     norm = torch.nn.utils.get_total_norm(gradients)
-    mean_loss = mesh.sum(total) / supervised
-    is_finite = bool(torch.isfinite(norm) & torch.isfinite(mean_loss))
+    # the one question that a step asks of its device
+    mean_loss, grad_norm = torch.stack([mesh.sum(total) / supervised, norm.double()]).tolist()
+    is_finite = math.isfinite(mean_loss) and math.isfinite(grad_norm)
     if is_finite:
         watch()
         if max_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return StepResult(mean_loss.item(), norm.item(), tokens, supervised, is_finite)
+    return StepResult(mean_loss, grad_norm, tokens, supervised, is_finite)

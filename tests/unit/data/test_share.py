@@ -191,7 +191,7 @@ def trained_rows(draw):
 def asked(batch, layout, number: int) -> list[tuple[int, int]]:
     """Pairs of place in the row and token that the row's positions must predict; others' where they are shared."""
     place_of = {int(place): n for n, place in enumerate(places(layout, layout.paths[number]))}
-    pairs = zip(batch.sources.tolist(), batch.targets.tolist(), strict=True)
+    pairs = zip(batch.predicted_from.tolist(), batch.targets.tolist(), strict=True)
     return [(place_of[source], target) for source, target in pairs if source in place_of]
 
 
@@ -223,9 +223,9 @@ def test_a_shared_batch_asks_for_every_trained_token_of_every_row_once(rows):
     for row, path in zip(rows, layout.paths, strict=True):
         stand = places(layout, path)
         wanted += [(int(stand[n - 1]), int(row.input_ids[n])) for n in range(1, len(stand)) if row.trained[n]]
-    found = list(zip(shared.sources.tolist(), shared.targets.tolist(), strict=True))
+    found = list(zip(shared.predicted_from.tolist(), shared.targets.tolist(), strict=True))
     assert sorted(found) == sorted(wanted)
-    assert shared.sources.tolist() == sorted(shared.sources.tolist())
+    assert shared.sources.tolist() == sorted({source for source, _ in wanted})
 
 
 @settings(deadline=None)
@@ -239,5 +239,4 @@ def test_the_engine_is_given_a_document_for_each_segment_and_what_it_continues(r
         assert document.prefix_length == part.first
         before = [token for start, end in document.prefix for token in packed.side.input_ids[start:end].tolist()]
         assert before == rows[part.row].input_ids[: part.first].tolist()
-    sources = packed.sources.tolist()
-    assert not packed.are_sources_unique or len(set(sources)) == len(sources)
+    assert (packed.which is None) == (len(packed.sources) == len(packed.targets))

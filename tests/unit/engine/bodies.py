@@ -90,7 +90,7 @@ def split_of(kind: Kind) -> Split:
     return fused if kind.is_fused else separate
 
 
-def alibi(length: int) -> torch.Tensor:
+def alibi(length: int, device: torch.device) -> torch.Tensor:
     return 0.5 ** torch.arange(1, 4)[:, None] * torch.arange(length)
 
 
@@ -276,7 +276,7 @@ def packed_pairs(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> Packed:
     sources, targets = [source for source, _ in pairs], [target for _, target in pairs]
     written = side([_shifted(target) for target in targets])
     places = torch.arange(len(written.input_ids))
-    return Packed(written, places, torch.cat(targets), are_sources_unique=True, encoder=side(sources))
+    return Packed(written, places, torch.cat(targets), encoder=side(sources))
 
 
 def reference_loss(body: Body, rows: list[torch.Tensor]) -> torch.Tensor:
@@ -317,9 +317,10 @@ def packed(rows: list[torch.Tensor], *, is_shared: bool) -> Packed:
     order = torch.argsort(source, stable=True)
     head = [rows[0][:begin]] if is_shared else []
     places = torch.cat([torch.arange(begin), *(torch.arange(begin, len(row)) for row in rows)])
+    once, which = torch.unique_consecutive(source[order], return_inverse=True)
     return Packed(
         side=Side(torch.cat([*head, *(row[begin:] for row in rows)]), places, tuple(documents)),
-        sources=source[order],
+        sources=once,
         targets=target[order],
-        are_sources_unique=not is_shared,
+        which=which if is_shared else None,
     )

@@ -18,7 +18,7 @@ from tests.unit.ops.near import HALVES, assert_near, assert_no_worse, normal
 CPU = torch.device("cpu")
 
 
-def alibi(heads: int, length: int) -> torch.Tensor:
+def alibi(heads: int, length: int, device: torch.device) -> torch.Tensor:
     slopes = 0.5 ** torch.arange(1, heads + 1)
     return slopes[:, None] * torch.arange(length)
 

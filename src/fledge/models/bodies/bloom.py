@@ -1,5 +1,6 @@
 """BLOOM: ALiBi, one projection interleaved by head, layer norms, tanh GELU."""
 
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
 from fledge.engine.parts import Attention, Block
 from fledge.errors import NotReadable
+from fledge.models.bodies.position_bias import PositionBias
 from fledge.models.bodies.reading import AsLinear, interleaved, read_linear, read_mlp, read_norm
 from fledge.ops.plan import Shape
 
@@ -24,7 +26,7 @@ def read_block(block: Any, as_linear: AsLinear) -> Block:
         attention=Attention(
             projections=(read_linear(attention.query_key_value, as_linear),),
             split=interleaved(heads, width),
-            shape=Shape(heads, 1, width, attention.inv_norm_factor, alibi=_ALIBI.setdefault(heads, _Alibi(heads))),
+            shape=Shape(heads, 1, width, attention.inv_norm_factor, alibi=_alibi(heads)),
             out=read_linear(attention.dense, as_linear),
             is_rotary=False,
         ),
@@ -36,17 +38,15 @@ def read_block(block: Any, as_linear: AsLinear) -> Block:
     )
 
 
-class _Alibi:
-    """The library's own bias by key position, in float32."""
-
-    def __init__(self, heads: int) -> None:
-        self.heads = heads
-
-    def __call__(self, length: int) -> torch.Tensor:
-        return build_alibi_tensor(torch.ones(1, length), self.heads, torch.float32)[:, 0]
+@cache
+def _alibi(heads: int) -> PositionBias:
+    """One for all layers."""
+    return PositionBias(partial(_build_alibi, heads))
 
 
-_ALIBI: dict[int, _Alibi] = {}
+def _build_alibi(heads: int, length: int) -> torch.Tensor:
+    """[heads,S] the library's own, in float32."""
+    return build_alibi_tensor(torch.ones(1, length), heads, torch.float32)[:, 0]
 
 
 def embed(inner: Any, input_ids: torch.Tensor, *, position_ids: torch.Tensor) -> torch.Tensor:

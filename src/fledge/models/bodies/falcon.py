@@ -1,11 +1,13 @@
 """Falcon: rotary or ALiBi, one key/value head, as many as queries or groups of them, side by side or in sequence."""
 
+from functools import cache, partial
 from typing import Any
 
 import torch
 from transformers.models.falcon.modeling_falcon import build_alibi_tensor
 
 from fledge.engine.parts import Attention, Block, Split
+from fledge.models.bodies.position_bias import PositionBias
 from fledge.models.bodies.reading import AsLinear, consecutive, grouped, interleaved, read_linear, read_mlp, read_norm
 from fledge.ops.plan import Shape
 
@@ -18,13 +20,13 @@ def read_block(block: Any, as_linear: AsLinear) -> Block:
     has_two_norms = hasattr(block, "ln_attn")
     after = None if config.parallel_attn else block.post_attention_layernorm
     before_mlp = block.ln_mlp if has_two_norms else after
-    alibi = _ALIBI.setdefault((attention.num_heads, scale), _Alibi(attention.num_heads, scale))
+    alibi = _alibi(attention.num_heads, scale) if config.alibi else None
     return Block(
         before_attention=read_norm(block.ln_attn if has_two_norms else block.input_layernorm),
         attention=Attention(
             projections=(read_linear(attention.query_key_value, as_linear),),
             split=_split(attention, kv_heads, groups, width),
-            shape=Shape(kv_heads, groups, width, scale, alibi=alibi if config.alibi else None),
+            shape=Shape(kv_heads, groups, width, scale, alibi=alibi),
             out=read_linear(attention.dense, as_linear),
             is_rotary=not config.alibi,
         ),
@@ -50,18 +52,16 @@ def _split(attention: Any, kv_heads: int, groups: int, width: int) -> Split:
     return interleaved(attention.num_heads, width)
 
 
-class _Alibi:
-    """The library's own bias by key position, rounded to bfloat16 as there; it is scaled like the scores."""
-
-    def __init__(self, heads: int, scale: float) -> None:
-        self.heads, self.scale = heads, scale
-
-    def __call__(self, length: int) -> torch.Tensor:
-        mask = torch.ones(1, length, dtype=torch.long)
-        return build_alibi_tensor(mask, self.heads, torch.float32)[:, 0] * self.scale
+@cache
+def _alibi(heads: int, scale: float) -> PositionBias:
+    """One for all layers."""
+    return PositionBias(partial(_build_alibi, heads, scale))
 
 
-_ALIBI: dict[tuple[int, float], _Alibi] = {}
+def _build_alibi(heads: int, scale: float, length: int) -> torch.Tensor:
+    """[heads,S] the library's own, rounded to bfloat16 as there; it is scaled like the scores."""
+    mask = torch.ones(1, length, dtype=torch.long)
+    return build_alibi_tensor(mask, heads, torch.float32)[:, 0] * scale
 
 
 def embed(inner: Any, input_ids: torch.Tensor, *, position_ids: torch.Tensor) -> torch.Tensor:
