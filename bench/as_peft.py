@@ -6,13 +6,14 @@ place, the half-precision losses of a loop built on peft have to come out: whate
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from unittest.mock import patch
 
 import torch
+from torch import nn
 
-from fledge.ops.held import dequantized
-from fledge.ops.lora_linear import Linear
-from fledge.ops.product import mm
+from fledge.ops.lora_linear import Linear, Lora, reference_linear
+from fledge.ops.wide_linear import wide_linears
 
 PLACES = ("fledge.engine.block.linear", "fledge.engine.cross.linear")
 
@@ -21,13 +22,16 @@ def linear_as_peft(
     x: torch.Tensor, layer: Linear, *, out: torch.Tensor, residual: torch.Tensor | None = None
 ) -> torch.Tensor:
     """y [N,O] of x [N,I] into `out`, with `residual` [N,O] added where given: each sum rounded."""
-    weight = layer.weight if isinstance(layer.weight, torch.Tensor) else dequantized(layer.weight)
-    mm(x, weight.t(), out=out, add=layer.bias)
-    if layer.lora is not None:
-        a, b = (p.detach().to(x.dtype) for p in (layer.lora.a, layer.lora.b))
-        seen = x if layer.lora.drop is None else layer.lora.drop(x)
-        out.add_(seen @ a.t() @ b.t() * layer.lora.scale)
+    held = layer if layer.lora is None else replace(layer, lora=in_format(layer.lora, x.dtype))
+    with wide_linears(x.dtype, x.device.type):
+        out.copy_(reference_linear(x, held))
     return out if residual is None else out.add_(residual)
+
+
+def in_format(lora: Lora, dtype: torch.dtype) -> Lora:
+    """The adapter with A and B as the tuned loop holds them."""
+    a, b = (nn.Parameter(p.detach().to(dtype), requires_grad=False) for p in (lora.a, lora.b))
+    return replace(lora, a=a, b=b)
 
 
 @contextlib.contextmanager

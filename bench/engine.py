@@ -1,7 +1,7 @@
 """Fledge's engine on ready-made rows, as the contenders are run: the same JSON, through the real training step.
 
     python bench/engine.py --model DIR --rows FILE --steps N --rows-per-step K --r 8 --alpha 16 --targets NAMES
-        [--dtype bfloat16] [--lr 2e-4] [--repeat-rows] [--micro-tokens auto] [--plain] [--as-peft] [--no-share]
+        [--dtype bfloat16] [--lr 2e-4] [--repeat-rows] [--micro-tokens auto] [--plain | --as-peft] [--no-share]
         [--json OUT]
 
 Rows are {"input_ids", "labels"}, one a line, taken in order. A is drawn by peft after torch.manual_seed(0); constant
@@ -111,8 +111,9 @@ def parse() -> argparse.Namespace:
     ap.add_argument("--micro-tokens", default="auto")
     ap.add_argument("--quantization", default="none", choices=("none", "int8", "nf4"))
     ap.add_argument("--keep-dequantized", action="store_true")
-    ap.add_argument("--plain", action="store_true", help="the library's own modules instead of the engine")
-    ap.add_argument("--as-peft", action="store_true", help="the engine with the rounding of peft's layers")
+    which = ap.add_mutually_exclusive_group()
+    which.add_argument("--plain", action="store_true", help="the library's own modules instead of the engine")
+    which.add_argument("--as-peft", action="store_true", help="the engine with the rounding of peft's layers")
     ap.add_argument("--no-share", action="store_true", help="compute equal beginnings once for each row")
     ap.add_argument("--json", type=Path)
     return ap.parse_args()

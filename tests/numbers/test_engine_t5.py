@@ -26,6 +26,7 @@ from fledge.models.body import read_body
 from fledge.ops.buffers import Buffers
 from fledge.training.fast_loss import as_packed
 from fledge.training.loss import PairLoss
+from tests.numbers.on_meta import assert_asks_nothing
 from tests.unit.ops.near import assert_near, assert_no_worse
 
 CPU = torch.device("cpu")
@@ -116,6 +117,12 @@ def test_what_is_kept_changes_no_bit(keep):
     model = model_of("flan-t5")
     pairs = zip(by_engine(model, keep=keep), by_engine(model), strict=True)
     assert all(torch.equal(ours, wanted) for ours, wanted in pairs)
+
+
+@pytest.mark.parametrize("keep", [Keep.ALL, Keep.INPUT])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_loss_and_gradients_ask_nothing_of_their_device(name, keep):
+    assert_asks_nothing(model_of(name), batch_of(is_packed=True), keep=keep)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

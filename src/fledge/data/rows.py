@@ -144,11 +144,6 @@ class Batch:
     """What an encoder-decoder reads; None for a causal model."""
 
     @property
-    def predicted_from(self) -> torch.Tensor:
-        """[N] int64: the position that predicts each target."""
-        return self.sources if self.which is None else self.sources[self.which]
-
-    @property
     def supervised_tokens(self) -> int:
         """Tokens that are predicted."""
         return int(self.targets.shape[0])

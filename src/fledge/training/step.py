@@ -49,7 +49,7 @@ def train_step(
     parameters = parameters_of(optimizer)
     device = parameters[0].device
     counts = torch.tensor([[b.num_tokens, b.supervised_tokens] for b in batches] or [[0, 0]]).sum(0)
-    tokens, supervised = (int(count) for count in mesh.sum(counts))
+    tokens, supervised = mesh.sum(counts).tolist()
     total = torch.zeros((), dtype=torch.float64, device=device)
     for index, batch in enumerate(batches):
         with mesh.sync_gradients(when=index == len(batches) - 1):
@@ -60,7 +60,7 @@ def train_step(
     gradients = [p.grad for p in parameters if p.grad is not None]
     scaler.unscale(gradients)
     norm = torch.nn.utils.get_total_norm(gradients)
-    # the one question that a step asks of its device
+    # all that a step asks of its device, once; several ranks have asked for their counts too
     mean_loss, grad_norm = torch.stack([mesh.sum(total) / supervised, norm.double()]).tolist()
     is_finite = math.isfinite(mean_loss) and math.isfinite(grad_norm)
     if is_finite:

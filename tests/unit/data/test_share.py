@@ -188,10 +188,15 @@ def trained_rows(draw):
     return [Row(row, np.array(draw(st.lists(st.booleans(), min_size=len(row), max_size=len(row))))) for row in found]
 
 
+def predicted_from(batch) -> list[int]:
+    """The position that predicts each target."""
+    return (batch.sources if batch.which is None else batch.sources[batch.which]).tolist()
+
+
 def asked(batch, layout, number: int) -> list[tuple[int, int]]:
     """Pairs of place in the row and token that the row's positions must predict; others' where they are shared."""
     place_of = {int(place): n for n, place in enumerate(places(layout, layout.paths[number]))}
-    pairs = zip(batch.predicted_from.tolist(), batch.targets.tolist(), strict=True)
+    pairs = zip(predicted_from(batch), batch.targets.tolist(), strict=True)
     return [(place_of[source], target) for source, target in pairs if source in place_of]
 
 
@@ -223,7 +228,7 @@ def test_a_shared_batch_asks_for_every_trained_token_of_every_row_once(rows):
     for row, path in zip(rows, layout.paths, strict=True):
         stand = places(layout, path)
         wanted += [(int(stand[n - 1]), int(row.input_ids[n])) for n in range(1, len(stand)) if row.trained[n]]
-    found = list(zip(shared.predicted_from.tolist(), shared.targets.tolist(), strict=True))
+    found = list(zip(predicted_from(shared), shared.targets.tolist(), strict=True))
     assert sorted(found) == sorted(wanted)
     assert shared.sources.tolist() == sorted({source for source, _ in wanted})
 

@@ -8,6 +8,7 @@ import torch
 from fledge.config.train import TrainConfig
 from fledge.runtime.mesh import OneRank
 from fledge.runtime.precision import DynamicScaler, NoScaler
+from fledge.training.loss import to_device
 from fledge.training.optimizer import build_optimizer
 from fledge.training.step import train_step
 
@@ -42,6 +43,25 @@ def test_gradient_is_that_of_the_sum_over_supervised_tokens():
     assert len(seen) == 2
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(seen[name], parameter.grad, rtol=0, atol=1e-6)
+
+
+def test_a_step_asks_its_device_nothing_before_its_loss_and_norm():
+    """On the meta device no value can be read: all backward passes are through when the first one is asked for."""
+    model, seen = Toy().to("meta"), []
+
+    def loss_of(model, batch):
+        seen.append(batch.rows)
+        return toy_loss(model, to_device(batch, torch.device("meta")))
+
+    optimizer = torch.optim.AdamW(model.parameters())
+    with pytest.raises(NotImplementedError, match="meta") as caught:
+        batches = [toy_batch(row) for row in range(3)]
+        step_with = {"mesh": OneRank(), "scaler": DynamicScaler(), "max_norm": 1.0, "watch": lambda: None}
+        train_step(model, batches, loss_of, optimizer, **step_with)
+    assert seen == [(0,), (1,), (2,)]
+    assert all(p.grad is not None for p in model.parameters())
+    [line] = [str(entry.statement) for entry in caught.traceback if entry.name == "train_step"]
+    assert line.strip().startswith("mean_loss, grad_norm =")
 
 
 def test_order_of_micro_batches_does_not_change_the_gradient():
