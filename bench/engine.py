@@ -2,10 +2,11 @@
 
     python bench/engine.py --model DIR --rows FILE --steps N --rows-per-step K --r 8 --alpha 16 --targets NAMES
         [--dtype bfloat16] [--lr 2e-4] [--repeat-rows] [--micro-tokens auto] [--plain | --as-peft] [--no-share]
-        [--json OUT]
+        [--unfused] [--keep-gb GB] [--profile] [--json OUT]
 
 Rows are {"input_ids", "labels"}, one a line, taken in order. A is drawn by peft after torch.manual_seed(0); constant
-learning rate, AdamW without decay, clipping at 1. The first step is left out of the rate.
+learning rate, AdamW without decay, clipping at 1. The first step is left out of the rate. On a GPU `--unfused` leaves
+out the fused kernels and `--profile` prints which kernels the last step's time went to.
 """
 
 import argparse
@@ -23,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.as_peft import rounding_as_peft
 from fledge.commands.engine import build_engine
+from fledge.commands.settle import GPU_TOKENS
 from fledge.config.model import ModelConfig
 from fledge.config.train import TrainConfig
 from fledge.data.batches import BatchSource, Shape
@@ -31,9 +33,10 @@ from fledge.engine.block import Keep
 from fledge.engine.keeping import kept_bytes
 from fledge.models.documents import documents_apart
 from fledge.models.load import load_base
+from fledge.ops.fused.choice import unfused
 from fledge.ops.grain import grain_of
 from fledge.runtime.device import choose_device, make_deterministic
-from fledge.runtime.memory import peak_bytes
+from fledge.runtime.memory import available_bytes, peak_bytes
 from fledge.runtime.mesh import OneRank
 from fledge.runtime.precision import TORCH_DTYPES, scaler_for
 from fledge.training.fast_loss import FastLoss
@@ -42,6 +45,8 @@ from fledge.training.optimizer import build_optimizer
 from fledge.training.step import train_step
 
 KEPT = 330e6
+GPU_SHARE = 0.6
+"""Of a GPU's free memory, for saved activations."""
 UNIT = 1e9 if torch.cuda.is_available() else 1024e6
 """The contenders divide kibibytes by a million."""
 
@@ -115,8 +120,37 @@ def parse() -> argparse.Namespace:
     which.add_argument("--plain", action="store_true", help="the library's own modules instead of the engine")
     which.add_argument("--as-peft", action="store_true", help="the engine with the rounding of peft's layers")
     ap.add_argument("--no-share", action="store_true", help="compute equal beginnings once for each row")
+    ap.add_argument("--unfused", action="store_true", help="on a GPU, without the fused kernels")
+    ap.add_argument("--keep-gb", type=float, help="what saved activations may take; by default what suits the device")
+    ap.add_argument("--profile", action="store_true", help="the last step's kernels, on a GPU")
     ap.add_argument("--json", type=Path)
     return ap.parse_args()
+
+
+@contextlib.contextmanager
+def profiled():
+    """Prints the kernels of what happens within, by the time that the GPU spends in them."""
+    kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=kinds) as profile:
+        yield
+        torch.cuda.synchronize()
+    kernels = [e for e in profile.key_averages() if e.device_type == torch.profiler.DeviceType.CUDA]
+    total = sum(e.self_device_time_total for e in kernels)
+    print(f"{total / 1e3:.1f} ms in {sum(e.count for e in kernels)} kernels")
+    for e in sorted(kernels, key=lambda e: -e.self_device_time_total)[:28]:
+        print(
+            f"{e.self_device_time_total / total:6.1%} {e.self_device_time_total / 1e3:9.2f} ms {e.count:6} {e.key[:90]}"
+        )
+
+
+def sizes_of(model, args: argparse.Namespace, device: torch.device, *, longest: int) -> tuple[int, float]:
+    """Positions of a micro-batch, and bytes that its saved activations may take."""
+    if device.type == "cuda":
+        micro, budget = max(GPU_TOKENS, longest), GPU_SHARE * available_bytes(device)
+    else:
+        micro, budget = modest_size(model), modest_budget(model)
+    micro = micro if args.micro_tokens == "auto" else int(args.micro_tokens)
+    return micro, budget if args.keep_gb is None else args.keep_gb * 1e9
 
 
 def run_steps(model, source: BatchSource, loss_of, args: argparse.Namespace, *, device) -> tuple[float, list[float]]:
@@ -127,9 +161,10 @@ def run_steps(model, source: BatchSource, loss_of, args: argparse.Namespace, *, 
         start = time.perf_counter()
         batches = [to_device(batch, device) for batch in source.micro_batches(step)]
         mesh, scaler = OneRank(), scaler_for(TORCH_DTYPES[args.dtype])
-        done = train_step(
-            model, batches, loss_of, optimizer, mesh=mesh, scaler=scaler, max_norm=1.0, watch=lambda: None
-        )
+        with profiled() if getattr(args, "profile", False) and step == args.steps else contextlib.nullcontext():
+            done = train_step(
+                model, batches, loss_of, optimizer, mesh=mesh, scaler=scaler, max_norm=1.0, watch=lambda: None
+            )
         spans.append(time.perf_counter() - start)
         losses.append(done.loss)
         tokens.append(done.tokens)
@@ -148,17 +183,20 @@ def main() -> None:
     config = LoraConfig(r=args.r, lora_alpha=args.alpha, target_modules=targets, task_type="CAUSAL_LM")
     model = get_peft_model(base.model, config).eval()
     rows = ReadyRows(args.rows)
-    is_auto = args.micro_tokens == "auto"
-    micro = modest_size(model) if is_auto else int(args.micro_tokens)
+    longest = int(rows.lengths.max())
+    micro, budget = sizes_of(model, args, device, longest=longest)
     shape = Shape(micro, None, is_packed=True, pad_id=0, share=not (args.plain or args.no_share), grain=grain_of(micro))
     source = BatchSource(rows, InOrder(args.rows_per_step, repeats=args.repeat_rows), shape, rank=0, world_size=1)
     if args.plain:
         loss_of = plain_loss(model, base)
     else:
-        longest, budget = int(rows.lengths.max()), modest_budget(model)
         engine = build_engine(model, device=device, rows=micro, longest=longest, budget=budget)
         loss_of = FastLoss(lambda batch: None, engine)
-    with rounding_as_peft() if args.as_peft else contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
+        if args.as_peft:
+            stack.enter_context(rounding_as_peft())
+        if args.unfused:
+            stack.enter_context(unfused())
         rate, losses = run_steps(model, source, loss_of, args, device=device)
     peak = "peak_gpu_gb" if device.type == "cuda" else "peak_rss_gb"
     result = {"contender": "fledge", "tokens_per_s": rate, peak: peak_bytes(device) / UNIT, "losses": losses}

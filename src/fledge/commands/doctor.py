@@ -15,6 +15,7 @@ from fledge.data.cache import cache_root
 from fledge.errors import Problem
 from fledge.models.attention import IMPLEMENTATIONS, flash_missing
 from fledge.observe.trackers import TRACKERS
+from fledge.ops.fused.choice import runs_on
 from fledge.ops.product import must_widen
 from fledge.runtime.memory import available_bytes
 from fledge.units import format_bytes
@@ -32,6 +33,8 @@ class Gpu:
     memory_bytes: int
     capability: str
     has_bfloat16: bool
+    has_kernels: bool
+    """Whether the fused kernels run on it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,7 @@ class Findings:
         }
         for index, gpu in enumerate(self.gpus):
             dtype = "bfloat16" if gpu.has_bfloat16 else "float16 only"
+            dtype += ", fused kernels" if gpu.has_kernels else ", no fused kernels"
             lines[f"GPU {index}"] = (
                 f"{gpu.name}, {format_bytes(gpu.memory_bytes)}, capability {gpu.capability}, {dtype}"
             )
@@ -146,4 +150,5 @@ def _gpu(index: int) -> Gpu:
     properties = torch.cuda.get_device_properties(index)
     has_bfloat16 = properties.major >= 8  # what is older emulates it
     capability = f"{properties.major}.{properties.minor}"
-    return Gpu(properties.name, int(properties.total_memory), capability, has_bfloat16)
+    has_kernels = runs_on(torch.device("cuda", index))
+    return Gpu(properties.name, int(properties.total_memory), capability, has_bfloat16, has_kernels)

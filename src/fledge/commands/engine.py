@@ -13,6 +13,7 @@ from fledge.errors import ModelError, NotReadable
 from fledge.facts import ModelFacts
 from fledge.models.body import read_body
 from fledge.ops.buffers import Buffers
+from fledge.ops.fused.choice import runs_on
 from fledge.ops.grain import GRAIN, grain_of, rounded
 
 
@@ -28,7 +29,7 @@ def build_engine(
     body = read_body(model.get_base_model(), as_linear)
     grain = grain_of(rows) if body.encoder is None else GRAIN  # the two sides share no sizes
     room = rounded(max(rows, longest), grain) if rows else 0
-    return Engine(body, Buffers(device, rows=room), keeps_within(body, budget), grain)
+    return Engine(body, Buffers(device, rows=room), keeps_within(body, budget, is_fused=runs_on(device)), grain)
 
 
 def can_be_fast(recipe: Recipe, model: Any, *, facts: ModelFacts, device: torch.device) -> str | None:

@@ -11,6 +11,7 @@ import torch
 from fledge.engine.cross import Crossed, cross_backward, cross_forward
 from fledge.engine.flow import Flow, Slots
 from fledge.engine.parts import Block, Mlp
+from fledge.ops.activation import activate, activation_gradient
 from fledge.ops.attention import attend, attend_gradient
 from fledge.ops.lora_linear import linear, linear_gradients
 from fledge.ops.norm import add_norm_gradient, normalise
@@ -51,6 +52,8 @@ class Saved:
     projected: tuple[torch.Tensor, ...]
     mixed: torch.Tensor
     """[T,H'] what attention gives"""
+    sums: torch.Tensor | None
+    """[heads,T] what else its gradient needs of it, where fused kernels compute it"""
     attended: torch.Tensor | None
     """What the output projection gives, where a norm follows it."""
     middle: torch.Tensor
@@ -77,13 +80,15 @@ def forward(block: Block, x: torch.Tensor, *, flow: Flow, slots: Slots, rows: to
         assert flow.turns is not None
         rotate(q, flow.turns, buffers=flow.buffers)
         rotate(k, flow.turns, buffers=flow.buffers)
-    mixed = flow.keep(f"{slot}.mixed" if attention.out.lora else "mixed", positions, attention.out.weight.shape[1])
-    attend((q, k, v), shape=attention.shape, plan=flow.plan, buffers=flow.buffers, out=mixed.view(q.shape))
+    sums = flow.sums(f"{slot}.sums", like=x, shape=attention.shape)
+    is_needed = attention.out.lora is not None or sums is not None
+    mixed = flow.keep(f"{slot}.mixed" if is_needed else "mixed", positions, attention.out.weight.shape[1])
+    attend((q, k, v), shape=attention.shape, plan=flow.plan, buffers=flow.buffers, out=mixed.view(q.shape), sums=sums)
     attended, middle = _after_attention(block, _chosen(x, rows), _chosen(mixed, rows), flow, slot=slot)
     crossed = None
     if block.cross is not None:
         middle, crossed = cross_forward(block.cross, middle, flow=flow, slot=slot)
-    saved = Saved(x, rows, projected, mixed, attended, middle, (), None, crossed)
+    saved = Saved(x, rows, projected, mixed, sums, attended, middle, (), None, crossed)
     return replace(saved, inner=_inner_features(block, saved, flow, slot=slots.inner))
 
 
@@ -143,9 +148,8 @@ def restored(block: Block, saved: Saved, *, flow: Flow, keep: Keep) -> Saved:
 
 def _activated(mlp: Mlp, inner: tuple[torch.Tensor, ...], flow: Flow) -> torch.Tensor:
     """[N,F] what the last product takes."""
-    active = flow.take("active", *inner[0].shape)
-    mlp.activation.forward(inner[0], active)
-    return active if mlp.gate is None else active.mul_(inner[1])
+    up = None if mlp.gate is None else inner[1]
+    return activate(mlp.activation, inner[0], up=up, out=flow.take("active", *inner[0].shape))
 
 
 def backward(
@@ -187,14 +191,11 @@ def _mlp_gradient(block: Block, dy: torch.Tensor, saved: Saved, flow: Flow) -> t
     normal = _mlp_input(block, saved, flow) if has_adapter else None
     dnormal = flow.take("dnormal", dy.shape[0], mlp.up.weight.shape[1])
     if mlp.gate is None:
-        mlp.activation.backward(inside, saved.inner[0], inside)
+        activation_gradient(mlp.activation, inside, x=saved.inner[0], up=None, dup=None)
         return dnormal, linear_gradients([inside], [mlp.up], x=normal, dx=dnormal) + of_down
-    gate, up = saved.inner
-    active = flow.take("active", *shape)
-    mlp.activation.forward(gate, active)
-    active.mul_(inside)
-    mlp.activation.backward(inside.mul_(up), gate, inside)
-    return dnormal, linear_gradients([inside, active], [mlp.gate, mlp.up], x=normal, dx=dnormal) + of_down
+    of_up = flow.take("active", *shape)
+    activation_gradient(mlp.activation, inside, x=saved.inner[0], up=saved.inner[1], dup=of_up)
+    return dnormal, linear_gradients([inside, of_up], [mlp.gate, mlp.up], x=normal, dx=dnormal) + of_down
 
 
 def _attention_gradient(
@@ -235,6 +236,7 @@ def _projection_gradients(block: Block, saved: Saved, flow: Flow, *, dmixed: tor
         plan=flow.plan,
         buffers=flow.buffers,
         into=(dq, dk, dv),
+        kept=None if saved.sums is None else (saved.mixed.view(dq.shape), saved.sums),
     )
     if attention.is_rotary:
         assert flow.turns is not None

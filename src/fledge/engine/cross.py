@@ -28,6 +28,8 @@ class Crossed:
     """[S,H']"""
     mixed: torch.Tensor
     """[T,H'] what attention gives"""
+    sums: torch.Tensor | None
+    """[heads,T] what else its gradient needs of it, where fused kernels compute it"""
 
 
 def cross_forward(cross: CrossAttention, x: torch.Tensor, *, flow: Flow, slot: str) -> tuple[torch.Tensor, Crossed]:
@@ -39,11 +41,13 @@ def cross_forward(cross: CrossAttention, x: torch.Tensor, *, flow: Flow, slot: s
         linear(across.encoded, layer, out=flow.keep(f"{slot}.{name}", sources, width))
         for name, layer in (("key", cross.key), ("value", cross.value))
     )
-    mixed = flow.keep(f"{slot}.crossed" if cross.out.lora else "crossed", x.shape[0], width)
+    sums = flow.sums(f"{slot}.crossed_sums", like=x, shape=cross.shape)
+    is_needed = cross.out.lora is not None or sums is not None
+    mixed = flow.keep(f"{slot}.crossed" if is_needed else "crossed", x.shape[0], width)
     qkv = _in_heads(cross, query, key, value)
-    attend(qkv, shape=cross.shape, plan=across.plan, buffers=flow.buffers, out=mixed.view(qkv[0].shape))
+    attend(qkv, shape=cross.shape, plan=across.plan, buffers=flow.buffers, out=mixed.view(qkv[0].shape), sums=sums)
     out = linear(mixed, cross.out, out=flow.keep(f"{slot}.across", *x.shape), residual=x)
-    return out, Crossed(x, query, key, value, mixed)
+    return out, Crossed(x, query, key, value, mixed, sums)
 
 
 def cross_backward(
@@ -59,8 +63,9 @@ def cross_backward(
     dk, dv = (flow.take(f"d{name}", *saved.key.shape).zero_() for name in ("key", "value"))
     qkv = _in_heads(cross, saved.query, saved.key, saved.value)
     into = _in_heads(cross, dq, dk, dv)
+    kept = None if saved.sums is None else (saved.mixed.view(qkv[0].shape), saved.sums)
     attend_gradient(
-        dmixed.view(qkv[0].shape), qkv, shape=cross.shape, plan=across.plan, buffers=flow.buffers, into=into
+        dmixed.view(qkv[0].shape), qkv, shape=cross.shape, plan=across.plan, buffers=flow.buffers, into=into, kept=kept
     )
     normal = _normal(cross, saved.x, flow) if cross.query.lora else None
     dnormal = flow.take("dprojection", *saved.x.shape)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from fledge.ops.buffers import Buffers
-from fledge.ops.plan import Plan
+from fledge.ops.fused.choice import fused
+from fledge.ops.plan import Plan, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +47,12 @@ class Flow:
     def keep(self, name: str, *shape: int) -> torch.Tensor:
         """[rows, width] that may be needed until the backward pass."""
         return self.buffers.take_rows(name, *shape, dtype=self.dtype, life="step")
+
+    def sums(self, name: str, *, like: torch.Tensor, shape: Shape) -> torch.Tensor | None:
+        """[heads,T] float32 that attention's gradient needs beside its result, for queries `like` [T,..]; None where
+        it is computed anew, for want of fused kernels.
+        """
+        if fused("attention", like) is None:
+            return None
+        heads = shape.kv_heads * shape.groups
+        return self.buffers.take(name, heads, like.shape[0], dtype=torch.float32, life="step")

@@ -10,25 +10,30 @@ Keeps = Callable[[int, int], tuple[Keep, ...]]
 """The positions of a micro-batch, and those of its encoder, 0 where there is none -> for each block what it saves."""
 
 
-def kept_bytes(block: Block, keep: Keep, *, rows: int, sources: int = 0) -> int:
-    """Bytes that a block saves of a micro-batch of `rows` positions, and `sources` of an encoder that it attends to."""
+def kept_bytes(block: Block, keep: Keep, *, rows: int, sources: int = 0, is_fused: bool = False) -> int:
+    """Bytes that a block saves of a micro-batch of `rows` positions, and `sources` of an encoder that it attends to;
+    fused attention keeps its result, and a sum for each head beside it.
+    """
     hidden, size = block.attention.out.weight.shape[0], block.mlp.up.weight.dtype.itemsize
     width = hidden
     if keep < Keep.INPUT:
         extra = sum(norm is not None for norm in (block.after_attention, block.after_mlp))
         width += sum(layer.weight.shape[0] for layer in block.attention.projections) + hidden * (1 + extra)
-        width += block.attention.out.weight.shape[1] if block.attention.out.lora else 0
+        width += block.attention.out.weight.shape[1] if block.attention.out.lora or is_fused else 0
     if keep == Keep.ALL:
         width += block.mlp.up.weight.shape[0] * (1 if block.mlp.gate is None else 2)
-    across = 0
+    across, sums = 0, 0
+    if keep < Keep.INPUT and is_fused:
+        shapes = [part.shape for part in (block.attention, block.cross) if part is not None]
+        sums = sum(4 * shape.kv_heads * shape.groups for shape in shapes)
     if keep < Keep.INPUT and block.cross is not None:
         heads = block.cross.query.weight.shape[0]
-        width += hidden + heads * (2 if block.cross.out.lora else 1)
+        width += hidden + heads * (2 if block.cross.out.lora or is_fused else 1)
         across = sources * 2 * heads * size
-    return rows * width * size + across
+    return rows * (width * size + sums) + across
 
 
-def choose_keeps(body: Body, *, rows: int, budget: float, sources: int = 0) -> tuple[Keep, ...]:
+def choose_keeps(body: Body, *, rows: int, budget: float, sources: int = 0, is_fused: bool = False) -> tuple[Keep, ...]:
     """For each block what it saves, so that all together stay within `budget` bytes where that can be. An encoder's
     blocks, which come first, have `sources` positions, the others `rows`.
 
@@ -39,7 +44,8 @@ def choose_keeps(body: Body, *, rows: int, budget: float, sources: int = 0) -> t
     below = len(blocks) - len(body.blocks)
 
     def bytes_of(number: int, keep: Keep) -> int:
-        return kept_bytes(blocks[number], keep, rows=sources if number < below else rows, sources=sources)
+        own = sources if number < below else rows
+        return kept_bytes(blocks[number], keep, rows=own, sources=sources, is_fused=is_fused)
 
     keeps = [Keep.ALL] * len(blocks)
     total = sum(bytes_of(number, Keep.ALL) for number in range(len(blocks)))
@@ -52,6 +58,6 @@ def choose_keeps(body: Body, *, rows: int, budget: float, sources: int = 0) -> t
     return tuple(keeps)
 
 
-def keeps_within(body: Body, budget: float) -> Keeps:
+def keeps_within(body: Body, budget: float, *, is_fused: bool = False) -> Keeps:
     """choose_keeps for micro-batches as they come: a long row costs time where a short one need not."""
-    return cache(lambda rows, sources: choose_keeps(body, rows=rows, sources=sources, budget=budget))
+    return cache(lambda rows, sources: choose_keeps(body, rows=rows, sources=sources, budget=budget, is_fused=is_fused))

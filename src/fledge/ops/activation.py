@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from fledge.ops.fused.choice import fused
+
 Forward = Callable[[torch.Tensor, torch.Tensor], object]
 Backward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], object]
 
@@ -70,6 +72,29 @@ _RELU = Activation(
     F.relu,
 )
 ACTIVATIONS = (_gelu("tanh"), _gelu("none"), _SILU, _RELU)
+
+
+def activate(activation: Activation, x: torch.Tensor, *, up: torch.Tensor | None, out: torch.Tensor) -> torch.Tensor:
+    """activation(x), times `up` where given, into `out`; all [N,F]."""
+    if (kernels := fused("activation", x)) is not None:
+        activated: torch.Tensor = kernels.activate(x, up=up, kind=activation.name, out=out)
+        return activated
+    activation.forward(x, out)
+    return out if up is None else out.mul_(up)
+
+
+def activation_gradient(
+    activation: Activation, given: torch.Tensor, *, x: torch.Tensor, up: torch.Tensor | None, dup: torch.Tensor | None
+) -> None:
+    """`given` [N,F], the gradient of what `activate` gave, becomes that of x; that of `up` is written into `dup`."""
+    if (kernels := fused("activation", x)) is not None:
+        kernels.activation_gradient(given, x, up=up, kind=activation.name, dx=given, dup=dup)
+        return
+    if up is not None and dup is not None:
+        activation.forward(x, dup)
+        dup.mul_(given)
+        given.mul_(up)
+    activation.backward(given, x, given)
 
 
 def find_activation(function: Callable[[torch.Tensor], torch.Tensor]) -> Activation | None:

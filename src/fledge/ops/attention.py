@@ -12,10 +12,12 @@ rounded up (grain.py).
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 
 import torch
 
 from fledge.ops.buffers import Buffers
+from fledge.ops.fused.choice import fused
 from fledge.ops.plan import Document, Group, Plan, Shape, Tile, tiles
 from fledge.ops.product import bmm
 
@@ -25,6 +27,8 @@ MASKS = 64 << 20
 
 Projections = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """q [T,K,G,D], k and v [T,K,D], of any strides; or their gradients."""
+Kept = tuple[torch.Tensor, torch.Tensor]
+"""out [T,K,G,D] and sums [K*G,T] of `attend`."""
 
 
 def attend(
@@ -34,9 +38,16 @@ def attend(
     plan: Plan,
     buffers: Buffers,
     out: torch.Tensor,
+    sums: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Attention of q [T,K,G,D] over k and v [T,K,D], of any strides, into out [T,K,G,D]. Scores are float32."""
+    """Attention of q [T,K,G,D] over k and v [T,K,D], of any strides, into out [T,K,G,D]. Scores are float32.
+
+    With `sums` [K*G,T] float32 the fused kernels compute it, and leave there what their gradient needs beside `out`.
+    """
     q, k, v = qkv
+    if sums is not None:
+        attended: torch.Tensor = _fused(q).attend(qkv, shape=shape, plan=plan, out=out, sums=sums)
+        return attended
     for group in plan.groups:
         keys = _gather(k, group, "k32", shape, buffers, dtype=torch.float32)
         values = _gather(v, group, "v", shape, buffers, dtype=v.dtype)
@@ -58,14 +69,18 @@ def attend_gradient(
     plan: Plan,
     buffers: Buffers,
     into: Projections,
+    kept: Kept | None = None,
 ) -> None:
     """The gradients of q, k and v for do [T,K,G,D], written `into` tensors of their shapes; in cross-attention those of
     k and v are added to what is there, for documents may see the same keys.
 
     The probabilities P are computed again. dV = P^T dO; dS = P * (dO V^T - rowsum(P * dO V^T)); dQ = s dS K;
-    dK = s dS^T Q, where s is the scale.
+    dK = s dS^T Q, where s is the scale. `kept` is what `attend` gave where the fused kernels computed it.
     """
     q, k, v = qkv
+    if kept is not None:
+        _fused(q).attend_gradient(do, qkv, shape=shape, plan=plan, out=kept[0], sums=kept[1], into=into)
+        return
     dq, dk, dv = into
     for group in plan.groups:
         keys = _gather(k, group, "k", shape, buffers, dtype=k.dtype)
@@ -89,6 +104,13 @@ def attend_gradient(
             _scatter_queries(bmm(ds, keys[:, seen], out=mixed), dq, tile, shape)
         _scatter_keys(sums[0].total, dk, group, shape)
         _scatter_keys(sums[1].total, dv, group, shape)
+
+
+def _fused(x: torch.Tensor) -> ModuleType:
+    """The kernels, which the caller has chosen by giving memory for sums."""
+    kernels = fused("attention", x)
+    assert kernels is not None, "this device runs no fused kernels"
+    return kernels
 
 
 class _Sum:
@@ -313,12 +335,12 @@ def reference_attend(
         if shape.alibi is not None:
             bias = shape.alibi(keys.shape[0], q.device)
             scores = scores + bias.unflatten(0, (shape.kv_heads, shape.groups))[:, :, None]
-        query = torch.arange(document.end - document.start)[:, None] + document.prefix_length
-        distance = torch.arange(keys.shape[0])[None] - query
+        query = torch.arange(document.end - document.start, device=q.device)[:, None] + document.prefix_length
+        distance = torch.arange(keys.shape[0], device=q.device)[None] - query
         if shape.relative is not None:
             scores = scores + shape.relative(distance).unflatten(0, (shape.kv_heads, shape.groups))
         hidden = is_causal & ((distance > 0) | (distance <= -(shape.window or 1 << 30)))
         weights = scores.masked_fill(hidden, float("-inf")).softmax(-1).to(v.dtype)
-        rows = torch.arange(document.start, document.end)
+        rows = torch.arange(document.start, document.end, device=q.device)
         out = out.index_put((rows,), torch.einsum("kgqs,skd->qkgd", weights, values))
     return out

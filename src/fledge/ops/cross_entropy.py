@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 
 from fledge.ops.buffers import Buffers
+from fledge.ops.fused.choice import fused
 from fledge.ops.grain import GRAIN, rounded
 from fledge.ops.product import mm
 
-CHUNK_BYTES = 96 << 20
+CHUNK_BYTES, GPU_CHUNK_BYTES = 96 << 20, 384 << 20
 """Logits held at once, in their own number format: enough rows for a fast product, whatever the vocabulary."""
 WIDE_BYTES = 16 << 20
 """Logits held in float32 at once, while their softmax is taken."""
@@ -55,7 +56,7 @@ class _HeadLoss(torch.autograd.Function):
     def forward(ctx: Any, hidden: torch.Tensor, labels: torch.Tensor, head: Head, buffers: Buffers) -> torch.Tensor:
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         total = torch.zeros((), dtype=torch.float64, device=hidden.device)
-        rows = _chunk_rows(hidden.shape[0], head.weight.shape[0] * hidden.element_size())
+        rows = _chunk_rows(hidden.shape[0], head.weight.shape[0] * hidden.element_size(), most=_most(hidden))
         for start in range(0, hidden.shape[0], rows):
             part = slice(start, start + rows)
             total += _chunk(hidden[part], labels[part], head, buffers, None if gradient is None else gradient[part])
@@ -69,10 +70,14 @@ class _HeadLoss(torch.autograd.Function):
         return (gradient.float() * factor).to(gradient.dtype), None, None, None
 
 
-def _chunk_rows(count: int, row_bytes: int) -> int:
-    """Rows of a chunk of at most CHUNK_BYTES, all chunks alike, for a small last one would cost as much."""
-    most = max(1, CHUNK_BYTES // row_bytes // GRAIN) * GRAIN
-    chunks = max(1, -(-count // most))
+def _most(hidden: torch.Tensor) -> int:
+    """Bytes of a chunk where these hidden states lie."""
+    return GPU_CHUNK_BYTES if hidden.device.type == "cuda" else CHUNK_BYTES
+
+
+def _chunk_rows(count: int, row_bytes: int, *, most: int) -> int:
+    """Rows of a chunk of at most `most` bytes, all chunks alike, for a small last one would cost as much."""
+    chunks = max(1, -(-count // (max(1, most // row_bytes // GRAIN) * GRAIN)))
     return rounded(-(-count // chunks))
 
 
@@ -80,7 +85,7 @@ def _chunk(
     hidden: torch.Tensor, labels: torch.Tensor, head: Head, buffers: Buffers, gradient: torch.Tensor | None
 ) -> torch.Tensor:
     """The loss of these positions; their hidden states' gradient into `gradient`."""
-    room = CHUNK_BYTES // hidden.element_size()
+    room = _most(hidden) // hidden.element_size()
     count, padded = hidden.shape[0], rounded(hidden.shape[0])
     logits = buffers.take("head.logits", padded, head.weight.shape[0], dtype=hidden.dtype, room=room, life="head")
     states = buffers.take(
@@ -89,20 +94,32 @@ def _chunk(
     states[:count].copy_(hidden)
     states[count:].zero_()
     mm(states, head.weight.t(), out=logits, add=head.bias)
-    total = torch.zeros((), dtype=torch.float64, device=hidden.device)
-    rows = max(1, WIDE_BYTES // (head.weight.shape[0] * 4))
-    for start in range(0, count, rows):
-        part = slice(start, min(start + rows, count))
-        total += _softmax_in_place(logits[part], labels[part], head.softcap, buffers, is_last=gradient is None)
+    total = _losses(logits[:count], labels, head.softcap, buffers, is_last=gradient is None)
     if gradient is not None:
         gradient.copy_(mm(logits, head.weight, out=states)[:count])
+    return total
+
+
+def _losses(
+    logits: torch.Tensor, labels: torch.Tensor, softcap: float | None, buffers: Buffers, *, is_last: bool
+) -> torch.Tensor:
+    """The loss of these logits [C,V], which become their own gradient unless `is_last`."""
+    if (kernels := fused("cross_entropy", logits)) is not None:
+        gain = HALF_GAIN if logits.dtype == torch.float16 else 1.0
+        loss: torch.Tensor = kernels.softmax_in_place(logits, labels, softcap=softcap, gain=gain, is_last=is_last)
+        return loss
+    total = torch.zeros((), dtype=torch.float64, device=logits.device)
+    rows = max(1, WIDE_BYTES // (logits.shape[1] * 4))
+    for start in range(0, logits.shape[0], rows):
+        part = slice(start, start + rows)
+        total += _softmax_in_place(logits[part], labels[part], softcap, buffers, is_last=is_last)
     return total
 
 
 def _softmax_in_place(
     logits: torch.Tensor, labels: torch.Tensor, softcap: float | None, buffers: Buffers, *, is_last: bool
 ) -> torch.Tensor:
-    """The loss of these logits [C,V], which become their own gradient unless `is_last`.
+    """`_losses`, all at once.
 
     log sum exp(z) = max z - log max softmax(z): the largest probability is at least 1/V, so nothing underflows, and
     one softmax gives both the loss and the gradient.

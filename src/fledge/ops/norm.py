@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from fledge.ops.buffers import Buffers
+from fledge.ops.fused.choice import fused
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,6 +28,9 @@ class Norm:
 
 def normalise(x: torch.Tensor, norm: Norm, *, out: torch.Tensor, buffers: Buffers) -> torch.Tensor:
     """x [N,H] normalised into `out` [N,H], in float32 within and rounded once."""
+    if (kernels := fused("norm", x)) is not None:
+        normalised: torch.Tensor = kernels.normalise(x, norm, out=out)
+        return normalised
     if norm.kind == "layer":
         mean, scale = (buffers.take(f"norm.{name}", x.shape[0], 1, dtype=torch.float32) for name in ("mean", "scale"))
         forward = torch.ops.aten.native_layer_norm.out
@@ -44,6 +48,9 @@ def add_norm_gradient(
     dx = r * (g - xhat * mean(g * xhat)) with g = weight * dy, r = 1 / sqrt(mean(x^2) + eps), xhat = r * x for rms;
     for a layer norm x is taken less its mean, and g too.
     """
+    if (kernels := fused("norm", x)) is not None:
+        added: torch.Tensor = kernels.add_norm_gradient(dx, dy, x=x, norm=norm)
+        return added
     normal, scale = _normal(x, norm, buffers)
     given = _widened(dy, "norm.dy", buffers).mul_(norm.weight)
     product = torch.mul(given, normal, out=buffers.take_rows("norm.sum", *x.shape, dtype=torch.float32))

@@ -5,6 +5,7 @@ Shapes: K key/value heads, G query heads for each of them, S keys of a tile. Wid
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -84,6 +85,8 @@ class Plan:
 
     groups: tuple[Group, ...]
     masks: dict[object, torch.Tensor] = field(default_factory=dict)
+    layouts: dict[object, Any] = field(default_factory=dict)
+    """What the fused kernels are told of it."""
 
 
 def plan_attention(documents: Sequence[Document], *, heads: int, is_causal: bool = True) -> Plan:

@@ -6,6 +6,7 @@ Shapes: T positions, any number of heads, D features of a head, R rotated featur
 import torch
 
 from fledge.ops.buffers import Buffers
+from fledge.ops.fused.choice import fused
 
 Turns = tuple[torch.Tensor, torch.Tensor]
 """cos and sin [T,R], float32."""
@@ -14,6 +15,9 @@ Turns = tuple[torch.Tensor, torch.Tensor]
 def rotate(x: torch.Tensor, turns: Turns, *, buffers: Buffers, back: bool = False) -> None:
     """Rotate x [T,..,D] in place. `back` is the transpose: what a gradient needs."""
     cos, sin = turns
+    if (kernels := fused("rotary", x)) is not None:
+        kernels.rotate(x, turns, back=back)
+        return
     half = cos.shape[-1] // 2
     c, s = (_among_heads(turn[:, :half], x) for turn in (cos, -sin if back else sin))
     first, second = x[..., :half], x[..., half : 2 * half]

@@ -151,8 +151,7 @@ def test_in_float16_the_gain_within_does_not_show(factor):
 
 @given(st.integers(1, 5000), st.integers(1, 3000), st.sampled_from([1, 30_000, 200_000]))
 def test_chunks_are_as_few_as_hold_what_they_may_and_alike(count, row_bytes, num_bytes):
-    with chunks_of(num_bytes=num_bytes, wide=1):
-        rows = _chunk_rows(count, row_bytes)
+    rows = _chunk_rows(count, row_bytes, most=num_bytes)
     most = max(GRAIN, num_bytes // row_bytes // GRAIN * GRAIN)
     chunks = math.ceil(count / rows)
     assert rows % GRAIN == 0

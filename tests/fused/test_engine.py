@@ -1,0 +1,76 @@
+"""The engine by fused kernels, on real modules with plain peft adapters: the library's losses and gradients."""
+
+import numpy as np
+import pytest
+import torch
+
+from fledge.adapters.fast import as_linear
+from fledge.engine.block import Keep
+from fledge.engine.run import Engine
+from fledge.models.body import read_body
+from fledge.ops.buffers import Buffers
+from fledge.ops.fused.choice import unfused
+from fledge.training.fast_loss import as_packed
+from fledge.training.loss import to_device
+from tests.fused.devices import DEVICE, IS_GPU, needs_kernels
+from tests.numbers import test_engine_t5 as pairs
+from tests.numbers.engine_models import (
+    VARIANTS,
+    Result,
+    assert_agree,
+    batch_of,
+    by_library,
+    distance,
+    model_of,
+    result_of,
+)
+
+pytestmark = needs_kernels
+TRIED = tuple(VARIANTS) if IS_GPU else ("bloom",)
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    return tmp_path_factory.mktemp("engine")
+
+
+def by_kernels(model, batch, *, keep: Keep = Keep.ALL) -> Result:
+    """The engine's, brought back to the CPU."""
+    model.to(DEVICE)
+    body = read_body(model.get_base_model(), as_linear)
+    engine = Engine(body, Buffers(DEVICE), lambda *_: (keep,) * len(body.all_blocks))
+    found = result_of(engine.loss(as_packed(to_device(batch, DEVICE))), model)
+    return Result(found.loss, tuple(gradient.cpu() for gradient in found.gradients))
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_loss_and_gradients_are_the_librarys_shared_or_not_whatever_is_kept(name, scratch):
+    model = model_of(name, scratch)
+    wanted = by_library(model)
+    for share in (False, True):
+        found = [by_kernels(model, batch_of(share=share), keep=keep) for keep in (Keep if IS_GPU else [Keep.ALL])]
+        assert_agree(found[0], wanted)
+        for other in found[1:]:
+            assert other.loss == found[0].loss
+            assert all(torch.equal(a, b) for a, b in zip(other.gradients, found[0].gradients, strict=True))
+
+
+@pytest.mark.parametrize("name", ["t5", "flan-t5"] if IS_GPU else ["flan-t5"])
+def test_encoder_decoders_compute_what_they_do_without_the_kernels(name):
+    model = pairs.model_of(name)
+    batch = pairs.batch_of(is_packed=True)
+    with unfused():
+        wanted = by_kernels(model, batch)
+    assert_agree(by_kernels(model, batch), wanted)
+
+
+@pytest.mark.skipif(not IS_GPU, reason="the interpreter cuts bfloat16 off")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_no_further_from_float32_than_the_librarys(dtype, scratch):
+    """Over all models together, for each alone is a matter of luck."""
+    ours, theirs = np.zeros(2), np.zeros(2)
+    for name in VARIANTS:
+        exact = by_library(model_of(name, scratch, through=dtype))
+        ours += distance(by_kernels(model_of(name, scratch, dtype=dtype), batch_of(share=True)), exact)
+        theirs += distance(by_library(model_of(name, scratch, dtype=dtype)), exact)
+    assert (ours <= 1.5 * theirs).all(), (ours, theirs)
