@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -22,7 +22,7 @@ TRIMMING = (
 )
 BARE = (
     "{% for m in messages %}{{ '\n\n' + m.role + ': ' }}"
-    "{{ m.content.strip().replace('\r\n', '\n').replace('\n\n', '\n') }}{% endfor %}"
+    "{{ m.content.strip().replace('\\r\\n', '\\n').replace('\\n\\n', '\\n') }}{% endfor %}"
 )
 
 
@@ -95,6 +95,7 @@ contents = st.text(st.characters(codec="utf-8") | st.sampled_from(" \n\t"), min_
 
 
 @given(st.lists(st.tuples(contents, contents), min_size=1, max_size=4), st.sampled_from([CHATML, TRIMMING, BARE]))
+@example([("0", "0\r\n0")], BARE)
 def test_turns_are_found_whatever_the_words_are(turns, template):
     assume(all(answer.strip() for _, answer in turns))
     messages = [m for user, owl in turns for m in (USER | {"content": user}, OWL | {"content": owl})]
