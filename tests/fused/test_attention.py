@@ -21,6 +21,7 @@ SHARED = [
     Document(100, 110, ((0, 10), (50, 60))),
 ]
 LONG = [Document(0, 1), Document(1, 700), Document(700, 1000), Document(1000, 2300, ((1, 700),)), Document(2300, 2332)]
+MANY = [Document(0, 90), *[Document(90 + 50 * n, 140 + 50 * n, ((0, 90),)) for n in range(60)]]
 ACROSS = [
     Document(0, 7, ((0, 40),), is_across=True),
     Document(7, 50, ((40, 45),), is_across=True),
@@ -62,6 +63,7 @@ ON_A_GPU = {
     "long, odd": (LONG, Shape(2, 1, 80, 80**-0.5)),
     "long, alibi": (LONG, whole(64, alibi=alibi)),
     "long, relative": (LONG, whole(64, relative=relative)),
+    "many that see the same": (MANY, Shape(1, 7, 64, 0.125)),
 }
 EVERY = KINDS | (ON_A_GPU if IS_GPU else {})
 
@@ -116,6 +118,19 @@ def test_an_encoder_sees_everything(shape, dtype):
 @pytest.mark.parametrize("dtype", DTYPES[:1])
 def test_keys_of_another_row_that_several_see_are_added_up(dtype):
     check(ACROSS, whole(16), dtype, is_causal=False, sources=45)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("kind", ["groups", "shared", "shared, alibi", "shared, window, capped"])
+def test_what_many_documents_see_may_be_summed_in_parts(kind, steps, dtype, monkeypatch):
+    monkeypatch.setattr("fledge.ops.fused.layout.STEPS", steps)
+    check(*KINDS[kind], dtype)
+
+
+def test_the_parts_of_keys_of_another_row_are_added_up_too(monkeypatch):
+    monkeypatch.setattr("fledge.ops.fused.layout.STEPS", 1)
+    check(ACROSS, whole(16), torch.float32, is_causal=False, sources=45)
 
 
 def test_queries_keys_and_values_may_lie_in_one_projection():

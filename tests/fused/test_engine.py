@@ -5,11 +5,15 @@ import pytest
 import torch
 
 from fledge.adapters.fast import as_linear
+from fledge.commands.engine import can_be_fast
+from fledge.config.recipe import Recipe
 from fledge.engine.block import Keep
 from fledge.engine.run import Engine
 from fledge.models.body import read_body
+from fledge.models.facts import read_facts
 from fledge.ops.buffers import Buffers
-from fledge.ops.fused.choice import unfused
+from fledge.ops.fused import choice
+from fledge.ops.fused.choice import runs_on, unfused
 from fledge.training.fast_loss import as_packed
 from fledge.training.loss import to_device
 from tests.fused.devices import DEVICE, IS_GPU, needs_kernels
@@ -26,6 +30,8 @@ from tests.numbers.engine_models import (
 )
 
 pytestmark = needs_kernels
+if runs_on(DEVICE):
+    from fledge.ops.fused import attention as fused_attention
 TRIED = tuple(VARIANTS) if IS_GPU else ("bloom",)
 
 
@@ -74,3 +80,31 @@ def test_half_precision_is_no_further_from_float32_than_the_librarys(dtype, scra
         ours += distance(by_kernels(model_of(name, scratch, dtype=dtype), batch_of(share=True)), exact)
         theirs += distance(by_library(model_of(name, scratch, dtype=dtype)), exact)
     assert (ours <= 1.5 * theirs).all(), (ours, theirs)
+
+
+RECIPE = Recipe.model_validate(
+    {"model": {"name_or_path": "x"}, "data": {"train": {"path": "a", "format": "text"}, "packing": True}}
+)
+
+
+def breaks(*given, **named):
+    raise RuntimeError("out of resource: shared memory")
+
+
+def lies(qkv, *, out, sums, **named):
+    sums.zero_()
+    return out.fill_(1.0)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "why"), [(None, None), (breaks, "RuntimeError: out of resource: shared memory"), (lies, "differ")]
+)
+def test_the_proof_before_a_training_leaves_out_kernels_that_fail_or_lie(kernel, why, scratch, monkeypatch):
+    monkeypatch.setattr(choice, "_REFUSED", {})
+    model = model_of("llama", scratch).to(DEVICE)
+    if kernel is not None:
+        monkeypatch.setattr(fused_attention, "attend", kernel)
+    facts = read_facts(model.get_base_model())
+    assert can_be_fast(RECIPE, model, facts=facts, device=DEVICE) is None
+    found = choice.why_not(DEVICE)
+    assert found is None if why is None else why in found

@@ -15,7 +15,7 @@ from fledge.data.cache import cache_root
 from fledge.errors import Problem
 from fledge.models.attention import IMPLEMENTATIONS, flash_missing
 from fledge.observe.trackers import TRACKERS
-from fledge.ops.fused.choice import runs_on
+from fledge.ops.fused.choice import why_not
 from fledge.ops.product import must_widen
 from fledge.runtime.memory import available_bytes
 from fledge.units import format_bytes
@@ -33,8 +33,8 @@ class Gpu:
     memory_bytes: int
     capability: str
     has_bfloat16: bool
-    has_kernels: bool
-    """Whether the fused kernels run on it."""
+    lacks_kernels: str | None
+    """Why it runs no fused kernels; None where it does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class Findings:
         }
         for index, gpu in enumerate(self.gpus):
             dtype = "bfloat16" if gpu.has_bfloat16 else "float16 only"
-            dtype += ", fused kernels" if gpu.has_kernels else ", no fused kernels"
+            dtype += ", fused kernels" if gpu.lacks_kernels is None else f", no fused kernels: {gpu.lacks_kernels}"
             lines[f"GPU {index}"] = (
                 f"{gpu.name}, {format_bytes(gpu.memory_bytes)}, capability {gpu.capability}, {dtype}"
             )
@@ -150,5 +150,5 @@ def _gpu(index: int) -> Gpu:
     properties = torch.cuda.get_device_properties(index)
     has_bfloat16 = properties.major >= 8  # what is older emulates it
     capability = f"{properties.major}.{properties.minor}"
-    has_kernels = runs_on(torch.device("cuda", index))
-    return Gpu(properties.name, int(properties.total_memory), capability, has_bfloat16, has_kernels)
+    lacks_kernels = why_not(torch.device("cuda", index))
+    return Gpu(properties.name, int(properties.total_memory), capability, has_bfloat16, lacks_kernels)

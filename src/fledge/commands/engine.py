@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from fledge.adapters.fast import as_linear
-from fledge.commands.proof import disagreement, pair_disagreement
+from fledge.commands.proof import FEW, TILES, Lengths, disagreement, pair_disagreement
 from fledge.config.recipe import Recipe
 from fledge.engine.keeping import keeps_within
 from fledge.engine.run import Engine
@@ -13,7 +13,7 @@ from fledge.errors import ModelError, NotReadable
 from fledge.facts import ModelFacts
 from fledge.models.body import read_body
 from fledge.ops.buffers import Buffers
-from fledge.ops.fused.choice import runs_on
+from fledge.ops.fused.choice import refuse, runs_on
 from fledge.ops.grain import GRAIN, grain_of, rounded
 
 
@@ -50,9 +50,29 @@ def _reason(recipe: Recipe, model: Any, *, facts: ModelFacts, device: torch.devi
     if not recipe.data.packing or recipe.model.attention != "auto":
         return "the recipe chooses how the library's own modules compute"
     try:
-        engine = build_engine(model, device=device, rows=0)
+        if runs_on(device):
+            why = _disagreement_by_kernels(model, facts=facts, device=device)
+            if why is None:
+                return None
+            refuse(device, why)
+        return _disagreement(model, facts=facts, device=device, lengths=FEW)
     except NotReadable as error:
         return str(error)
+
+
+def _disagreement_by_kernels(model: Any, *, facts: ModelFacts, device: torch.device) -> str | None:
+    """Why the fused kernels cannot be used on this model; None where they compute what the library does."""
+    has_room = facts.max_positions is None or facts.max_positions >= TILES.shared + max(TILES.own)
+    try:
+        return _disagreement(model, facts=facts, device=device, lengths=TILES if has_room else FEW)
+    except (torch.OutOfMemoryError, NotReadable):
+        raise
+    except Exception as error:  # a kernel that does not fit this card, or does not compile for it
+        return f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+
+
+def _disagreement(model: Any, *, facts: ModelFacts, device: torch.device, lengths: Lengths) -> str | None:
+    engine = build_engine(model, device=device, rows=0)
     if facts.is_encoder_decoder:
-        return pair_disagreement(engine, model)
-    return disagreement(engine, model, takes_positions=facts.takes_positions)
+        return pair_disagreement(engine, model, lengths=lengths)
+    return disagreement(engine, model, takes_positions=facts.takes_positions, lengths=lengths)

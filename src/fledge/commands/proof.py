@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,22 +11,36 @@ from fledge.engine.run import Engine, Packed, Side
 from fledge.ops.plan import Document
 from fledge.ops.wide_linear import wide_linears
 
-SHARED, OWN = 6, (5, 9, 3)
-"""Tokens of the rows that the proof computes: all begin alike, and each goes on by itself."""
-READ, WRITTEN = (7, 4, 11), (3, 6, 4)
-"""Tokens of the sources and targets that an encoder-decoder's proof computes."""
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Tokens of the rows that the proof computes."""
+
+    shared: int
+    """All begin alike, and"""
+    own: tuple[int, ...]
+    """each goes on by itself."""
+    read: tuple[int, ...]
+    """Of the sources and targets of an encoder-decoder."""
+    written: tuple[int, ...]
+
+
+FEW = Lengths(6, (5, 9, 3), (7, 4, 11), (3, 6, 4))
+TILES = Lengths(70, (5, 150, 3), (7, 150, 11), (3, 140, 4))
+"""More than two tiles of a fused kernel."""
 FAR = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.03}
 """How far, relative to their size, gradients may lie apart. On TinyLlama's shape bfloat16 alone takes the library's and
 the engine's each up to 0.04 from float32's."""
 
 
-def disagreement(engine: Engine, model: Any, *, takes_positions: bool) -> str | None:
+def disagreement(engine: Engine, model: Any, *, takes_positions: bool, lengths: Lengths = FEW) -> str | None:
     """How the engine's loss or gradients differ from the library's on a few rows of this model; None where they agree.
 
     The rows share their beginning, so sharing is proven too. The library computes each row alone. Costs a forward
     and a backward pass over a few tokens each way.
     """
-    rows = _probe(model)
+    begin, *rest = _draw(model, (lengths.shared, *lengths.own))
+    rows = [torch.cat([begin, own]) for own in rest]
 
     def library_loss(number: int) -> torch.Tensor:
         row = rows[number]
@@ -33,12 +48,12 @@ def disagreement(engine: Engine, model: Any, *, takes_positions: bool) -> str | 
         logits = model(input_ids=row[None], use_cache=False, **inputs).logits[0, :-1]
         return torch.nn.functional.cross_entropy(logits.float(), row[1:], reduction="sum")
 
-    return _difference(engine.loss(_shared(rows)), library_loss, model, count=len(rows))
+    return _difference(engine.loss(_shared(rows, lengths)), library_loss, model, count=len(rows))
 
 
-def pair_disagreement(engine: Engine, model: Any) -> str | None:
+def pair_disagreement(engine: Engine, model: Any, *, lengths: Lengths = FEW) -> str | None:
     """The same for an encoder-decoder: as many sources, each with its target."""
-    sources, targets = _draw(model, READ), _draw(model, WRITTEN)
+    sources, targets = _draw(model, lengths.read), _draw(model, lengths.written)
     inputs = [torch.cat([target.new_zeros(1), target[:-1]]) for target in targets]
 
     def library_loss(number: int) -> torch.Tensor:
@@ -46,7 +61,7 @@ def pair_disagreement(engine: Engine, model: Any) -> str | None:
         logits = model(input_ids=source[None], decoder_input_ids=inputs[number][None], use_cache=False).logits[0]
         return torch.nn.functional.cross_entropy(logits.float(), target, reduction="sum")
 
-    places = torch.arange(sum(WRITTEN), device=targets[0].device)
+    places = torch.arange(sum(lengths.written), device=targets[0].device)
     batch = Packed(_side(inputs), places, torch.cat(targets), encoder=_side(sources))
     return _difference(engine.loss(batch), library_loss, model, count=len(sources))
 
@@ -88,11 +103,6 @@ def _norm(tensors: Sequence[torch.Tensor]) -> float:
     return float(torch.stack([tensor.float().norm() for tensor in tensors]).norm())
 
 
-def _probe(model: Any) -> list[torch.Tensor]:
-    begin, *rest = _draw(model, (SHARED, *OWN))
-    return [torch.cat([begin, own]) for own in rest]
-
-
 def _draw(model: Any, lengths: Sequence[int]) -> list[torch.Tensor]:
     """Token ids, as many as `lengths` say, the same each time."""
     weight = model.get_base_model().get_input_embeddings().weight
@@ -100,18 +110,20 @@ def _draw(model: Any, lengths: Sequence[int]) -> list[torch.Tensor]:
     return [torch.randint(0, weight.shape[0], (n,), generator=generator).to(weight.device) for n in lengths]
 
 
-def _shared(rows: Sequence[torch.Tensor]) -> Packed:
+def _shared(rows: Sequence[torch.Tensor], lengths: Lengths) -> Packed:
     """The rows with their beginning once; every token but a row's first is predicted."""
-    ends = list(itertools.accumulate(OWN, initial=SHARED))
-    documents = (Document(0, SHARED), *(Document(a, b, ((0, SHARED),)) for a, b in itertools.pairwise(ends)))
+    shared = lengths.shared
+    ends = list(itertools.accumulate(lengths.own, initial=shared))
+    documents = (Document(0, shared), *(Document(a, b, ((0, shared),)) for a, b in itertools.pairwise(ends)))
     device = rows[0].device
-    places = [torch.cat([torch.arange(SHARED), torch.arange(a, b)]) for a, b in itertools.pairwise(ends)]
+    places = [torch.cat([torch.arange(shared), torch.arange(a, b)]) for a, b in itertools.pairwise(ends)]
     sources = torch.cat([place[:-1] for place in places])
     targets = torch.cat([row[1:] for row in rows])
     order = torch.argsort(sources, stable=True)
+    continued = [torch.arange(shared, shared + count) for count in lengths.own]
     side = Side(
-        input_ids=torch.cat([rows[0][:SHARED], *(row[SHARED:] for row in rows)]),
-        position_ids=torch.cat([torch.arange(SHARED), *(torch.arange(SHARED, SHARED + n) for n in OWN)]).to(device),
+        input_ids=torch.cat([rows[0][:shared], *(row[shared:] for row in rows)]),
+        position_ids=torch.cat([torch.arange(shared), *continued]).to(device),
         documents=documents,
     )
     once, which = torch.unique_consecutive(sources[order], return_inverse=True)

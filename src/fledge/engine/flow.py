@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from fledge.ops.buffers import Buffers
-from fledge.ops.fused.choice import fused
+from fledge.ops.fused.choice import WIDEST, fused
 from fledge.ops.plan import Plan, Shape
 
 
@@ -52,7 +52,7 @@ class Flow:
         """[heads,T] float32 that attention's gradient needs beside its result, for queries `like` [T,..]; None where
         it is computed anew, for want of fused kernels.
         """
-        if fused("attention", like) is None:
+        if shape.head_dim > WIDEST or fused("attention", like) is None:
             return None
         heads = shape.kv_heads * shape.groups
         return self.buffers.take(name, heads, like.shape[0], dtype=torch.float32, life="step")

@@ -5,6 +5,8 @@ from functools import cache
 
 from fledge.engine.block import Keep
 from fledge.engine.parts import Block, Body
+from fledge.ops.fused.choice import WIDEST
+from fledge.ops.plan import Shape
 
 Keeps = Callable[[int, int], tuple[Keep, ...]]
 """The positions of a micro-batch, and those of its encoder, 0 where there is none -> for each block what it saves."""
@@ -14,21 +16,26 @@ def kept_bytes(block: Block, keep: Keep, *, rows: int, sources: int = 0, is_fuse
     """Bytes that a block saves of a micro-batch of `rows` positions, and `sources` of an encoder that it attends to;
     fused attention keeps its result, and a sum for each head beside it.
     """
+
+    def takes(shape: Shape) -> bool:
+        return is_fused and shape.head_dim <= WIDEST
+
     hidden, size = block.attention.out.weight.shape[0], block.mlp.up.weight.dtype.itemsize
     width = hidden
     if keep < Keep.INPUT:
         extra = sum(norm is not None for norm in (block.after_attention, block.after_mlp))
         width += sum(layer.weight.shape[0] for layer in block.attention.projections) + hidden * (1 + extra)
-        width += block.attention.out.weight.shape[1] if block.attention.out.lora or is_fused else 0
+        is_kept = block.attention.out.lora or takes(block.attention.shape)
+        width += block.attention.out.weight.shape[1] if is_kept else 0
     if keep == Keep.ALL:
         width += block.mlp.up.weight.shape[0] * (1 if block.mlp.gate is None else 2)
     across, sums = 0, 0
-    if keep < Keep.INPUT and is_fused:
+    if keep < Keep.INPUT:
         shapes = [part.shape for part in (block.attention, block.cross) if part is not None]
-        sums = sum(4 * shape.kv_heads * shape.groups for shape in shapes)
+        sums = sum(4 * shape.kv_heads * shape.groups for shape in shapes if takes(shape))
     if keep < Keep.INPUT and block.cross is not None:
         heads = block.cross.query.weight.shape[0]
-        width += hidden + heads * (2 if block.cross.out.lora or is_fused else 1)
+        width += hidden + heads * (2 if block.cross.out.lora or takes(block.cross.shape) else 1)
         across = sources * 2 * heads * size
     return rows * (width * size + sums) + across
 

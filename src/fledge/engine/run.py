@@ -235,7 +235,7 @@ class _Norm(torch.autograd.Function):
     def backward(ctx: Any, *given: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         flow: Flow = ctx.flow
         dx = flow.keep("dlast", *ctx.x.shape).zero_()
-        add_norm_gradient(dx, given[0], x=ctx.x, norm=ctx.norm, buffers=flow.buffers)
+        add_norm_gradient(dx, given[0].contiguous(), x=ctx.x, norm=ctx.norm, buffers=flow.buffers)
         ctx.x = None
         return dx, None, None
 

@@ -7,12 +7,14 @@ Shapes: T packed positions, K key/value heads, G query heads for each of them, D
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 import triton
 
 from fledge.ops.fused import attention_kernels as kernels
+from fledge.ops.fused.choice import WIDEST
 from fledge.ops.fused.layout import Layout, lay_out
 from fledge.ops.plan import Document, Plan, Shape
 
@@ -23,7 +25,7 @@ def attend(qkv: _Projections, *, shape: Shape, plan: Plan, out: torch.Tensor, su
     """Attention into out [T,K,G,D]; the logarithm of each query's total into sums [K*G,T] float32, to base two."""
     q, k, v = qkv
     tiling = _tiling(shape, q)
-    layout = _layout(plan, tiling, q)
+    layout = _layout(plan, tiling, q, groups=shape.groups)
     kernels.forward[len(layout.query_tiles), shape.kv_heads * shape.groups](
         q, k, v, out, sums, layout.query_tiles, layout.documents, layout.seen, *_common(shape, plan, layout, q),
         sums.shape[1], *q.stride()[:3], *k.stride()[:2], *v.stride()[:2], *out.stride()[:3], **_width(shape),
@@ -45,25 +47,48 @@ def attend_gradient(
     """The gradients of q, k and v, written `into` tensors of their shapes; where another row than the queries' holds
     the keys, those of k and v are added to what is there. `out` and `sums` are what `attend` gave.
     """
-    (q, k, v), (dq, dk, dv) = qkv, into
+    (q, k, v), dq = qkv, into[0]
     heads, tiling, delta = shape.kv_heads * shape.groups, _tiling(shape, q), torch.empty_like(sums)
-    layout = _layout(plan, tiling, q)
-    common = (*_common(shape, plan, layout, q), sums.shape[1])
-    kinds = _width(shape) | _kinds(shape, plan) | {"num_warps": tiling.warps, "num_stages": 2}
-    rows = (*q.stride()[:3], *k.stride()[:2], *v.stride()[:2], *do.stride()[:3])
+    layout = _layout(plan, tiling, q, groups=shape.groups)
     kernels.along[len(layout.query_tiles), heads](
         out, do, delta, layout.query_tiles, layout.documents, sums.shape[1], *out.stride()[:3], *do.stride()[:3],
         **_width(shape), BM=tiling.queries,
     )  # fmt: skip
-    kernels.of_keys[len(layout.key_tiles), shape.kv_heads](
-        q, k, v, do, sums, delta, dk, dv, layout.key_tiles, layout.keys, layout.viewers, *common, *rows,
-        *dk.stride()[:2], *dv.stride()[:2], BM=tiling.viewing, BN=tiling.keys,
-        ADDS=any(document.is_across for document in _documents(plan)), **kinds,
-    )  # fmt: skip
+    given = (q, k, v, do, sums, delta)
+    common = (*_common(shape, plan, layout, q), sums.shape[1])
+    rows = (*q.stride()[:3], *k.stride()[:2], *v.stride()[:2], *do.stride()[:3])
+    kinds = _width(shape) | _kinds(shape, plan) | {"num_warps": tiling.warps, "num_stages": 2}
+    _keys_gradient(given, into, plan=plan, layout=layout, tiling=tiling, numbers=(*common, *rows), kinds=kinds)
     kernels.of_queries[len(layout.query_tiles), heads](
-        q, k, v, do, sums, delta, dq, layout.query_tiles, layout.documents, layout.seen, *common, *rows,
-        *dq.stride()[:3], BM=tiling.queries, BN=tiling.seen, **kinds,
+        *given, dq, layout.query_tiles, layout.documents, layout.seen, *common, *rows, *dq.stride()[:3],
+        BM=tiling.queries, BN=tiling.seen, **kinds,
     )  # fmt: skip
+
+
+def _keys_gradient(
+    given: tuple[torch.Tensor, ...],
+    into: _Projections,
+    *,
+    plan: Plan,
+    layout: Layout,
+    tiling: "Tiling",
+    numbers: tuple[Any, ...],
+    kinds: dict[str, Any],
+) -> None:
+    """The gradients of k and v, in two rounds where many documents see the same keys."""
+    _, dk, dv = into
+    kv_heads, steps = dk.shape[1], (*dk.stride()[:2], *dv.stride()[:2])
+    adds = any(document.is_across for document in _documents(plan))
+    parts = torch.empty(layout.slots, kv_heads, 2, tiling.keys, kinds["WIDE"], device=dk.device)
+    kernels.of_keys[len(layout.key_tiles), kv_heads](
+        *given, dk, dv, parts, layout.key_tiles, layout.keys, layout.viewers, *numbers, *steps,
+        BM=tiling.viewing, BN=tiling.keys, ADDS=adds, **kinds,
+    )  # fmt: skip
+    if layout.slots:
+        kernels.join_keys[len(layout.joined), kv_heads](
+            parts, dk, dv, layout.joined, layout.keys, *steps,
+            D=kinds["D"], WIDE=kinds["WIDE"], BN=tiling.keys, ADDS=adds,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +104,30 @@ class Tiling:
     warps: int
 
 
-TILINGS: dict[str, dict[int, Tiling]] = {
-    "float32": {64: Tiling(32, 32, 32, 32, 4), 256: Tiling(16, 16, 16, 16, 4)},
-    "half": {128: Tiling(64, 64, 64, 64, 4), 256: Tiling(64, 32, 64, 32, 8)},
+TILINGS: dict[str, tuple[tuple[int, int, Tiling], ...]] = {
+    "float32": ((64, 0, Tiling(32, 32, 32, 32, 4)), (WIDEST, 0, Tiling(16, 16, 16, 16, 4))),
+    "half": (
+        (128, 0, Tiling(64, 64, 64, 64, 4)),
+        (WIDEST, 112 << 10, Tiling(64, 32, 64, 32, 8)),
+        (WIDEST, 0, Tiling(32, 32, 32, 32, 4)),
+    ),
 }
-"""By number format, for so many features of a head or fewer: the fastest of those that were tried (bench/log.md)."""
+"""By number format: for so many features of a head or fewer, on cards with so many bytes of shared memory for a program
+or more. Those for half precision and 128 features are the fastest of some that were tried (bench/log.md).
+"""
 
 
 def _tiling(shape: Shape, q: torch.Tensor) -> Tiling:
-    kind = "float32" if q.dtype == torch.float32 else "half"
-    return next(tiling for width, tiling in TILINGS[kind].items() if shape.head_dim <= width)
+    kind, memory = "float32" if q.dtype == torch.float32 else "half", _shared_memory(q.device)
+    return next(found for width, least, found in TILINGS[kind] if shape.head_dim <= width and memory >= least)
+
+
+@cache
+def _shared_memory(device: torch.device) -> float:
+    """Bytes that a program may have in shared memory."""
+    if device.type != "cuda":
+        return float("inf")
+    return int(torch.cuda.get_device_properties(device).shared_memory_per_block_optin)
 
 
 def _documents(plan: Plan) -> Sequence[Document]:
@@ -99,13 +138,13 @@ def _is_causal(plan: Plan) -> bool:
     return plan.groups[0].visible is None
 
 
-def _layout(plan: Plan, tiling: Tiling, q: torch.Tensor) -> Layout:
+def _layout(plan: Plan, tiling: Tiling, q: torch.Tensor, *, groups: int) -> Layout:
     """One for all layers whose tiles are alike."""
-    tile = (tiling.queries, tiling.keys)
-    if (tile, q.device) not in plan.layouts:
-        documents, is_causal = _documents(plan), _is_causal(plan)
-        plan.layouts[tile, q.device] = lay_out(documents, tile=tile, is_causal=is_causal, device=q.device)
-    found: Layout = plan.layouts[tile, q.device]
+    key = (tiling.queries, tiling.keys, groups, q.device)
+    if key not in plan.layouts:
+        tile, documents, is_causal = (tiling.queries, tiling.keys), _documents(plan), _is_causal(plan)
+        plan.layouts[key] = lay_out(documents, tile=tile, groups=groups, is_causal=is_causal, device=q.device)
+    found: Layout = plan.layouts[key]
     return found
 
 

@@ -292,18 +292,33 @@ def _viewing(length, position, first, last, window, CAUSAL: tl.constexpr, WINDOW
     return low, full_low, full_high, high
 
 
+@triton.jit
+def _write_keys(of_keys, of_values, dk, dv, lines, is_there, kv, features, dkt, dkk, dvt, dvk, ADDS: tl.constexpr):
+    """The sums of a tile of keys and values, to where they belong or, with ADDS, beside what is there."""
+    into = dk + lines[:, None] * dkt + kv * dkk + features[None, :]
+    if ADDS:
+        of_keys += tl.load(into, mask=is_there, other=0.0).to(tl.float32)
+    tl.store(into, of_keys.to(dk.dtype.element_ty), mask=is_there)
+    into = dv + lines[:, None] * dvt + kv * dvk + features[None, :]
+    if ADDS:
+        of_values += tl.load(into, mask=is_there, other=0.0).to(tl.float32)
+    tl.store(into, of_values.to(dv.dtype.element_ty), mask=is_there)
+
+
 @triton.jit(do_not_specialize=["window", "reach", "positions"])
 def of_keys(
-    q, k, v, do, sums, delta, dk, dv, key_tiles, spans, viewers, alibi, relative, scale, cap, window, reach, positions,
-    qt, qk, qg, kt, kk, vt, vk, ot, ok, og, dkt, dkk, dvt, dvk,
+    q, k, v, do, sums, delta, dk, dv, parts, key_tiles, spans, viewers, alibi, relative, scale, cap, window, reach,
+    positions, qt, qk, qg, kt, kk, vt, vk, ot, ok, og, dkt, dkk, dvt, dvk,
     G: tl.constexpr, D: tl.constexpr, WIDE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, CAPPED: tl.constexpr,
     ALIBI: tl.constexpr, RELATIVE: tl.constexpr, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, ADDS: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of a tile of keys and values, over all that see them."""
-    tile, kv = tl.program_id(0), tl.program_id(1)
-    number, first = tl.load(key_tiles + 2 * tile), tl.load(key_tiles + 2 * tile + 1)
-    about = spans + 5 * number
-    start, length, position = tl.load(about), tl.load(about + 1), tl.load(about + 2)
+    """The gradients of a tile of keys and values, over some of the (viewer, group) that see them: written where these
+    are all, else into a slot of parts [slots,K,2,BN,WIDE] for `join_keys`.
+    """
+    about, kv = key_tiles + 5 * tl.program_id(0), tl.program_id(1)
+    number, first, slot = tl.load(about), tl.load(about + 1), tl.load(about + 4)
+    span = spans + 3 * number
+    start, length, position = tl.load(span), tl.load(span + 1), tl.load(span + 2)
     rows = first + tl.arange(0, BN)
     has_key, j = rows < length, position + rows
     features = tl.arange(0, WIDE)
@@ -314,37 +329,56 @@ def of_keys(
     of_keys = tl.zeros((BN, WIDE), dtype=tl.float32)
     of_values = tl.zeros((BN, WIDE), dtype=tl.float32)
     earliest, latest = position + first, position + tl.minimum(first + BN, length)
-    for viewer in range(tl.load(about + 3), tl.load(about + 4)):
-        span = viewers + 3 * viewer
-        qstart, qlength, qposition = tl.load(span), tl.load(span + 1), tl.load(span + 2)
+    for pair in range(tl.load(about + 2), tl.load(about + 3)):
+        viewer, group = viewers + 3 * (pair // G), pair % G
+        qstart, qlength, qposition = tl.load(viewer), tl.load(viewer + 1), tl.load(viewer + 2)
         low, full_low, full_high, high = _viewing(qlength, qposition, earliest, latest, window, CAUSAL, WINDOWED, BM)
-        for group in range(G):
-            head = kv * G + group
-            queries, given = q + kv * qk + group * qg, do + kv * ok + group * og
-            of_sums, of_delta = sums + head.to(tl.int64) * positions, delta + head.to(tl.int64) * positions
-            if CAUSAL:
-                of_keys, of_values = _key_range(
-                    of_keys, of_values, keys, values, queries, given, of_sums, of_delta, qstart, qlength, qposition,
-                    low, full_low, j, has_key, qt, ot, features, has_feature, alibi, relative, head, scale, cap,
-                    window, reach, BM, CAPPED, ALIBI, RELATIVE, CAUSAL, WINDOWED, True,
-                )  # fmt: skip
+        head = kv * G + group
+        queries, given = q + kv * qk + group * qg, do + kv * ok + group * og
+        of_sums, of_delta = sums + head.to(tl.int64) * positions, delta + head.to(tl.int64) * positions
+        if CAUSAL:
             of_keys, of_values = _key_range(
                 of_keys, of_values, keys, values, queries, given, of_sums, of_delta, qstart, qlength, qposition,
-                full_low, full_high, j, has_key, qt, ot, features, has_feature, alibi, relative, head, scale, cap,
-                window, reach, BM, CAPPED, ALIBI, RELATIVE, CAUSAL, WINDOWED, False,
+                low, full_low, j, has_key, qt, ot, features, has_feature, alibi, relative, head, scale, cap,
+                window, reach, BM, CAPPED, ALIBI, RELATIVE, CAUSAL, WINDOWED, True,
             )  # fmt: skip
-            if WINDOWED:
-                of_keys, of_values = _key_range(
-                    of_keys, of_values, keys, values, queries, given, of_sums, of_delta, qstart, qlength, qposition,
-                    full_high, high, j, has_key, qt, ot, features, has_feature, alibi, relative, head, scale, cap,
-                    window, reach, BM, CAPPED, ALIBI, RELATIVE, CAUSAL, WINDOWED, True,
-                )  # fmt: skip
-    into = dk + lines[:, None] * dkt + kv * dkk + features[None, :]
+        of_keys, of_values = _key_range(
+            of_keys, of_values, keys, values, queries, given, of_sums, of_delta, qstart, qlength, qposition,
+            full_low, full_high, j, has_key, qt, ot, features, has_feature, alibi, relative, head, scale, cap,
+            window, reach, BM, CAPPED, ALIBI, RELATIVE, CAUSAL, WINDOWED, False,
+        )  # fmt: skip
+        if WINDOWED:
+            of_keys, of_values = _key_range(
+                of_keys, of_values, keys, values, queries, given, of_sums, of_delta, qstart, qlength, qposition,
+                full_high, high, j, has_key, qt, ot, features, has_feature, alibi, relative, head, scale, cap,
+                window, reach, BM, CAPPED, ALIBI, RELATIVE, CAUSAL, WINDOWED, True,
+            )  # fmt: skip
     of_keys *= scale
-    if ADDS:
-        of_keys += tl.load(into, mask=is_there, other=0.0).to(tl.float32)
-    tl.store(into, of_keys.to(dk.dtype.element_ty), mask=is_there)
-    into = dv + lines[:, None] * dvt + kv * dvk + features[None, :]
-    if ADDS:
-        of_values += tl.load(into, mask=is_there, other=0.0).to(tl.float32)
-    tl.store(into, of_values.to(dv.dtype.element_ty), mask=is_there)
+    if slot < 0:
+        _write_keys(of_keys, of_values, dk, dv, lines, is_there, kv, features, dkt, dkk, dvt, dvk, ADDS)
+    else:
+        at = tl.arange(0, BN)[:, None] * WIDE + features[None, :]
+        into = parts + (slot * tl.num_programs(1) + kv).to(tl.int64) * (2 * BN * WIDE)
+        tl.store(into + at, of_keys)
+        tl.store(into + BN * WIDE + at, of_values)
+
+
+@triton.jit
+def join_keys(
+    parts, dk, dv, joined, spans, dkt, dkk, dvt, dvk,
+    D: tl.constexpr, WIDE: tl.constexpr, BN: tl.constexpr, ADDS: tl.constexpr,
+):  # fmt: skip
+    """The sum of a tile's slots, one after the other."""
+    about, kv = joined + 4 * tl.program_id(0), tl.program_id(1)
+    number, first = tl.load(about), tl.load(about + 1)
+    start, length = tl.load(spans + 3 * number), tl.load(spans + 3 * number + 1)
+    rows, features = first + tl.arange(0, BN), tl.arange(0, WIDE)
+    lines, is_there = (start + rows).to(tl.int64), (rows < length)[:, None] & (features < D)[None, :]
+    at = tl.arange(0, BN)[:, None] * WIDE + features[None, :]
+    of_keys = tl.zeros((BN, WIDE), dtype=tl.float32)
+    of_values = tl.zeros((BN, WIDE), dtype=tl.float32)
+    for slot in range(tl.load(about + 2), tl.load(about + 3)):
+        part = parts + (slot * tl.num_programs(1) + kv).to(tl.int64) * (2 * BN * WIDE)
+        of_keys += tl.load(part + at)
+        of_values += tl.load(part + BN * WIDE + at)
+    _write_keys(of_keys, of_values, dk, dv, lines, is_there, kv, features, dkt, dkk, dvt, dvk, ADDS)

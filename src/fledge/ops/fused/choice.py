@@ -12,7 +12,10 @@ import torch
 
 LEAST = (8, 0)
 """Compute capability that the kernels are written for: the first with bfloat16. Older cards take plain ATen."""
+WIDEST = 256
+"""Features of a head that attention's kernels take at most."""
 _OFF: list[bool] = []
+_REFUSED: dict[torch.device, str] = {}
 
 
 def fused(name: str, x: torch.Tensor) -> ModuleType | None:
@@ -33,14 +36,41 @@ def unfused() -> Iterator[None]:
         _OFF.pop()
 
 
-@cache
 def runs_on(device: torch.device) -> bool:
     """Whether this device runs the kernels."""
+    return why_not(device) is None
+
+
+def why_not(device: torch.device) -> str | None:
+    """Why this device does not run the kernels; None where it does."""
+    return _REFUSED.get(device) or _why_not(device)
+
+
+def refuse(device: torch.device, why: str) -> None:
+    """This process uses no kernels on the device from now on."""
+    _REFUSED[device] = why
+
+
+@cache
+def _why_not(device: torch.device) -> str | None:
+    if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        return "a CPU runs none"
+    if device.type not in ("cpu", "cuda"):
+        return "they are written for CUDA"
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < LEAST:
+        return f"the card is older than compute capability {LEAST[0]}.{LEAST[1]}"
     if importlib.util.find_spec("triton") is None:
-        return False
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= LEAST
-    return device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+        return "Triton is not installed"
+    try:
+        if not _module("trial").computes(device):
+            return "a kernel of Triton's computed something else here"
+    except Exception as error:  # a compiler, its headers or a folder to write to may be missing: each raises its own
+        return f"Triton cannot compile here ({_first_line(error)})"
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".strip().partition("\n")[0][:200]
 
 
 @cache

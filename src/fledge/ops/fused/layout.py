@@ -4,6 +4,7 @@ Documents that continue a shared prefix see it where it lies, so nothing is gath
 keys, and a range of keys a list of the documents that see it. Positions count from the start of the whole document.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ import torch
 from fledge.ops.plan import Document
 
 Tables = Sequence[Sequence[tuple[int, ...]]]
+Span = tuple[int, int, int]
+STEPS = 128
+"""Tiles of queries that one program visits for what several documents see."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,19 +29,26 @@ class Layout:
     seen: torch.Tensor
     """[..,3] spans of keys"""
     key_tiles: torch.Tensor
-    """[m,2] which span of `keys`, its first row"""
+    """[m,5] which span of `keys`, its first row, its first and last pair of a viewer and one of the G query heads for a
+    key head (viewer * G + head), and the slot for their sum: -1 where these are all who see it
+    """
+    joined: torch.Tensor
+    """[n,4] of tiles with slots: which span of `keys`, its first row, its first and last slot"""
     keys: torch.Tensor
-    """[s,5] a span of keys, and its first and last place in `viewers`"""
+    """[s,3] spans of keys"""
     viewers: torch.Tensor
     """[..,3] spans of queries"""
     reach: int
     """The most keys that a document sees."""
+    slots: int
 
 
-def lay_out(documents: Sequence[Document], *, tile: tuple[int, int], is_causal: bool, device: torch.device) -> Layout:
+def lay_out(
+    documents: Sequence[Document], *, tile: tuple[int, int], groups: int, is_causal: bool, device: torch.device
+) -> Layout:
     """The tables for tiles of so many queries and so many keys, brought to the device in one piece."""
-    seen: list[tuple[int, int, int]] = []
-    viewers: dict[tuple[int, int, int], list[tuple[int, int, int]]] = {}
+    seen: list[Span] = []
+    viewers: dict[Span, list[Span]] = {}
     heads: list[tuple[int, ...]] = []
     for document in documents:
         span = (document.start, document.end - document.start, document.prefix_length if is_causal else 0)
@@ -47,21 +58,54 @@ def lay_out(documents: Sequence[Document], *, tile: tuple[int, int], is_causal: 
             viewers.setdefault(seen[-1], []).append(span)
             position += end - start
         heads.append((*span, first, len(seen)))
-    keys: list[tuple[int, ...]] = []
-    seeing: list[tuple[int, int, int]] = []
-    for span, found in viewers.items():
-        keys.append((*span, len(seeing), len(seeing) + len(found)))
-        seeing += found
-    tables: Tables = [_tiles(heads, tile[0]), heads, seen, _tiles(keys, tile[1]), keys, seeing]
-    tiles_of_queries, about_documents, spans, tiles_of_keys, about_keys, viewing = _brought(tables, device)
+    seeing = [span for found in viewers.values() for span in found]
+    key_tiles, joined = _tiles_of_keys(viewers, size=tile[1], groups=groups)
+    tables: Tables = [_tiles_of_queries(heads, tile[0]), heads, seen, key_tiles, joined, list(viewers), seeing]
     reach = max((document.num_keys for document in documents), default=0)
-    return Layout(tiles_of_queries, about_documents, spans, tiles_of_keys, about_keys, viewing, reach)
+    slots = max((tile[3] for tile in joined), default=0)
+    queries, about, seeable, keys, parts, spans, views = _brought(tables, device)
+    return Layout(queries, about, seeable, keys, parts, spans, views, reach, slots)
 
 
-def _tiles(spans: Sequence[tuple[int, ...]], size: int) -> list[tuple[int, int]]:
+def _tiles_of_queries(heads: Sequence[tuple[int, ...]], size: int) -> list[tuple[int, int]]:
     """Those that have most to do come first, so that none of them is left for the end."""
-    found = [(number, first) for number, span in enumerate(spans) for first in range(0, span[1], size)]
-    return sorted(found, key=lambda at: -(spans[at[0]][4] - spans[at[0]][3]) * spans[at[0]][1])
+    found = [(number, first) for number, span in enumerate(heads) for first in range(0, span[1], size)]
+    return sorted(found, key=lambda at: -(heads[at[0]][4] - heads[at[0]][3]) * heads[at[0]][1])
+
+
+def _tiles_of_keys(
+    viewers: dict[Span, list[Span]], *, size: int, groups: int
+) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """`key_tiles`, those that have most to do first, and `joined`. What many documents see is cut by its viewers, or
+    one program would go through them all while the others have long ended.
+    """
+    found: list[tuple[int, tuple[int, ...]]] = []
+    joined: list[tuple[int, ...]] = []
+    slot = first_viewer = 0
+    for number, (span, seeing) in enumerate(viewers.items()):
+        steps = [-(-viewer[1] // size) for viewer in seeing for _ in range(groups)]
+        bounds = [0, *_cuts(steps), len(steps)] if len(seeing) > 1 else [0, len(steps)]
+        is_cut = len(bounds) > 2
+        for first in range(0, span[1], size):
+            if is_cut:
+                joined.append((number, first, slot, slot + len(bounds) - 1))
+            for low, high in itertools.pairwise(bounds):
+                pairs = first_viewer * groups + low, first_viewer * groups + high
+                found.append((sum(steps[low:high]), (number, first, *pairs, slot if is_cut else -1)))
+                slot += is_cut
+        first_viewer += len(seeing)
+    return [tile for _, tile in sorted(found, key=lambda item: -item[0])], joined
+
+
+def _cuts(steps: Sequence[int]) -> list[int]:
+    """Where to cut, so that each part takes about STEPS steps or is a single pair."""
+    cuts, total = [], 0
+    for number, count in enumerate(steps):
+        if total and total + count > STEPS:
+            cuts.append(number)
+            total = 0
+        total += count
+    return cuts
 
 
 def _brought(tables: Tables, device: torch.device) -> list[torch.Tensor]:
@@ -75,4 +119,4 @@ def _brought(tables: Tables, device: torch.device) -> list[torch.Tensor]:
         flat = flat.pin_memory()
     parts = flat.to(device, non_blocking=True).split([len(found) for found in padded])
     sized = zip(parts, values, tables, strict=True)
-    return [part[: len(found)].view(-1, len(table[0])) for part, found, table in sized]
+    return [part[: len(found)].view(len(table), -1) if table else part for part, found, table in sized]

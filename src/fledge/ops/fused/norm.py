@@ -51,7 +51,8 @@ def _add_gradient(
 
 
 def normalise(x: torch.Tensor, norm: Norm, *, out: torch.Tensor) -> torch.Tensor:
-    """x [N,H] normalised into `out` [N,H]."""
+    """x [N,H] normalised into `out` [N,H]; a row's features lie beside each other."""
+    assert x.stride(1) == out.stride(1) == 1
     bias = norm.weight if norm.bias is None else norm.bias
     _forward[x.shape[0],](
         x, out, norm.weight, bias, x.stride(0), out.stride(0), norm.eps,
@@ -62,7 +63,8 @@ def normalise(x: torch.Tensor, norm: Norm, *, out: torch.Tensor) -> torch.Tensor
 
 
 def add_norm_gradient(dx: torch.Tensor, dy: torch.Tensor, *, x: torch.Tensor, norm: Norm) -> torch.Tensor:
-    """dx += the gradient of normalise(x) for dy; all [N,H]. Returns dx."""
+    """dx += the gradient of normalise(x) for dy; all [N,H], a row's features beside each other. Returns dx."""
+    assert dx.stride(1) == dy.stride(1) == x.stride(1) == 1
     _add_gradient[x.shape[0],](
         dx, dy, x, norm.weight, dx.stride(0), dy.stride(0), x.stride(0), norm.eps,
         H=x.shape[1], WIDE=triton.next_power_of_2(x.shape[1]), LAYER=norm.kind == "layer",
