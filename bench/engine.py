@@ -5,8 +5,8 @@
         [--unfused] [--keep-gb GB] [--profile] [--json OUT]
 
 Rows are {"input_ids", "labels"}, one a line, taken in order. A is drawn by peft after torch.manual_seed(0); constant
-learning rate, AdamW without decay, clipping at 1. The first step is left out of the rate. On a GPU `--unfused` leaves
-out the fused kernels and `--profile` prints which kernels the last step's time went to.
+learning rate, AdamW without decay, clipping at 1. The first step is left out of the rate, and one that is profiled.
+On a GPU `--unfused` leaves out the fused kernels and `--profile` prints which kernels the last step's time went to.
 """
 
 import argparse
@@ -154,7 +154,9 @@ def sizes_of(model, args: argparse.Namespace, device: torch.device, *, longest: 
 
 
 def run_steps(model, source: BatchSource, loss_of, args: argparse.Namespace, *, device) -> tuple[float, list[float]]:
-    """Tokens a second without the first step, and the loss of each step, through the real training step."""
+    """Tokens a second and the loss of each step, through the real training step; the rate is without the first step
+    and a profiled one.
+    """
     optimizer = build_optimizer(model.named_parameters(), TrainConfig(learning_rate=args.lr), b_lr_ratio=None)
     losses, spans, tokens = [], [], []
     for step in range(1, args.steps + 1):
@@ -169,7 +171,8 @@ def run_steps(model, source: BatchSource, loss_of, args: argparse.Namespace, *, 
         losses.append(done.loss)
         tokens.append(done.tokens)
         print(f"step {step} loss {done.loss:.4f} {spans[-1]:.2f}s", flush=True)
-    return (sum(tokens[1:]) / sum(spans[1:]) if len(spans) > 1 else None), losses
+    timed = slice(1, len(spans) - getattr(args, "profile", False))
+    return (sum(tokens[timed]) / sum(spans[timed]) if spans[timed] else None), losses
 
 
 def main() -> None:

@@ -74,8 +74,9 @@ def operations(tokens: int) -> None:
         unit="GB/s",
     )
     heads, angles = random(tokens, 32, 1, 128), torch.randn(tokens, 128, device=DEVICE)
+    turns = angles.cos(), angles.sin()
     moved = 2 * tokens * hidden / 1e9 * 1e3
-    both("rotary", lambda: rotate(heads, (angles.cos(), angles.sin()), buffers=buffers), size=2 * moved, unit="GB/s")
+    both("rotary", lambda: rotate(heads, turns, buffers=buffers), size=2 * moved, unit="GB/s")
     head, labels = Head(random(32000, hidden)), torch.randint(32000, (tokens // 2,), device=DEVICE)
     states = x[: tokens // 2].clone().requires_grad_()
     work = 4 * tokens // 2 * hidden * 32000 / 1e9

@@ -39,7 +39,10 @@ def parse() -> argparse.Namespace:
     ap.add_argument("--targets", default="query_key_value")
     ap.add_argument("--lr", type=float, default=2e-4)
     ap.add_argument("--json", type=Path)
-    return ap.parse_args()
+    args = ap.parse_args()
+    if args.steps <= WARM:
+        ap.error(f"--steps {args.steps}: the first {WARM} are left out of the rate")
+    return args
 
 
 def lora_of(args: argparse.Namespace) -> LoraConfig:
@@ -111,6 +114,7 @@ def by_trl(model, rows: list[dict], args: argparse.Namespace) -> tuple[list[floa
         def _get_train_sampler(self, *_, **__):
             return SequentialSampler(self.train_dataset)
 
+    torch.manual_seed(0)
     tokenizer, clock = AutoTokenizer.from_pretrained(args.model), Clock()
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     config = SFTConfig(
