@@ -1,8 +1,8 @@
 """Fledge's engine on ready-made rows, as the contenders are run: the same JSON, through the real training step.
 
     python bench/engine.py --model DIR --rows FILE --steps N --rows-per-step K --r 8 --alpha 16 --targets NAMES
-        [--dtype bfloat16] [--lr 2e-4] [--repeat-rows] [--micro-tokens auto] [--plain | --as-peft] [--no-share]
-        [--unfused] [--keep-gb GB] [--profile] [--json OUT]
+        [--dtype bfloat16] [--lr 2e-4] [--repeat-rows] [--micro-tokens auto] [--plain | --compiled | --as-peft]
+        [--no-share] [--unfused] [--keep-gb GB] [--profile] [--json OUT]
 
 Rows are {"input_ids", "labels"}, one a line, taken in order. A is drawn by peft after torch.manual_seed(0); constant
 learning rate, AdamW without decay, clipping at 1. The first step is left out of the rate, and one that is profiled.
@@ -31,6 +31,7 @@ from fledge.data.batches import BatchSource, Shape
 from fledge.data.rows import Row
 from fledge.engine.block import Keep
 from fledge.engine.keeping import kept_bytes
+from fledge.models.compiling import compiled_blocks
 from fledge.models.documents import documents_apart
 from fledge.models.load import load_base
 from fledge.ops.fused.choice import unfused
@@ -118,6 +119,7 @@ def parse() -> argparse.Namespace:
     ap.add_argument("--keep-dequantized", action="store_true")
     which = ap.add_mutually_exclusive_group()
     which.add_argument("--plain", action="store_true", help="the library's own modules instead of the engine")
+    which.add_argument("--compiled", action="store_true", help="the library's own modules, each block compiled")
     which.add_argument("--as-peft", action="store_true", help="the engine with the rounding of peft's layers")
     ap.add_argument("--no-share", action="store_true", help="compute equal beginnings once for each row")
     ap.add_argument("--unfused", action="store_true", help="on a GPU, without the fused kernels")
@@ -185,12 +187,12 @@ def main() -> None:
     targets = args.targets if args.targets == "all-linear" else args.targets.split(",")
     config = LoraConfig(r=args.r, lora_alpha=args.alpha, target_modules=targets, task_type="CAUSAL_LM")
     model = get_peft_model(base.model, config).eval()
-    rows = ReadyRows(args.rows)
+    rows, is_plain = ReadyRows(args.rows), args.plain or args.compiled
     longest = int(rows.lengths.max())
     micro, budget = sizes_of(model, args, device, longest=longest)
-    shape = Shape(micro, None, is_packed=True, pad_id=0, share=not (args.plain or args.no_share), grain=grain_of(micro))
+    shape = Shape(micro, None, is_packed=True, pad_id=0, share=not (is_plain or args.no_share), grain=grain_of(micro))
     source = BatchSource(rows, InOrder(args.rows_per_step, repeats=args.repeat_rows), shape, rank=0, world_size=1)
-    if args.plain:
+    if is_plain:
         loss_of = plain_loss(model, base)
     else:
         engine = build_engine(model, device=device, rows=micro, longest=longest, budget=budget)
@@ -198,6 +200,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         if args.as_peft:
             stack.enter_context(rounding_as_peft())
+        stack.enter_context(compiled_blocks(model, is_on=args.compiled))
         if args.unfused:
             stack.enter_context(unfused())
         rate, losses = run_steps(model, source, loss_of, args, device=device)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fledge.adapters.fast import as_linear
-from fledge.commands.engine import can_be_fast
+from fledge.commands.engine import can_be_fast, kernels_of
 from fledge.config.recipe import Recipe
 from fledge.engine.block import Keep
 from fledge.engine.run import Engine
@@ -85,6 +85,13 @@ def test_half_precision_is_no_further_from_float32_than_the_librarys(dtype, scra
 RECIPE = Recipe.model_validate(
     {"model": {"name_or_path": "x"}, "data": {"train": {"path": "a", "format": "text"}, "packing": True}}
 )
+
+
+def test_the_recipe_turns_them_off():
+    with kernels_of(RECIPE.model_copy(update={"train": RECIPE.train.model_copy(update={"kernels": "torch"})})):
+        assert choice.why_not(DEVICE) == "they are switched off"
+    with kernels_of(RECIPE):
+        assert choice.runs_on(DEVICE)
 
 
 def breaks(*given, **named):

@@ -37,7 +37,7 @@ def start(recipe: Path, *overrides: str) -> subprocess.Popen[bytes]:
 def kill(process: subprocess.Popen[bytes]) -> None:
     """SIGKILL to the whole group: no handler runs, nothing is flushed."""
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
 
 
 def train_through_kills(recipe: Path, run: Path, *, kills: int, seed: int) -> Outcome:

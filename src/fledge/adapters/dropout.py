@@ -45,6 +45,7 @@ class KeyedDropout(nn.Module):
             return x
         return x * self._mask(x)
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _mask(self, x: torch.Tensor) -> torch.Tensor:
         """[B,T,D], or [B*T,D] as x is, of 0 and 1 / (1 - p); padding keeps zeros, which no loss sees.
 

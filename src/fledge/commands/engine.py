@@ -1,5 +1,6 @@
 """The engine of a model, where every part of it can be read, proven on it against the library's own modules."""
 
+import contextlib
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from fledge.errors import ModelError, NotReadable
 from fledge.facts import ModelFacts
 from fledge.models.body import read_body
 from fledge.ops.buffers import Buffers
-from fledge.ops.fused.choice import refuse, runs_on
+from fledge.ops.fused.choice import refuse, runs_on, unfused
 from fledge.ops.grain import GRAIN, grain_of, rounded
 
 
@@ -30,6 +31,11 @@ def build_engine(
     grain = grain_of(rows) if body.encoder is None else GRAIN  # the two sides share no sizes
     room = rounded(max(rows, longest), grain) if rows else 0
     return Engine(body, Buffers(device, rows=room), keeps_within(body, budget, is_fused=runs_on(device)), grain)
+
+
+def kernels_of(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
+    """Within it the engine computes with the kernels that the recipe chooses."""
+    return unfused() if recipe.train.kernels == "torch" else contextlib.nullcontext()
 
 
 def can_be_fast(recipe: Recipe, model: Any, *, facts: ModelFacts, device: torch.device) -> str | None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fledge.commands.engine import build_engine
+from fledge.commands.engine import build_engine, kernels_of
 from fledge.commands.open_run import OpenRun, Tuned, Which, load_tuned, open_run
 from fledge.commands.progress import OnPrepare, ignore_progress
 from fledge.commands.settle import longest_row
@@ -198,8 +198,9 @@ def _loss_of(opened: OpenRun, tuned: Tuned) -> Iterator[LossOf]:
     recipe = opened.recipe
     if recipe.train.engine == "fast":
         rows, longest = room_of(recipe), longest_row(recipe, tuned.facts)
-        engine = build_engine(tuned.model, device=tuned.device, rows=rows, longest=longest)
-        yield FastLoss(lambda batch: None, engine)
+        with kernels_of(recipe):
+            engine = build_engine(tuned.model, device=tuned.device, rows=rows, longest=longest)
+            yield FastLoss(lambda batch: None, engine)
         return
     base = tuned.model.get_base_model()
     is_packed = shape_of(recipe, opened.tokenizer).is_packed

@@ -11,7 +11,7 @@ import torch
 
 from fledge.adapters.save import adapter_digest, is_adapter
 from fledge.commands.answers import answer_before, marks_after
-from fledge.commands.engine import can_be_fast
+from fledge.commands.engine import can_be_fast, kernels_of
 from fledge.commands.manifest import describe, versions
 from fledge.commands.measure import fastest_size
 from fledge.commands.ownership import settled_recipe
@@ -97,7 +97,7 @@ def _train(recipe: Recipe, run: RunDir, tell: Tell, *, on_prepare: OnPrepare) ->
     _tell_prepared(data, tell)
     device = choose_device(recipe.model.placement, local_rank=local_rank())
     make_deterministic(device)
-    with joined_mesh(device) as mesh:
+    with kernels_of(recipe), joined_mesh(device) as mesh:
         _use_threads(run, tell)  # before the base, whose scales in nf4 hang on it too
         base = load_base(recipe.model, device=device, tell=lambda text: tell(Notice(text=text)))
         shop = _open(recipe, run, tokenizer, data, base=base, mesh=mesh, tell=tell)

@@ -21,11 +21,12 @@ from fledge.data.rows import Batch
 from fledge.data.sampler import RowOrder
 from fledge.errors import ModelError
 from fledge.evaluation.perplexity import mean_loss
-from fledge.events import Event
+from fledge.events import Event, Notice
 from fledge.facts import ModelFacts
 from fledge.models.apart import prove_apart
 from fledge.models.checkpointing import checkpointed_blocks
 from fledge.models.companions import save_companions
+from fledge.models.compiling import compiled_blocks
 from fledge.models.documents import Documents, documents_apart
 from fledge.models.load import Base
 from fledge.models.tokenizer import Tokenizer
@@ -97,6 +98,10 @@ def at_work(shop: Workshop, tell: Callable[[Event], None], *, stop: StopRequest)
             is_packed = shape_of(recipe, shop.tokenizer).is_packed
             documents = stack.enter_context(_packing(shop)) if is_packed else None
             is_checkpointing = recipe.train.gradient_checkpointing is True
+            is_compiled = recipe.train.kernels == "compiled"
+            if is_compiled:
+                tell(Notice(text="each block is compiled as it is first computed, which takes a while"))
+            stack.enter_context(compiled_blocks(model, is_on=is_compiled))
             stack.enter_context(checkpointed_blocks(model, is_on=is_checkpointing))
             loss_of = plain_loss(shop.facts, documents, keys=shop.adapted.dropout)
         _set_dropout_training(model)

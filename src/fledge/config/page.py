@@ -45,7 +45,7 @@ def _table(section: type[BaseModel]) -> Iterator[str]:
             "must be given" if field.is_required() else f"`{scalar(field.get_default(call_default_factory=True))}`"
         )
         takes = expected(section, name).replace("|", "\\|")
-        yield f"| `{name}` | {default} | {takes} | {(field.description or '').replace('|', '/')} |"
+        yield f"| `{name}` | {default} | {takes} | {' '.join((field.description or '').split()).replace('|', '/')} |"
 
 
 if __name__ == "__main__":

@@ -137,6 +137,9 @@ def _of_engine(recipe: Recipe) -> Iterator[Conflict]:
         if recipe.model.attention != "auto":
             cure = "remove it: the fast engine has attention of its own; or use engine: plain"
             yield Conflict("has no effect on engine: fast", (("model", "attention"), fast), cure)
+    if train.kernels == "compiled" and train.engine != "plain":
+        cure = "write engine: plain, or remove it: the engine has fused kernels of its own"
+        yield Conflict("needs engine: plain", (("train", "kernels"), fast), cure)
     if train.share_prefixes is True:
         if train.engine == "plain" or not recipe.data.packing or recipe.model.attention != "auto":
             yield Conflict(

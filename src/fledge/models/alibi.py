@@ -3,7 +3,7 @@
 Both are chosen by the type of the attention module. Shapes as in documents.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.models.bloom.modeling_bloom import BloomAttention, dropout_add
 from transformers.models.falcon.modeling_falcon import FalconAttention, apply_rotary_pos_emb
+
+_Heads = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def _attend(
@@ -28,6 +30,18 @@ def _attend(
     return out.transpose(1, 2).reshape(batch, length, -1)
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _attend_each(
+    spans: Sequence[tuple[int, int]], qkv: _Heads, alibi: torch.Tensor | None, *, scale: float
+) -> torch.Tensor:
+    """`_attend` of each span of positions: [B,T,H*D]. Not to be compiled, as in documents.py."""
+    parts = []
+    for start, end in spans:
+        query, key, value = (x[:, :, start:end] for x in qkv)
+        parts.append(_attend(query, key, value, None if alibi is None else alibi[..., : end - start], scale=scale))
+    return torch.cat(parts, dim=1)
+
+
 def bloom_attention(
     self: Any,
     hidden_states: torch.Tensor,
@@ -41,19 +55,10 @@ def bloom_attention(
     Softmax ignores what is added to a whole row, so slope * key position is slope * distance (arXiv 2108.12409).
     """
     batch, width, _ = hidden_states.shape
-    query, key, value = self._reshape(self.query_key_value(hidden_states))
+    qkv = self._reshape(self.query_key_value(hidden_states))
     bias = alibi.view(batch, self.num_heads, 1, -1)
-    parts = [
-        _attend(
-            query[:, :, start:end],
-            key[:, :, start:end],
-            value[:, :, start:end],
-            bias[..., : end - start],
-            scale=self.inv_norm_factor,
-        )
-        for start, end in self.fledge_documents.spans(width)
-    ]
-    output = self.dense(torch.cat(parts, dim=1))
+    spans = self.fledge_documents.spans(width)
+    output = self.dense(_attend_each(spans, qkv, bias, scale=self.inv_norm_factor))
     return dropout_add(output, residual, self.hidden_dropout, self.training), None
 
 
@@ -74,17 +79,8 @@ def falcon_attention(
     bias = None
     if alibi is not None:
         bias = alibi.view(hidden_states.shape[0], self.num_heads, 1, -1) * self.inv_norm_factor
-    parts = [
-        _attend(
-            query[:, :, start:end],
-            key[:, :, start:end],
-            value[:, :, start:end],
-            None if bias is None else bias[..., : end - start],
-            scale=self.inv_norm_factor,
-        )
-        for start, end in self.fledge_documents.spans(width)
-    ]
-    return self.dense(torch.cat(parts, dim=1)), None
+    spans = self.fledge_documents.spans(width)
+    return self.dense(_attend_each(spans, (query, key, value), bias, scale=self.inv_norm_factor)), None
 
 
 ALIBI_FORWARDS: dict[type[nn.Module], Callable[..., Any]] = {

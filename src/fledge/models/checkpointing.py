@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from fledge.models.facts import blocks
+from fledge.models.forwards import Forward, wrapped_forwards
 
 
 @contextlib.contextmanager
@@ -16,13 +17,11 @@ def checkpointed_blocks(model: nn.Module, *, is_on: bool) -> Iterator[None]:
 
     Random numbers need no care: dropout masks are keyed, so the second pass draws the first one's.
     """
-    chosen = blocks(model) if is_on else []
-    for module in chosen:
-        module.forward = functools.partial(
-            checkpoint, module.forward, use_reentrant=False, preserve_rng_state=False, determinism_check="default"
-        )
-    try:
+    with wrapped_forwards(blocks(model) if is_on else [], _checkpointed):
         yield
-    finally:
-        for module in chosen:
-            del module.forward
+
+
+def _checkpointed(forward: Forward) -> Forward:
+    return functools.partial(
+        checkpoint, forward, use_reentrant=False, preserve_rng_state=False, determinism_check="default"
+    )

@@ -42,6 +42,7 @@ class Documents:
         return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def attend_documents(
     module: nn.Module,
     query: torch.Tensor,
@@ -50,7 +51,10 @@ def attend_documents(
     attention_mask: torch.Tensor | None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """The library's own attention, called once per document. q [B,H,T,D], k and v [B,K,T,D] -> [B,T,H,D]."""
+    """The library's own attention, called once per document. q [B,H,T,D], k and v [B,K,T,D] -> [B,T,H,D].
+
+    torch.compile leaves it as it is, or it would compile it anew for every row's documents.
+    """
     documents: Documents = module.fledge_documents
     options.pop("position_ids", None)  # the whole row's: flash attention would cut a document by them
     assert attention_mask is None, "the registry gives no mask to attention of this name"

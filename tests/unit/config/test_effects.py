@@ -65,6 +65,7 @@ LOOKS: dict[str, Callable[[Seen], Any]] = {
     "validations": lambda seen: seen.events("validated", "step", "tokens"),
     "trainable": lambda seen: seen.events("train_started", "trainable_parameters"),
     "kept layers": lambda seen: [text for [text] in seen.events("notice", "text") if "kept dequantised" in text],
+    "compiled": lambda seen: [text for [text] in seen.events("notice", "text") if "is compiled" in text],
     "device": lambda seen: seen.events("train_started", "device"),
     "weights": lambda seen: seen.document("summary.json")["adapter_sha256"],
     "exact": lambda seen: "exact_match_after" in seen.document("summary.json"),
@@ -154,6 +155,7 @@ CASES = [
     Case("train.gradient_checkpointing", True, "shapes", {"train.gradient_checkpointing": False}),
     Case("train.engine", "plain", "shapes"),
     Case("train.share_prefixes", False, "shapes", {"data.train.prompt_prefix": "now add these two numbers, quickly: "}),
+    Case("train.kernels", "compiled", "compiled", {"train.engine": "plain"}),
     Case("train.save_every_steps", 1, "saved"),
     Case("train.keep_checkpoints", 1, "kept", {"train.save_every_steps": 1}),
     Case("train.seed", 8, "losses"),
@@ -319,5 +321,5 @@ def test_the_table_covers_every_option() -> None:
 
     known = set().union(*(options(section_of(field), name) for name, field in Recipe.model_fields.items()))
     known |= options(SourceConfig, "data.train") | options(ValidationFraction, "data.validation")
-    assert len(known) == 64
+    assert len(known) == 65
     assert sorted(case.option for case in CASES) == sorted(known)

@@ -23,7 +23,7 @@ OPTIONS = {
     "modules_to_save",
     TrainConfig: "num_epochs max_steps global_batch_size micro_batch_tokens micro_batch_rows learning_rate "
     "lr_scheduler warmup_ratio warmup_steps weight_decay adam_betas adam_eps max_grad_norm gradient_checkpointing "
-    "engine share_prefixes "
+    "engine share_prefixes kernels "
     "save_every_steps keep_checkpoints seed",
     EvaluateConfig: "every_steps max_rows exact_match rouge max_new_tokens num_beams",
     OutputConfig: "dir trackers",

@@ -23,7 +23,7 @@ def fused(name: str, x: torch.Tensor) -> ModuleType | None:
 
     With TRITON_INTERPRET=1 set before the first call they run on a CPU too, slowly, which is how they are tested.
     """
-    return _module(name) if not _OFF and runs_on(x.device) else None
+    return _module(name) if runs_on(x.device) else None
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def runs_on(device: torch.device) -> bool:
 
 def why_not(device: torch.device) -> str | None:
     """Why this device does not run the kernels; None where it does."""
-    return _REFUSED.get(device) or _why_not(device)
+    return "they are switched off" if _OFF else _REFUSED.get(device) or _why_not(device)
 
 
 def refuse(device: torch.device, why: str) -> None:
