@@ -5,7 +5,7 @@ place, the half-precision losses of a loop built on peft have to come out: whate
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from unittest.mock import patch
 
@@ -15,7 +15,7 @@ from torch import nn
 from fledge.ops.lora_linear import Linear, Lora, reference_linear
 from fledge.ops.wide_linear import wide_linears
 
-PLACES = ("fledge.engine.block.linear", "fledge.engine.cross.linear")
+ROOMS = ("fledge.engine.block", "fledge.engine.cross")
 
 
 def linear_as_peft(
@@ -28,6 +28,13 @@ def linear_as_peft(
     return out if residual is None else out.add_(residual)
 
 
+def linears_as_peft(
+    x: torch.Tensor, layers: Sequence[Linear], *, outs: Sequence[torch.Tensor]
+) -> tuple[torch.Tensor, ...]:
+    """Each for itself."""
+    return tuple(linear_as_peft(x, layer, out=out) for layer, out in zip(layers, outs, strict=True))
+
+
 def in_format(lora: Lora, dtype: torch.dtype) -> Lora:
     """The adapter with A and B as the tuned loop holds them."""
     a, b = (nn.Parameter(p.detach().to(dtype), requires_grad=False) for p in (lora.a, lora.b))
@@ -38,6 +45,7 @@ def in_format(lora: Lora, dtype: torch.dtype) -> Lora:
 def rounding_as_peft() -> Iterator[None]:
     """Within this block the engine's linears round as peft's do."""
     with contextlib.ExitStack() as stack:
-        for place in PLACES:
-            stack.enter_context(patch(place, linear_as_peft))
+        for room in ROOMS:
+            stack.enter_context(patch(f"{room}.linear", linear_as_peft))
+            stack.enter_context(patch(f"{room}.linears", linears_as_peft))
         yield

@@ -13,7 +13,7 @@ from fledge.engine.flow import Flow, Slots
 from fledge.engine.parts import Block, Mlp
 from fledge.ops.activation import activate, activation_gradient
 from fledge.ops.attention import attend, attend_gradient
-from fledge.ops.lora_linear import linear, linear_gradients
+from fledge.ops.lora_linear import linear, linear_gradients, linears
 from fledge.ops.norm import add_norm_gradient, normalise
 from fledge.ops.rotary import rotate
 
@@ -71,10 +71,11 @@ def forward(block: Block, x: torch.Tensor, *, flow: Flow, slots: Slots, rows: to
     slot = slots.outer
     attention, positions = block.attention, x.shape[0]
     normal = normalise(x, block.before_attention, out=flow.take("normal", *x.shape), buffers=flow.buffers)
-    projected = tuple(
-        linear(normal, layer, out=flow.keep(f"{slot}.projected{number}", positions, layer.weight.shape[0]))
+    outs = [
+        flow.keep(f"{slot}.projected{number}", positions, layer.weight.shape[0])
         for number, layer in enumerate(attention.projections)
-    )
+    ]
+    projected = linears(normal, attention.projections, outs=outs)
     q, k, v = attention.split(projected)
     if attention.is_rotary:
         assert flow.turns is not None
@@ -106,10 +107,11 @@ def _inner_features(block: Block, saved: Saved, flow: Flow, *, slot: str) -> tup
     """(gate, up) or (up,), from the middle or, in a parallel block, from the input."""
     normal = _mlp_input(block, saved, flow)
     layers = [layer for layer in (block.mlp.gate, block.mlp.up) if layer is not None]
-    return tuple(
-        linear(normal, layer, out=flow.keep(f"{slot}.inner{number}", normal.shape[0], layer.weight.shape[0]))
+    outs = [
+        flow.keep(f"{slot}.inner{number}", normal.shape[0], layer.weight.shape[0])
         for number, layer in enumerate(layers)
-    )
+    ]
+    return linears(normal, layers, outs=outs)
 
 
 def _mlp_input(block: Block, saved: Saved, flow: Flow) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 from fledge.engine.flow import Across, Flow
 from fledge.engine.parts import CrossAttention
 from fledge.ops.attention import Projections, attend, attend_gradient
-from fledge.ops.lora_linear import linear, linear_gradients
+from fledge.ops.lora_linear import linear, linear_gradients, linears
 from fledge.ops.norm import add_norm_gradient, normalise
 
 
@@ -37,10 +37,8 @@ def cross_forward(cross: CrossAttention, x: torch.Tensor, *, flow: Flow, slot: s
     across = _across(flow)
     sources, width = across.encoded.shape[0], cross.query.weight.shape[0]
     query = linear(_normal(cross, x, flow), cross.query, out=flow.keep(f"{slot}.query", x.shape[0], width))
-    key, value = (
-        linear(across.encoded, layer, out=flow.keep(f"{slot}.{name}", sources, width))
-        for name, layer in (("key", cross.key), ("value", cross.value))
-    )
+    outs = [flow.keep(f"{slot}.{name}", sources, width) for name in ("key", "value")]
+    key, value = linears(across.encoded, [cross.key, cross.value], outs=outs)
     sums = flow.sums(f"{slot}.crossed_sums", like=x, shape=cross.shape)
     is_needed = cross.out.lora is not None or sums is not None
     mixed = flow.keep(f"{slot}.crossed" if is_needed else "crossed", x.shape[0], width)

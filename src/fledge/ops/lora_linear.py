@@ -36,8 +36,15 @@ class Linear:
     lora: Lora | None
 
 
-def linear(x: torch.Tensor, layer: Linear, *, out: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
-    """y [N,O] into `out`, with `residual` [N,O] added where given.
+def linear(
+    x: torch.Tensor,
+    layer: Linear,
+    *,
+    out: torch.Tensor,
+    residual: torch.Tensor | None = None,
+    reduced: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """y [N,O] into `out`, with `residual` [N,O] added where given; `reduced` is x A^T [N,r] where it is there already.
 
     In half precision the order matters. The adapter's part is far smaller than the rest: added to a rounded sum it
     would mostly vanish, so it is written first and the frozen product is added to it in the product's float32
@@ -46,7 +53,8 @@ def linear(x: torch.Tensor, layer: Linear, *, out: torch.Tensor, residual: torch
     """
     weight, scale = whole(layer.weight).t(), scale_of(layer.weight)
     if layer.lora is not None:
-        reduced, b = _reduced(x, layer.lora), _scaled_b(layer.lora, x.dtype, over=scale)
+        b = _scaled_b(layer.lora, x.dtype, over=scale)
+        reduced = _reduced(x, [layer.lora]) if reduced is None else reduced
         mm(x, weight, out=out, add=mm(reduced, b.t(), out=out))
     elif scale is not None:
         mm(x, weight, out=out)
@@ -65,6 +73,18 @@ def linear(x: torch.Tensor, layer: Linear, *, out: torch.Tensor, residual: torch
     return out
 
 
+def linears(x: torch.Tensor, layers: Sequence[Linear], *, outs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """`linear` of layers of one input; what their adapters take of it is one product."""
+    parts: list[torch.Tensor] = []
+    for group in _together([layer.lora for layer in layers if layer.lora is not None]):
+        parts += _reduced(x, group).split([len(lora.a) for lora in group], dim=1)
+    parts.reverse()
+    return tuple(
+        linear(x, layer, out=out, reduced=None if layer.lora is None else parts.pop())
+        for layer, out in zip(layers, outs, strict=True)
+    )
+
+
 def linear_gradients(
     given: Sequence[torch.Tensor], layers: Sequence[Linear], *, x: torch.Tensor | None, dx: torch.Tensor | None
 ) -> list[torch.Tensor]:
@@ -74,45 +94,65 @@ def linear_gradients(
     dB = s dY^T (x A^T); dA = (s dY B)^T x; dx = dY W + (s dY B) A, the adapters' parts first, as in `linear`.
     """
     gradients: list[torch.Tensor] = []
+    of_adapted = [dy for dy, layer in zip(given, layers, strict=True) if layer.lora is not None]
     is_fresh = True
-    for dy, layer in zip(given, layers, strict=True):
-        if layer.lora is None:
-            continue
+    for group in _together([layer.lora for layer in layers if layer.lora is not None]):
         assert x is not None
-        reduced = _product(dy, _scaled_b(layer.lora, dy.dtype))
-        gradients += _adapter_gradients(dy, reduced, x, layer.lora)
+        dys, of_adapted = of_adapted[: len(group)], of_adapted[len(group) :]
+        scaled = [_product(dy, _scaled_b(lora, dy.dtype)) for dy, lora in zip(dys, group, strict=True)]
+        reduced = torch.cat(scaled, dim=1)
+        gradients += _adapter_gradients(dys, reduced, x, group)
         if dx is not None:
-            _add_adapter_part(dx, reduced, layer.lora, is_fresh=is_fresh)
+            _add_adapter_part(dx, reduced, group, is_fresh=is_fresh)
             is_fresh = False
     if dx is not None:
         for dy, layer in zip(given, layers, strict=True):
             scale = scale_of(layer.weight)
-            scaled = dy if scale is None else (dy * scale).to(dy.dtype)
-            mm(scaled, whole(layer.weight), out=dx, add=None if is_fresh else dx)
+            scaled_dy = dy if scale is None else (dy * scale).to(dy.dtype)
+            mm(scaled_dy, whole(layer.weight), out=dx, add=None if is_fresh else dx)
             is_fresh = False
     return gradients
 
 
-def _adapter_gradients(dy: torch.Tensor, reduced: torch.Tensor, x: torch.Tensor, lora: Lora) -> list[torch.Tensor]:
-    """dA and dB; `reduced` is s dY B [N,r]."""
-    seen = _dropped(x, lora)
-    db = _product(dy.t(), _product(seen, lora.a.detach().to(x.dtype).t())).float().mul_(lora.scale)
-    return [_product(reduced.t(), seen).float(), db]
+def _together(loras: list[Lora]) -> list[list[Lora]]:
+    """Adapters of one input that see the same of it: all, or each alone where dropout gives each a mask of its own."""
+    if any(lora.drop is not None for lora in loras):
+        return [[lora] for lora in loras]
+    return [loras] if loras else []
 
 
-def _add_adapter_part(dx: torch.Tensor, reduced: torch.Tensor, lora: Lora, *, is_fresh: bool) -> None:
-    """dx gets the adapter's part, or more of it where another's is there already."""
-    a = lora.a.detach().to(reduced.dtype)
-    if lora.drop is not None:
-        part = lora.drop(_product(reduced, a))
+def _adapter_gradients(
+    dys: Sequence[torch.Tensor], reduced: torch.Tensor, x: torch.Tensor, loras: Sequence[Lora]
+) -> list[torch.Tensor]:
+    """dA and dB of each; `reduced` is s dY B of all side by side [N,R]."""
+    seen, ranks = _dropped(x, loras[0]), [len(lora.a) for lora in loras]
+    das = _product(reduced.t(), seen).float().split(ranks)
+    through = _product(seen, _stacked(loras, x.dtype).t()).split(ranks, dim=1)
+    gradients: list[torch.Tensor] = []
+    for dy, lora, da, part in zip(dys, loras, das, through, strict=True):
+        gradients += [da, _product(dy.t(), part).float().mul_(lora.scale)]
+    return gradients
+
+
+def _add_adapter_part(dx: torch.Tensor, reduced: torch.Tensor, loras: Sequence[Lora], *, is_fresh: bool) -> None:
+    """dx gets the adapters' part, or more of it where another's is there already."""
+    a, drop = _stacked(loras, reduced.dtype), loras[0].drop
+    if drop is not None:
+        part = drop(_product(reduced, a))
         dx.copy_(part) if is_fresh else dx.add_(part)
     else:
         mm(reduced, a, out=dx, add=None if is_fresh else dx)
 
 
-def _reduced(x: torch.Tensor, lora: Lora) -> torch.Tensor:
-    """x A^T [N,r]."""
-    return _product(_dropped(x, lora), lora.a.detach().to(x.dtype).t())
+def _reduced(x: torch.Tensor, loras: Sequence[Lora]) -> torch.Tensor:
+    """x A^T of all side by side [N,R]."""
+    return _product(_dropped(x, loras[0]), _stacked(loras, x.dtype).t())
+
+
+def _stacked(loras: Sequence[Lora], dtype: torch.dtype) -> torch.Tensor:
+    """Their A under each other [R,I]."""
+    parts = [lora.a.detach().to(dtype) for lora in loras]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fledge.ops.lora_linear import Linear, Lora, linear, linear_gradients, reference_linear
+from fledge.ops.lora_linear import Linear, Lora, linear, linear_gradients, linears, reference_linear
 from tests.unit.ops.near import HALVES, assert_near, assert_no_worse, normal
 
 Change = Callable[[torch.Tensor], torch.Tensor]
@@ -129,6 +129,30 @@ def test_values_and_gradients_are_the_references(count, inputs, outputs, rank, h
     terms = by_reference(changed(case, torch.abs))  # where terms all but cancel out, a sum is no nearer than they are
     for number, (ours, wanted, size) in enumerate(zip(found, exact, terms, strict=True)):
         assert (ours.double() - wanted).norm() <= 1e-6 * size.double().norm(), number
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+@pytest.mark.parametrize("dropped", [0, 1, 3])
+def test_layers_of_one_input_are_computed_together(dropped, dtype):
+    cases = [case_of(20, 24, outputs, rank=rank, dtype=dtype) for outputs, rank in ((9, 4), (16, 0), (30, 2))]
+    layers = [case.layer for case in cases]
+    chosen = [replace(layer, lora=layer.lora and replace(layer.lora, drop=drop)) for layer in layers[:dropped]]
+    layers = [*chosen, *layers[dropped:]]
+    x, given = cases[0].x, [case.dy for case in cases]
+    with torch.no_grad():
+        found = linears(x, layers, outs=[torch.full_like(dy, float("nan")) for dy in given])
+        wanted = [linear(x, layer, out=torch.empty_like(dy)) for layer, dy in zip(layers, given, strict=True)]
+        dx, apart = torch.empty_like(x), torch.zeros(x.shape)
+        together = linear_gradients(given, layers, x=x, dx=dx)
+        alone = []
+        for dy, layer in zip(given, layers, strict=True):
+            part = torch.empty_like(x)
+            alone += linear_gradients([dy], [layer], x=x, dx=part)
+            apart += part
+    within = 1e-6 if dtype == torch.float32 else 2 * torch.finfo(dtype).eps
+    for ours, theirs in zip([*found, dx, *together], [*wanted, apart, *alone], strict=True):
+        assert (ours.float() - theirs.float()).norm() <= within * theirs.float().norm()
+    assert [gradient.shape for gradient in together] == [gradient.shape for gradient in alone]
 
 
 def test_without_an_adapter_the_input_is_not_needed():
