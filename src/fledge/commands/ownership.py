@@ -15,6 +15,7 @@ SETTLED = (
     "model.placement",
     "train.engine",
     "train.share_prefixes",
+    "train.kernels",
     "train.micro_batch_tokens",
     "train.gradient_checkpointing",
 )

@@ -6,6 +6,7 @@ from fledge.commands.ownership import with_changes
 from fledge.config.recipe import Recipe
 from fledge.errors import ModelError
 from fledge.facts import ModelFacts
+from fledge.ops.fused.choice import is_refused
 from fledge.runtime.memory import available_bytes
 
 CPU_TOKENS, GPU_TOKENS = 2048, 16384
@@ -22,7 +23,8 @@ def settle(
     """The recipe with every `auto` replaced by what this machine and this model make of it.
 
     `fast_tokens` is a micro-batch of the fast engine, None where the library's modules compute. The fast engine leaves
-    two as they are: its attention is its own, and what it computes again changes no bit.
+    two as they are: its attention is its own, and what it computes again changes no bit. Fused kernels that failed on
+    this model are left out by whoever computes it later.
     """
     train, is_fast = recipe.train, fast_tokens is not None
     tokens, longest = train.micro_batch_tokens, longest_row(recipe, facts)
@@ -42,6 +44,7 @@ def settle(
             "train": {
                 "engine": "fast" if is_fast else "plain",
                 "share_prefixes": _shares(recipe, can_share=is_fast and not facts.is_encoder_decoder),
+                "kernels": "torch" if is_fast and is_refused(device) else train.kernels,
                 "micro_batch_tokens": tokens,
                 "gradient_checkpointing": checkpointing,
             },

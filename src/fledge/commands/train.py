@@ -28,7 +28,7 @@ from fledge.models.load import Base, load_base
 from fledge.models.tokenizer import Tokenizer, load_tokenizer
 from fledge.observe.observer import Relay
 from fledge.observe.trackers import check_trackers, open_trackers
-from fledge.ops.fused.choice import why_not
+from fledge.ops.fused.choice import runs_on, why_not
 from fledge.rundir import EventLog, RunDir, locked, remove_leftovers, whole_folder, write_json, write_text
 from fledge.runtime.device import choose_device, make_deterministic
 from fledge.runtime.memory import available_bytes, peak_bytes
@@ -134,8 +134,8 @@ def _open(
     if why_plain is not None and (recipe.train.engine == "auto" or is_padded):
         padded = ", on padded rows" if is_padded else ""
         tell(Notice(text=f"the library's own modules compute each step{padded}: {why_plain}"))
-    elif why_plain is None and device.type == "cuda" and (lacks := why_not(device)) is not None:
-        tell(Notice(text=f"no fused kernels, so each step takes longer: {lacks}"))
+    elif why_plain is None and recipe.train.kernels == "auto" and device.type == "cuda" and not runs_on(device):
+        tell(Notice(text=f"no fused kernels, so each step takes longer: {why_not(device)}"))
     return Workshop(settled, run, tokenizer, data, base.facts, adapted, device, mesh)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from fledge.adapters.attach import Adapted, attach
 from fledge.adapters.dropout import DropoutKeys, KeyedDropout
 from fledge.adapters.save import file_digest, save_adapter
-from fledge.commands.engine import build_engine
+from fledge.commands.engine import build_engine, kernels_of
 from fledge.commands.settle import longest_row
 from fledge.config.recipe import Recipe
 from fledge.data.batches import BatchSource, Shape
@@ -92,6 +92,7 @@ def at_work(shop: Workshop, tell: Callable[[Event], None], *, stop: StopRequest)
     """The loop's parts and plan, with attention and activation checkpointing set up as the recipe says."""
     recipe, model = shop.recipe, shop.adapted.model
     with contextlib.ExitStack() as stack:
+        stack.enter_context(kernels_of(recipe))
         if recipe.train.engine == "fast":
             loss_of: LossOf = _fast_loss(shop)
         else:

@@ -7,6 +7,7 @@ from fledge.commands import settle as module
 from fledge.commands.settle import settle
 from fledge.config.recipe import Recipe
 from fledge.facts import ModelFacts
+from fledge.ops.fused import choice
 
 CPU = torch.device("cpu")
 
@@ -67,6 +68,13 @@ def test_the_fast_engine_has_its_own_micro_batch_and_leaves_what_changes_no_bit(
     assert (recipe.train.engine, recipe.train.share_prefixes) == ("fast", True)
     assert recipe.train.micro_batch_tokens == 640
     assert (recipe.model.attention, recipe.train.gradient_checkpointing) == ("auto", "auto")
+
+
+def test_kernels_that_failed_are_left_out_from_then_on(monkeypatch):
+    monkeypatch.setattr(choice, "_REFUSED", {})
+    assert settled(monkeypatch, available=1e9, known=facts(), fast_tokens=640).train.kernels == "auto"
+    choice.refuse(CPU, "they do not fit")
+    assert settled(monkeypatch, available=1e9, known=facts(), fast_tokens=640).train.kernels == "torch"
 
 
 def test_beginnings_are_shared_by_the_fast_engine_without_dropout_only(monkeypatch):

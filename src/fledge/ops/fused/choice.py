@@ -51,6 +51,11 @@ def refuse(device: torch.device, why: str) -> None:
     _REFUSED[device] = why
 
 
+def is_refused(device: torch.device) -> bool:
+    """Whether `refuse` was called."""
+    return device in _REFUSED
+
+
 @cache
 def _why_not(device: torch.device) -> str | None:
     if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
