@@ -76,11 +76,14 @@ def test_losses_equal_a_plain_loop_for_every_micro_batch_packed_or_not(place):
     assert reference is not None and reference[-1] < reference[0] - 0.1
 
 
+@pytest.mark.slow
 def test_in_bfloat16_the_losses_are_no_further_from_float32_than_a_plain_loops_own(place):
-    """Over many orders of the rows: in any one of them the rounding errors of twelve steps fall either way."""
+    """Over many orders of the rows: in any one of them the rounding errors of twelve steps fall either way. The mean of
+    twelve orders is still 4 % off by chance, of sixty 2 %; there the two differed by 0.1 %.
+    """
     ours, theirs = [], []
     settings = {"train__micro_batch_rows": 4, "data__packing": False, "model__dtype": "bfloat16"}
-    for seed in range(12):
+    for seed in range(60):
         recipe, run = run_of(place, f"half-{seed}", train__seed=seed, **settings)
         exact, plain = (reference_of(place, recipe, run, micro=4, dtype=d) for d in (torch.float32, torch.bfloat16))
         ours.append(mean_distance(losses(run), exact))
