@@ -34,7 +34,7 @@ from fledge.engine.keeping import kept_bytes
 from fledge.models.compiling import compiled_blocks
 from fledge.models.documents import documents_apart
 from fledge.models.load import load_base
-from fledge.ops.fused.choice import unfused
+from fledge.ops.choice import unfused
 from fledge.ops.grain import grain_of
 from fledge.runtime.device import choose_device, make_deterministic
 from fledge.runtime.memory import available_bytes, peak_bytes

@@ -48,6 +48,10 @@ class NotReadable(ModelError):
     """A model has a part that the engine has no value for; the library's own modules compute it."""
 
 
+class KernelError(FledgeError):
+    """Kernels cannot be compiled or loaded on this machine; torch's own operations compute instead."""
+
+
 class RunError(FledgeError):
     """A run folder is missing, locked, unwritable, or belongs to another recipe."""
 

@@ -1,14 +1,17 @@
-"""Where the fused kernels are tried: on a GPU where there is one, else interpreted on the CPU, in float32 alone.
+"""Where the fused kernels are tried: on a GPU where there is one, else on the CPU: those in C++, or Triton's interpreted.
 
-The interpreter cuts bfloat16 off where a GPU rounds it, and works through a kernel element by element.
+The interpreter cuts bfloat16 off where a GPU rounds it, and works through a kernel element by element: float32 alone.
 """
+
+import os
 
 import pytest
 import torch
 
-from fledge.ops.fused.choice import runs_on
+from fledge.ops.choice import runs_on
 
 DEVICE = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 IS_GPU = DEVICE.type == "cuda"
-DTYPES = [torch.float32, torch.bfloat16, torch.float16] if IS_GPU else [torch.float32]
-needs_kernels = pytest.mark.skipif(not runs_on(DEVICE), reason="runs in test_interpreted.py, or where there is a GPU")
+IS_INTERPRETED = not IS_GPU and os.environ.get("TRITON_INTERPRET") == "1"
+DTYPES = [torch.float32] + [torch.bfloat16] * (not IS_INTERPRETED) + [torch.float16] * IS_GPU
+needs_kernels = pytest.mark.skipif(not runs_on(DEVICE), reason="neither a GPU nor a C++ compiler is there")

@@ -6,7 +6,7 @@ import torch
 from fledge.ops.attention import attend, attend_gradient, reference_attend
 from fledge.ops.buffers import Buffers
 from fledge.ops.plan import Document, Shape, plan_attention
-from tests.fused.devices import DEVICE, DTYPES, IS_GPU, needs_kernels
+from tests.fused.devices import DEVICE, DTYPES, IS_INTERPRETED, needs_kernels
 from tests.unit.ops.near import assert_near, assert_no_worse, normal
 
 pytestmark = needs_kernels
@@ -56,7 +56,7 @@ KINDS = {
     "shared, window": (SHARED, Shape(2, 2, 16, 0.25, window=12)),
     "shared, window, capped": (SHARED, Shape(2, 2, 16, 0.25, window=30, softcap=2.0)),
 }
-ON_A_GPU = {
+LARGE = {
     "long": (LONG, Shape(2, 2, 64, 0.125)),
     "long, wide": (LONG, Shape(2, 4, 128, 128**-0.5)),
     "long, widest, capped, window": (LONG, Shape(1, 2, 256, 1 / 16, softcap=50.0, window=200)),
@@ -65,7 +65,7 @@ ON_A_GPU = {
     "long, relative": (LONG, whole(64, relative=relative)),
     "many that see the same": (MANY, Shape(1, 7, 64, 0.125)),
 }
-EVERY = KINDS | (ON_A_GPU if IS_GPU else {})
+EVERY = KINDS | ({} if IS_INTERPRETED else LARGE)
 
 
 def inputs(documents, shape, dtype, *, sources=None):
@@ -142,10 +142,10 @@ def test_queries_keys_and_values_may_lie_in_one_projection():
     assert_near(together, by_us([x.contiguous() for x in apart], do, PLAIN, whole(width)), within=1e-7)
 
 
-@pytest.mark.skipif(not IS_GPU, reason="one thread computes what is interpreted")
-@pytest.mark.parametrize("kind", ON_A_GPU)
+@pytest.mark.skipif(IS_INTERPRETED, reason="one thread computes what is interpreted")
+@pytest.mark.parametrize("kind", LARGE)
 def test_the_same_input_gives_the_same_bits(kind):
-    documents, shape = ON_A_GPU[kind]
+    documents, shape = LARGE[kind]
     qkv = inputs(documents, shape, torch.bfloat16)
     do = normal(*qkv[0].shape, seed=5).to(DEVICE, torch.bfloat16)
     first, *others = [by_us(qkv, do, documents, shape) for _ in range(5)]

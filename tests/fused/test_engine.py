@@ -12,11 +12,11 @@ from fledge.engine.run import Engine
 from fledge.models.body import read_body
 from fledge.models.facts import read_facts
 from fledge.ops.buffers import Buffers
-from fledge.ops.fused import choice
-from fledge.ops.fused.choice import runs_on, unfused
+from fledge.ops import choice
+from fledge.ops.choice import unfused
 from fledge.training.fast_loss import as_packed
 from fledge.training.loss import to_device
-from tests.fused.devices import DEVICE, IS_GPU, needs_kernels
+from tests.fused.devices import DEVICE, DTYPES, IS_INTERPRETED, needs_kernels
 from tests.numbers import test_engine_t5 as pairs
 from tests.numbers.engine_models import (
     VARIANTS,
@@ -30,9 +30,7 @@ from tests.numbers.engine_models import (
 )
 
 pytestmark = needs_kernels
-if runs_on(DEVICE):
-    from fledge.ops.fused import attention as fused_attention
-TRIED = tuple(VARIANTS) if IS_GPU else ("bloom",)
+TRIED = ("bloom",) if IS_INTERPRETED else tuple(VARIANTS)
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +52,14 @@ def test_loss_and_gradients_are_the_librarys_shared_or_not_whatever_is_kept(name
     model = model_of(name, scratch)
     wanted = by_library(model)
     for share in (False, True):
-        found = [by_kernels(model, batch_of(share=share), keep=keep) for keep in (Keep if IS_GPU else [Keep.ALL])]
+        found = [by_kernels(model, batch_of(share=share), keep=keep) for keep in ([Keep.ALL] if IS_INTERPRETED else Keep)]
         assert_agree(found[0], wanted)
         for other in found[1:]:
             assert other.loss == found[0].loss
             assert all(torch.equal(a, b) for a, b in zip(other.gradients, found[0].gradients, strict=True))
 
 
-@pytest.mark.parametrize("name", ["t5", "flan-t5"] if IS_GPU else ["flan-t5"])
+@pytest.mark.parametrize("name", ["flan-t5"] if IS_INTERPRETED else ["t5", "flan-t5"])
 def test_encoder_decoders_compute_what_they_do_without_the_kernels(name):
     model = pairs.model_of(name)
     batch = pairs.batch_of(is_packed=True)
@@ -70,8 +68,7 @@ def test_encoder_decoders_compute_what_they_do_without_the_kernels(name):
     assert_agree(by_kernels(model, batch), wanted)
 
 
-@pytest.mark.skipif(not IS_GPU, reason="the interpreter cuts bfloat16 off")
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", DTYPES[1:])
 def test_half_precision_is_no_further_from_float32_than_the_librarys(dtype, scratch):
     """Over all models together, for each alone is a matter of luck."""
     ours, theirs = np.zeros(2), np.zeros(2)
@@ -110,7 +107,7 @@ def test_the_proof_before_a_training_leaves_out_kernels_that_fail_or_lie(kernel,
     monkeypatch.setattr(choice, "_REFUSED", {})
     model = model_of("llama", scratch).to(DEVICE)
     if kernel is not None:
-        monkeypatch.setattr(fused_attention, "attend", kernel)
+        monkeypatch.setattr(choice.fused("attention", torch.zeros(1, device=DEVICE)), "attend", kernel)
     facts = read_facts(model.get_base_model())
     assert can_be_fast(RECIPE, model, facts=facts, device=DEVICE) is None
     found = choice.why_not(DEVICE)

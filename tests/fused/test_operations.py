@@ -6,7 +6,7 @@ import torch
 from fledge.ops.activation import ACTIVATIONS, activate, activation_gradient
 from fledge.ops.buffers import Buffers
 from fledge.ops.cross_entropy import Head, head_cross_entropy, sum_cross_entropy
-from fledge.ops.fused.choice import fused, unfused
+from fledge.ops.choice import fused, unfused
 from fledge.ops.norm import Norm, add_norm_gradient, normalise, reference_norm
 from fledge.ops.rotary import reference_rotate, rotate
 from tests.fused.devices import DEVICE, DTYPES, needs_kernels

@@ -9,7 +9,7 @@ ALLOWED = {
     "rundir": "errors events",
     "cache": "errors",
     "config": "errors units",
-    "ops": "errors",
+    "ops": "errors cache",
     "runtime": "errors config",
     "data": "errors config cache",
     "engine": "errors ops runtime",

@@ -15,7 +15,7 @@ from fledge.data.cache import cache_root
 from fledge.errors import Problem
 from fledge.models.attention import IMPLEMENTATIONS, flash_missing
 from fledge.observe.trackers import TRACKERS
-from fledge.ops.fused.choice import why_not
+from fledge.ops.choice import why_not
 from fledge.ops.product import must_widen
 from fledge.runtime.memory import available_bytes
 from fledge.units import format_bytes

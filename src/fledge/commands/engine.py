@@ -14,7 +14,7 @@ from fledge.errors import ModelError, NotReadable
 from fledge.facts import ModelFacts
 from fledge.models.body import read_body
 from fledge.ops.buffers import Buffers
-from fledge.ops.fused.choice import refuse, runs_on, unfused
+from fledge.ops.choice import refuse, runs_on, unfused
 from fledge.ops.grain import GRAIN, grain_of, rounded
 
 

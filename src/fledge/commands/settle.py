@@ -6,7 +6,7 @@ from fledge.commands.ownership import with_changes
 from fledge.config.recipe import Recipe
 from fledge.errors import ModelError
 from fledge.facts import ModelFacts
-from fledge.ops.fused.choice import is_refused
+from fledge.ops.choice import is_refused
 from fledge.runtime.memory import available_bytes
 
 CPU_TOKENS, GPU_TOKENS = 2048, 16384

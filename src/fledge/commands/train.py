@@ -28,7 +28,7 @@ from fledge.models.load import Base, load_base
 from fledge.models.tokenizer import Tokenizer, load_tokenizer
 from fledge.observe.observer import Relay
 from fledge.observe.trackers import check_trackers, open_trackers
-from fledge.ops.fused.choice import runs_on, why_not
+from fledge.ops.choice import runs_on, why_not
 from fledge.rundir import EventLog, RunDir, locked, remove_leftovers, whole_folder, write_json, write_text
 from fledge.runtime.device import choose_device, make_deterministic
 from fledge.runtime.memory import available_bytes, peak_bytes

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from fledge.ops.buffers import Buffers
-from fledge.ops.fused.choice import WIDEST, fused
+from fledge.ops.choice import WIDEST, fused
 from fledge.ops.plan import Plan, Shape
 
 

@@ -5,7 +5,7 @@ from functools import cache
 
 from fledge.engine.block import Keep
 from fledge.engine.parts import Block, Body
-from fledge.ops.fused.choice import WIDEST
+from fledge.ops.choice import WIDEST
 from fledge.ops.plan import Shape
 
 Keeps = Callable[[int, int], tuple[Keep, ...]]

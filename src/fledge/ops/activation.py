@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from fledge.ops.fused.choice import fused
+from fledge.ops.choice import fused
 
 Forward = Callable[[torch.Tensor, torch.Tensor], object]
 Backward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], object]

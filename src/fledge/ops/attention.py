@@ -17,7 +17,7 @@ from types import ModuleType
 import torch
 
 from fledge.ops.buffers import Buffers
-from fledge.ops.fused.choice import fused
+from fledge.ops.choice import fused
 from fledge.ops.plan import Document, Group, Plan, Shape, Tile, tiles
 from fledge.ops.product import bmm
 
@@ -46,7 +46,9 @@ def attend(
     """
     q, k, v = qkv
     if sums is not None:
-        attended: torch.Tensor = _fused(q).attend(qkv, shape=shape, plan=plan, out=out, sums=sums)
+        attended: torch.Tensor = _fused(q).attend(
+            qkv, shape=shape, plan=plan, buffers=buffers, out=out, sums=sums
+        )
         return attended
     for group in plan.groups:
         keys = _gather(k, group, "k32", shape, buffers, dtype=torch.float32)
@@ -79,7 +81,7 @@ def attend_gradient(
     """
     q, k, v = qkv
     if kept is not None:
-        _fused(q).attend_gradient(do, qkv, shape=shape, plan=plan, out=kept[0], sums=kept[1], into=into)
+        _fused(q).attend_gradient(do, qkv, shape=shape, plan=plan, buffers=buffers, kept=kept, into=into)
         return
     dq, dk, dv = into
     for group in plan.groups:

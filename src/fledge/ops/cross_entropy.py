@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from fledge.ops.buffers import Buffers
-from fledge.ops.fused.choice import fused
+from fledge.ops.choice import fused
 from fledge.ops.grain import GRAIN, rounded
 from fledge.ops.product import mm
 

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from fledge.ops.buffers import Buffers
-from fledge.ops.fused.choice import fused
+from fledge.ops.choice import fused
 
 
 @dataclass(frozen=True, slots=True, eq=False)

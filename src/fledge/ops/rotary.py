@@ -6,7 +6,7 @@ Shapes: T positions, any number of heads, D features of a head, R rotated featur
 import torch
 
 from fledge.ops.buffers import Buffers
-from fledge.ops.fused.choice import fused
+from fledge.ops.choice import fused
 
 Turns = tuple[torch.Tensor, torch.Tensor]
 """cos and sin [T,R], float32."""

@@ -7,7 +7,7 @@ from fledge.commands import settle as module
 from fledge.commands.settle import settle
 from fledge.config.recipe import Recipe
 from fledge.facts import ModelFacts
-from fledge.ops.fused import choice
+from fledge.ops import choice
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,7 @@ from fledge.engine.block import Keep
 from fledge.engine.keeping import choose_keeps, keeps_within, kept_bytes
 from fledge.engine.run import Engine
 from fledge.ops.buffers import Buffers
-from fledge.ops.fused.choice import runs_on
+from fledge.ops.choice import runs_on
 from fledge.ops.grain import rounded
 from tests.unit.engine.bodies import KINDS, body_of, packed, rows_of
 

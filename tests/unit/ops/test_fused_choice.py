@@ -7,12 +7,12 @@ import sys
 import pytest
 import torch
 
-from fledge.ops.fused import choice
+from fledge.ops import choice
 
 CPU = torch.device("cpu")
 SCRIPT = """
 import torch
-from fledge.ops.fused import choice
+from fledge.ops import choice
 print(choice.why_not(torch.device("cpu")))
 """
 

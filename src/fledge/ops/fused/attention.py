@@ -14,14 +14,17 @@ import torch
 import triton
 
 from fledge.ops.fused import attention_kernels as kernels
-from fledge.ops.fused.choice import WIDEST
+from fledge.ops.buffers import Buffers
+from fledge.ops.choice import WIDEST
 from fledge.ops.fused.layout import Layout, lay_out
 from fledge.ops.plan import Document, Plan, Shape
 
 _Projections = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-def attend(qkv: _Projections, *, shape: Shape, plan: Plan, out: torch.Tensor, sums: torch.Tensor) -> torch.Tensor:
+def attend(
+    qkv: _Projections, *, shape: Shape, plan: Plan, buffers: Buffers, out: torch.Tensor, sums: torch.Tensor
+) -> torch.Tensor:
     """Attention into out [T,K,G,D]; the logarithm of each query's total into sums [K*G,T] float32, to base two."""
     q, k, v = qkv
     tiling = _tiling(shape, q)
@@ -40,15 +43,16 @@ def attend_gradient(
     *,
     shape: Shape,
     plan: Plan,
-    out: torch.Tensor,
-    sums: torch.Tensor,
+    buffers: Buffers,
+    kept: tuple[torch.Tensor, torch.Tensor],
     into: _Projections,
 ) -> None:
     """The gradients of q, k and v, written `into` tensors of their shapes; where another row than the queries' holds
-    the keys, those of k and v are added to what is there. `out` and `sums` are what `attend` gave.
+    the keys, those of k and v are added to what is there. `kept` is out and sums that `attend` gave.
     """
-    (q, k, v), dq = qkv, into[0]
-    heads, tiling, delta = shape.kv_heads * shape.groups, _tiling(shape, q), torch.empty_like(sums)
+    (q, k, v), dq, (out, sums) = qkv, into[0], kept
+    heads, tiling = shape.kv_heads * shape.groups, _tiling(shape, q)
+    delta = buffers.take("attention.delta", *sums.shape, dtype=sums.dtype)
     layout = _layout(plan, tiling, q, groups=shape.groups)
     kernels.along[len(layout.query_tiles), heads](
         out, do, delta, layout.query_tiles, layout.documents, sums.shape[1], *out.stride()[:3], *do.stride()[:3],

@@ -1,0 +1,81 @@
+"""The C++ kernels as a library: compiled for this very CPU when they are first needed, and kept by content.
+
+What is kept is named after the sources, the compiler and every feature of the CPU that it compiles for, so a home folder
+may be shared by different machines. Threads are those that torch computes with: the library brings no OpenMP of its
+own but finds torch's, which is loaded already, so two pools never wait for each other.
+"""
+
+import ctypes
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from fledge.cache import cache_root, fetch
+from fledge.errors import KernelError
+
+COMPILERS = ("g++", "c++")
+"""Tried in this order where the environment variable CXX names none."""
+SOURCES = ("vectors.h", "attention.cpp")
+_NAME = "kernels.so"
+_FOLDER = Path(__file__).parent
+_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-ffp-contract=fast", "-fno-math-errno")
+_QUIET = ("-Wno-psabi", "-Wno-unknown-pragmas", "-Wno-unknown-warning-option")
+_PATIENCE = 300
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The kernels. Raises KernelError where they cannot be compiled or loaded, RunError where the cache cannot be written."""
+    entry, _ = fetch(cache_root("kernels"), _key(compiler()), build=_compile)
+    try:
+        return ctypes.CDLL(str(entry / _NAME))
+    except OSError as error:  # torch may have been built without OpenMP, or with another one
+        raise KernelError(f"what was compiled cannot be loaded: {error}") from error
+
+
+def is_built() -> bool:
+    """Whether `library` would find what it needs, so that nothing is left to compile."""
+    return (cache_root("kernels") / _key(compiler())).exists()
+
+
+def compiler() -> tuple[str, ...]:
+    """The C++ compiler's command. Raises KernelError where there is none."""
+    chosen = os.environ.get("CXX")
+    command = shlex.split(chosen) if chosen else [name for name in COMPILERS if shutil.which(name)][:1]
+    if not command or shutil.which(command[0]) is None:
+        raise KernelError(f"there is no {chosen or 'C++ compiler'}", cure="install g++")
+    return tuple(command)
+
+
+@cache
+def _key(command: tuple[str, ...]) -> str:
+    """What the compiled kernels depend on."""
+    known = _run([*command, *_FLAGS, "-dM", "-E", "-x", "c++", os.devnull])
+    sources = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in SOURCES)
+    return hashlib.sha256("\n".join([known, *_FLAGS, sources]).encode()).hexdigest()[:24]
+
+
+def _compile(folder: Path) -> None:
+    """Two calls, for one that compiled and linked would bring the compiler's own OpenMP."""
+    command, objects = compiler(), []
+    for source in (_FOLDER / name for name in SOURCES if name.endswith(".cpp")):
+        objects.append(folder / f"{source.stem}.o")
+        _run([*command, *_FLAGS, *_QUIET, "-c", str(source), "-o", str(objects[-1])])
+    _run([*command, "-shared", *map(str, objects), "-o", str(folder / _NAME)])
+    for leftover in objects:
+        leftover.unlink()
+
+
+def _run(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise KernelError(f"{command[0]} did not run: {error}") from error
+    if done.returncode != 0:
+        told = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
+        raise KernelError(f"{command[0]} cannot compile the kernels: {told[:200]}")
+    return done.stdout
