@@ -16,9 +16,9 @@ import torch
 from fledge.ops.activation import ACTIVATIONS, activate, activation_gradient
 from fledge.ops.attention import attend, attend_gradient
 from fledge.ops.buffers import Buffers
+from fledge.ops.choice import unfused
 from fledge.ops.cross_entropy import Head, head_cross_entropy
 from fledge.ops.fused import attention as fused_attention
-from fledge.ops.choice import unfused
 from fledge.ops.norm import Norm, add_norm_gradient, normalise
 from fledge.ops.plan import Document, Shape, plan_attention
 from fledge.ops.rotary import rotate

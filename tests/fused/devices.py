@@ -1,4 +1,4 @@
-"""Where the fused kernels are tried: on a GPU where there is one, else on the CPU: those in C++, or Triton's interpreted.
+"""Where the fused kernels are tried: on a GPU where there is one, else on the CPU, in C++ or Triton's interpreted.
 
 The interpreter cuts bfloat16 off where a GPU rounds it, and works through a kernel element by element: float32 alone.
 """

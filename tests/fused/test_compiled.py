@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fledge.ops.attention import Kept, Projections
+from fledge.ops.buffers import Buffers
 from fledge.ops.plan import Document, Shape, plan_attention
 
 HAS_COMPILER = importlib.util.find_spec("triton") is not None and os.environ.get("TRITON_INTERPRET") != "1"
@@ -72,8 +73,9 @@ def launches(shape, monkeypatch, capability):
     plan = plan_attention(DOCUMENTS, heads=4)
     qkv: Projections = (q, k, v)
     kept: Kept = (out, sums)
-    fused_attention.attend(qkv, shape=shape, plan=plan, out=out, sums=sums)
-    fused_attention.attend_gradient(q, qkv, shape=shape, plan=plan, out=kept[0], sums=kept[1], into=qkv)
+    common = {"shape": shape, "plan": plan, "buffers": Buffers(q.device)}
+    fused_attention.attend(qkv, **common, out=out, sums=sums)
+    fused_attention.attend_gradient(q, qkv, **common, kept=kept, into=qkv)
     return found
 
 

@@ -11,8 +11,8 @@ from fledge.engine.block import Keep
 from fledge.engine.run import Engine
 from fledge.models.body import read_body
 from fledge.models.facts import read_facts
-from fledge.ops.buffers import Buffers
 from fledge.ops import choice
+from fledge.ops.buffers import Buffers
 from fledge.ops.choice import unfused
 from fledge.training.fast_loss import as_packed
 from fledge.training.loss import to_device
@@ -52,7 +52,9 @@ def test_loss_and_gradients_are_the_librarys_shared_or_not_whatever_is_kept(name
     model = model_of(name, scratch)
     wanted = by_library(model)
     for share in (False, True):
-        found = [by_kernels(model, batch_of(share=share), keep=keep) for keep in ([Keep.ALL] if IS_INTERPRETED else Keep)]
+        found = [
+            by_kernels(model, batch_of(share=share), keep=keep) for keep in ([Keep.ALL] if IS_INTERPRETED else Keep)
+        ]
         assert_agree(found[0], wanted)
         for other in found[1:]:
             assert other.loss == found[0].loss

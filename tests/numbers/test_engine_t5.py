@@ -63,8 +63,8 @@ def model_of(name: str, *, targets: str = "all", dtype: torch.dtype = torch.floa
     return model
 
 
-def rows_of() -> list[Row]:
-    dice = np.random.default_rng(3)
+def rows_of(seed: int) -> list[Row]:
+    dice = np.random.default_rng(seed)
     rows = []
     for source, target in ((17, 5), (40, 9), (3, 33), (9, 1)):
         ids = dice.integers(1, 120, source + target).astype(np.int32)
@@ -72,7 +72,7 @@ def rows_of() -> list[Row]:
     return rows
 
 
-ROWS = rows_of()
+ROWS = rows_of(3)
 
 
 def trained_in(model) -> list[torch.nn.Parameter]:
@@ -126,11 +126,17 @@ def test_loss_and_gradients_ask_nothing_of_their_device(name, keep):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_in_bfloat16_it_is_no_worse_than_the_librarys(name):
+def test_in_bfloat16_it_is_no_worse_than_the_librarys(name, monkeypatch):
+    """Over twelve drawings of rows together: how a single loss rounds is a matter of luck."""
     exact, half = model_of(name), model_of(name, dtype=torch.bfloat16)
-    found = [by_engine(half), by_library(half), by_library(exact)]
-    assert_no_worse(*([together(one[1:])] for one in found), factor=1.2)
-    assert_no_worse(*(one[:1] for one in found))
+    losses, gradients = [], []
+    for seed in range(12):
+        monkeypatch.setattr(f"{__name__}.ROWS", rows_of(seed))
+        found = [by_engine(half), by_library(half), by_library(exact)]
+        losses.append([one[0].float() for one in found])
+        gradients.append([together(one[1:]).float() for one in found])
+    assert_no_worse(*([torch.stack(each)] for each in zip(*losses, strict=True)))
+    assert_no_worse(*([torch.stack(each)] for each in zip(*gradients, strict=True)), factor=1.2)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -16,6 +16,7 @@ from fledge.errors import Problem
 from fledge.models.attention import IMPLEMENTATIONS, flash_missing
 from fledge.observe.trackers import TRACKERS
 from fledge.ops.choice import why_not
+from fledge.ops.native.build import why_uncompilable
 from fledge.ops.product import must_widen
 from fledge.runtime.memory import available_bytes
 from fledge.units import format_bytes
@@ -49,6 +50,8 @@ class Findings:
     threads: int
     memory_bytes: int
     bfloat16_instructions: tuple[str, ...]
+    lacks_kernels: str | None
+    """Why the CPU's kernels cannot be compiled; None where a compiler is there."""
     gpus: tuple[Gpu, ...]
     attention: dict[str, str | None]
     """What model.attention can name -> what it lacks here, None where it can run."""
@@ -67,6 +70,9 @@ class Findings:
             "cores": f"{self.cores}, torch uses {self.threads} threads",
             "memory": f"{format_bytes(self.memory_bytes)} to be had",
             "bfloat16 on the CPU": ", ".join(self.bfloat16_instructions) or slow,
+            "kernels on the CPU": "compiled when they are first needed"
+            if self.lacks_kernels is None
+            else f"none, so each step takes longer: {self.lacks_kernels}",
         }
         for index, gpu in enumerate(self.gpus):
             dtype = "bfloat16" if gpu.has_bfloat16 else "float16 only"
@@ -98,6 +104,7 @@ def examine() -> Findings:
         threads=torch.get_num_threads(),
         memory_bytes=available_bytes(torch.device("cpu")),
         bfloat16_instructions=_bfloat16_instructions(),
+        lacks_kernels=why_uncompilable(),
         gpus=tuple(_gpu(index) for index in range(torch.cuda.device_count())),
         attention={"auto": None, **{name: _lacks(name) for name in IMPLEMENTATIONS}},
         extras={name: importlib.util.find_spec(tracker.package) is not None for name, tracker in TRACKERS.items()},

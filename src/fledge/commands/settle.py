@@ -6,7 +6,7 @@ from fledge.commands.ownership import with_changes
 from fledge.config.recipe import Recipe
 from fledge.errors import ModelError
 from fledge.facts import ModelFacts
-from fledge.ops.choice import is_refused
+from fledge.ops.choice import runs_on
 from fledge.runtime.memory import available_bytes
 
 CPU_TOKENS, GPU_TOKENS = 2048, 16384
@@ -44,7 +44,7 @@ def settle(
             "train": {
                 "engine": "fast" if is_fast else "plain",
                 "share_prefixes": _shares(recipe, can_share=is_fast and not facts.is_encoder_decoder),
-                "kernels": "torch" if is_fast and is_refused(device) else train.kernels,
+                "kernels": "torch" if is_fast and not runs_on(device) else train.kernels,
                 "micro_batch_tokens": tokens,
                 "gradient_checkpointing": checkpointing,
             },

@@ -28,7 +28,7 @@ from fledge.models.load import Base, load_base
 from fledge.models.tokenizer import Tokenizer, load_tokenizer
 from fledge.observe.observer import Relay
 from fledge.observe.trackers import check_trackers, open_trackers
-from fledge.ops.choice import runs_on, why_not
+from fledge.ops.choice import must_compile, runs_on, why_not
 from fledge.rundir import EventLog, RunDir, locked, remove_leftovers, whole_folder, write_json, write_text
 from fledge.runtime.device import choose_device, make_deterministic
 from fledge.runtime.memory import available_bytes, peak_bytes
@@ -120,6 +120,8 @@ def _open(
     """Settle what `auto` left open, write down what the run stands on, and put the adapter on the base."""
     device = base.model.device
     adapted = attach_adapter(recipe, base, tokenizer=tokenizer)
+    if recipe.train.engine != "plain" and must_compile(device):
+        tell(Notice(text="compiling kernels for this CPU, once"))
     why_plain = can_be_fast(recipe, adapted.model, facts=base.facts, device=device)
     if mesh.rank == 0:
         remove_leftovers(run)
@@ -134,7 +136,7 @@ def _open(
     if why_plain is not None and (recipe.train.engine == "auto" or is_padded):
         padded = ", on padded rows" if is_padded else ""
         tell(Notice(text=f"the library's own modules compute each step{padded}: {why_plain}"))
-    elif why_plain is None and recipe.train.kernels == "auto" and device.type == "cuda" and not runs_on(device):
+    elif why_plain is None and recipe.train.kernels == "auto" and not runs_on(device):
         tell(Notice(text=f"no fused kernels, so each step takes longer: {why_not(device)}"))
     return Workshop(settled, run, tokenizer, data, base.facts, adapted, device, mesh)
 

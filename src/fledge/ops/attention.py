@@ -46,9 +46,7 @@ def attend(
     """
     q, k, v = qkv
     if sums is not None:
-        attended: torch.Tensor = _fused(q).attend(
-            qkv, shape=shape, plan=plan, buffers=buffers, out=out, sums=sums
-        )
+        attended: torch.Tensor = _fused(q).attend(qkv, shape=shape, plan=plan, buffers=buffers, out=out, sums=sums)
         return attended
     for group in plan.groups:
         keys = _gather(k, group, "k32", shape, buffers, dtype=torch.float32)

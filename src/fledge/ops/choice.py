@@ -12,6 +12,7 @@ from types import ModuleType
 import torch
 
 from fledge.errors import FledgeError
+from fledge.ops.native.build import is_missing
 
 LEAST = (8, 0)
 """Compute capability that the kernels are written for: the first with bfloat16. Older cards take plain ATen."""
@@ -69,14 +70,14 @@ def why_not(device: torch.device) -> str | None:
     return "they are switched off" if _OFF else _REFUSED.get(device) or _why_not(device)
 
 
+def must_compile(device: torch.device) -> bool:
+    """Whether the first question about this device's kernels compiles them, which takes some seconds."""
+    return not _OFF and _family(device) is NATIVE and is_missing()
+
+
 def refuse(device: torch.device, why: str) -> None:
     """This process uses no kernels on the device from now on."""
     _REFUSED[device] = why
-
-
-def is_refused(device: torch.device) -> bool:
-    """Whether `refuse` was called."""
-    return device in _REFUSED
 
 
 def _family(device: torch.device) -> Family:

@@ -20,7 +20,7 @@ def test_a_sound_machine_has_no_problem_and_every_finding_a_line(
     assert found.problems == ()
     assert set(found.libraries) == set(doctor.LIBRARIES)
     assert found.extras == {"tensorboard": True, "wandb": True}
-    assert len(found.as_lines()) == 9 + max(0, len(found.gpus) - 1)
+    assert len(found.as_lines()) == 10 + max(0, len(found.gpus) - 1)
     assert not list(tmp_path.iterdir())
 
 

@@ -10,6 +10,7 @@ from fledge.engine.keeping import choose_keeps, kept_bytes
 from fledge.engine.parts import adapters, linears
 from fledge.engine.run import Engine
 from fledge.ops.buffers import Buffers
+from fledge.ops.choice import runs_on
 from fledge.ops.grain import rounded
 from tests.unit.engine.bodies import packed_pairs, pair_of, pairs_of, reference_pair_loss
 from tests.unit.ops.near import assert_near
@@ -105,8 +106,9 @@ def test_the_bytes_told_are_those_of_the_buffers(keep):
         number, _, _ = buffer.partition(".")
         if number.isdigit():
             held[int(number)] += flat.numel() * dtype.itemsize
-    sizes = [sources, sources, rows, rows]
+    sizes, is_fused = [sources, sources, rows, rows], runs_on(torch.device("cpu"))
     assert held == [
-        kept_bytes(block, keep, rows=size, sources=sources) for block, size in zip(body.all_blocks, sizes, strict=True)
+        kept_bytes(block, keep, rows=size, sources=sources, is_fused=is_fused)
+        for block, size in zip(body.all_blocks, sizes, strict=True)
     ]
-    assert choose_keeps(body, rows=rows, sources=sources, budget=sum(held)) <= (keep,) * 4
+    assert choose_keeps(body, rows=rows, sources=sources, budget=sum(held), is_fused=is_fused) <= (keep,) * 4

@@ -1,4 +1,4 @@
-"""Which devices run the fused kernels, and what happens where Triton is there and cannot work."""
+"""Which devices run the fused kernels, and what happens where a compiler is there and cannot work."""
 
 import os
 import subprocess
@@ -17,18 +17,23 @@ print(choice.why_not(torch.device("cpu")))
 """
 
 
-def test_a_cpu_runs_none_and_says_so():
-    if os.environ.get("TRITON_INTERPRET") != "1":
-        assert choice.why_not(CPU) == "a CPU runs none"
-        assert not choice.runs_on(CPU)
-    assert choice.why_not(torch.device("meta")) == "they are written for CUDA"
+def test_other_devices_than_cpus_and_cuda_have_none():
+    assert choice.why_not(torch.device("meta")) == "there are none for it"
+
+
+def test_a_number_format_or_an_operation_that_a_cpu_has_no_kernel_for_is_computed_without(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(choice, "_why_not", lambda device: None)
+    assert choice.fused("attention", torch.zeros(1)) is not None
+    assert choice.fused("attention", torch.zeros(1, dtype=torch.float16)) is None
+    assert choice.fused("no such operation", torch.zeros(1)) is None
 
 
 @pytest.mark.parametrize(
     ("break_it", "why"),
     [
         ("", "None"),
-        ("choice._module('trial')._double = None", "Triton cannot compile here (TypeError: "),
+        ("choice._module(choice.TRITON, 'trial')._double = None", "Triton cannot compile here (TypeError: "),
         ("import importlib.util; importlib.util.find_spec = lambda name: None", "Triton is not installed"),
     ],
     ids=["sound", "broken", "absent"],

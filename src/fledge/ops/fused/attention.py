@@ -13,9 +13,9 @@ from typing import Any
 import torch
 import triton
 
-from fledge.ops.fused import attention_kernels as kernels
 from fledge.ops.buffers import Buffers
 from fledge.ops.choice import WIDEST
+from fledge.ops.fused import attention_kernels as kernels
 from fledge.ops.fused.layout import Layout, lay_out
 from fledge.ops.plan import Document, Plan, Shape
 

@@ -430,6 +430,7 @@ typedef Kernel<Wide, uint16_t> Half;
 typedef Kernel<Wide, float> Single;
 
 extern "C" {
+Size attention_size() { return sizeof(Attention); }
 // Bytes of scratch memory for each thread.
 Size attention_memory(const Attention *call, int32_t is_forward) {
   return call->is_half ? Half(*call).memory(is_forward) : Single(*call).memory(is_forward);

@@ -4,6 +4,7 @@ Shapes: T packed positions, K key/value heads, G query heads for each of them, D
 """
 
 import ctypes
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,7 +59,7 @@ def attend(
 ) -> torch.Tensor:
     """Attention into out [T,K,G,D]; the logarithm of each query's total into sums [K*G,T] float32."""
     q, k, v = qkv
-    call = _call(shape, plan, q=q, k=k, v=v, out=out)
+    call = _call(shape, plan, {"q": q, "k": k, "v": v, "out": out})
     call.sums, call.positions = sums.data_ptr(), sums.shape[1]
     _bring_scratch(call, buffers, is_forward=True)
     library().attention_forward(ctypes.byref(call))
@@ -79,7 +80,7 @@ def attend_gradient(
     the keys, those of k and v are added to what is there. `kept` is out and sums that `attend` gave.
     """
     (q, k, v), (dq, dk, dv), (out, sums) = qkv, into, kept
-    call = _call(shape, plan, q=q, k=k, v=v, out=out, dout=do, dq=dq, dk=dk, dv=dv)
+    call = _call(shape, plan, {"q": q, "k": k, "v": v, "out": out, "dout": do, "dq": dq, "dk": dk, "dv": dv})
     call.sums, call.positions = sums.data_ptr(), sums.shape[1]
     sizes = (layout_of(plan).slots, shape.kv_heads, 2, -(-shape.head_dim // _LANES) * _LANES)
     call.parts = buffers.take("attention.parts", *sizes, dtype=torch.float32).data_ptr()
@@ -87,7 +88,7 @@ def attend_gradient(
     library().attention_backward(ctypes.byref(call))
 
 
-def _call(shape: Shape, plan: Plan, **tensors: torch.Tensor) -> _Call:
+def _call(shape: Shape, plan: Plan, tensors: dict[str, torch.Tensor]) -> _Call:
     layout, call = layout_of(plan), _Call()
     for name, x in tensors.items():
         assert x.stride(-1) == 1, f"the features of {name} do not lie beside each other"
@@ -147,13 +148,11 @@ def layout_of(plan: Plan) -> Layout:
 
 def lay_out(documents: Sequence[Document], *, is_causal: bool) -> Layout:
     """The tables; documents that have most to do come first, so that none of them is left for the end."""
-    seen: dict[tuple[int, int], list[int]] = {}
-    """A range -> the first slot of each document that sees it"""
-    count: dict[tuple[int, int], int] = {}
-    for document in documents:
-        for span in document.keys:
-            count[span] = count.get(span, 0) + 1
-    rows, ranges, slots = [], [], 0
+    count = Counter(span for document in documents for span in document.keys)
+    seen: dict[tuple[int, int], list[int]] = {}  # a range -> the first slot of each document that sees it
+    rows: list[tuple[int, ...]] = []
+    ranges: list[tuple[int, int, int]] = []
+    slots = 0
     for document in sorted(documents, key=lambda found: -(found.end - found.start) * found.num_keys):
         first, length = len(ranges), document.end - document.start
         for start, end in document.keys:
@@ -164,19 +163,23 @@ def lay_out(documents: Sequence[Document], *, is_causal: bool) -> Layout:
                 slots += end - start
         rows.append((document.start, length, document.prefix_length if is_causal else 0, first, len(ranges)))
     most_keys = max(document.num_keys for document in documents)
-    shared, viewers = [], []
+    shared: list[tuple[int, ...]] = []
+    viewers: list[int] = []
     for (start, end), found in seen.items():
         shared.append((start, end - start, len(viewers), len(viewers) + len(found)))
         viewers += found
     return Layout(
-        *(_table(found) for found in (rows, ranges, shared, viewers)),
+        documents=_table(rows),
+        ranges=_table(ranges),
+        shared=_table(shared),
+        viewers=_table(viewers),
         slots=slots,
-        reach=max(most_keys, *(length + offset for _, length, offset, *_ in rows)),
+        reach=max([most_keys, *(row[1] + row[2] for row in rows)]),
         most_keys=most_keys,
         is_causal=is_causal,
         adds=any(document.is_across for document in documents),
     )
 
 
-def _table(rows: Sequence[object]) -> torch.Tensor:
+def _table(rows: Sequence[tuple[int, ...]] | Sequence[int]) -> torch.Tensor:
     return torch.tensor(rows, dtype=torch.int32)

@@ -1,7 +1,7 @@
 """The C++ kernels as a library: compiled for this very CPU when they are first needed, and kept by content.
 
-What is kept is named after the sources, the compiler and every feature of the CPU that it compiles for, so a home folder
-may be shared by different machines. Threads are those that torch computes with: the library brings no OpenMP of its
+What is kept is named after the sources, the compiler and every feature of the CPU that it compiles for, so different
+machines may share a home folder. Threads are those that torch computes with: the library brings no OpenMP of its
 own but finds torch's, which is loaded already, so two pools never wait for each other.
 """
 
@@ -29,7 +29,7 @@ _PATIENCE = 300
 
 @cache
 def library() -> ctypes.CDLL:
-    """The kernels. Raises KernelError where they cannot be compiled or loaded, RunError where the cache cannot be written."""
+    """The kernels. Raises KernelError where they cannot be compiled or loaded, RunError where nothing can be kept."""
     entry, _ = fetch(cache_root("kernels"), _key(compiler()), build=_compile)
     try:
         return ctypes.CDLL(str(entry / _NAME))
@@ -37,9 +37,21 @@ def library() -> ctypes.CDLL:
         raise KernelError(f"what was compiled cannot be loaded: {error}") from error
 
 
-def is_built() -> bool:
-    """Whether `library` would find what it needs, so that nothing is left to compile."""
-    return (cache_root("kernels") / _key(compiler())).exists()
+def is_missing() -> bool:
+    """Whether `library` would compile."""
+    try:
+        return not (cache_root("kernels") / _key(compiler())).exists()
+    except KernelError:
+        return False
+
+
+def why_uncompilable() -> str | None:
+    """Why `library` has nothing to compile with; None where a compiler is there. Compiles nothing."""
+    try:
+        compiler()
+    except KernelError as error:
+        return error.problems[0].what
+    return None
 
 
 def compiler() -> tuple[str, ...]:
