@@ -6,7 +6,7 @@ import torch
 from fledge.ops.attention import attend, attend_gradient, reference_attend
 from fledge.ops.buffers import Buffers
 from fledge.ops.plan import Document, Shape, plan_attention
-from tests.fused.devices import DEVICE, DTYPES, IS_INTERPRETED, needs_kernels
+from tests.fused.devices import DEVICE, DTYPES, IS_GPU, IS_INTERPRETED, needs_kernels
 from tests.unit.ops.near import assert_near, assert_no_worse, normal
 
 pytestmark = needs_kernels
@@ -150,3 +150,17 @@ def test_the_same_input_gives_the_same_bits(kind):
     do = normal(*qkv[0].shape, seed=5).to(DEVICE, torch.bfloat16)
     first, *others = [by_us(qkv, do, documents, shape) for _ in range(5)]
     assert all(torch.equal(a, b) for other in others for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.skipif(IS_GPU or IS_INTERPRETED, reason="only a CPU's kernels choose their threads")
+def test_the_number_of_threads_changes_no_bit():
+    qkv = inputs(MANY, LARGE["many that see the same"][1], torch.bfloat16)
+    do, before = normal(*qkv[0].shape, seed=5).to(torch.bfloat16), torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(by_us(qkv, do, *LARGE["many that see the same"]))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
