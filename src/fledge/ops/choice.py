@@ -29,12 +29,9 @@ class Family:
     dtypes: frozenset[torch.dtype]
 
 
-TRITON = Family(
-    "fledge.ops.fused",
-    frozenset({"activation", "attention", "cross_entropy", "norm", "rotary"}),
-    frozenset({torch.float32, torch.bfloat16, torch.float16}),
-)
-NATIVE = Family("fledge.ops.native", frozenset({"attention"}), frozenset({torch.float32, torch.bfloat16}))
+_NAMES = frozenset({"activation", "attention", "cross_entropy", "norm", "rotary"})
+TRITON = Family("fledge.ops.fused", _NAMES, frozenset({torch.float32, torch.bfloat16, torch.float16}))
+NATIVE = Family("fledge.ops.native", _NAMES, frozenset({torch.float32, torch.bfloat16}))
 _OFF: list[bool] = []
 _REFUSED: dict[torch.device, str] = {}
 

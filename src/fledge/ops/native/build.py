@@ -19,7 +19,7 @@ from fledge.errors import KernelError
 
 COMPILERS = ("g++", "c++")
 """Tried in this order where the environment variable CXX names none."""
-SOURCES = ("vectors.h", "attention.cpp")
+SOURCES = ("vectors.h", "attention.cpp", "rows.cpp")
 _NAME = "kernels.so"
 _FOLDER = Path(__file__).parent
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-ffp-contract=fast", "-fno-math-errno")
