@@ -11,12 +11,11 @@ import pytest
 from tests.fused.devices import IS_GPU
 
 ROOT = Path(__file__).resolve().parents[2]
-BYTES = "tests/unit/engine/test_keeping.py::test_the_bytes_told_are_those_of_the_buffers"
 TESTS = {
     "attention": ["tests/fused/test_attention.py"],
     "operations": ["tests/fused/test_operations.py"],
     "engine": ["tests/fused/test_engine.py"],
-    "bytes kept": [f"{BYTES}[llama-{keep}]" for keep in range(3)],
+    "bytes kept": ["tests/unit/engine/test_keeping.py", "-k", "bytes_told and kernels and llama"],
 }
 
 

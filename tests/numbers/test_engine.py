@@ -37,6 +37,9 @@ from tests.numbers.engine_models import (
 )
 from tests.tiny_models import ARCHITECTURES, VOCABULARY
 from tests.unit.adapters.builders import NEW_TOKENS, adapted, base_of, move
+from tests.ways import each_way
+
+__all__ = ["each_way"]
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,9 @@ from fledge.training.fast_loss import as_packed
 from fledge.training.loss import PairLoss
 from tests.numbers.on_meta import assert_asks_nothing
 from tests.unit.ops.near import assert_near, assert_no_worse
+from tests.ways import each_way
+
+__all__ = ["each_way"]
 
 CPU = torch.device("cpu")
 SIZES = {"vocab_size": 120, "d_model": 24, "d_kv": 8, "d_ff": 40, "num_layers": 3, "num_decoder_layers": 2}

@@ -49,8 +49,8 @@ class TrainConfig(Section):
     share_prefixes: Literal["auto"] | bool = "auto"
     """Compute what the rows of a micro-batch begin with in common once; auto: with the fast engine, without dropout."""
     kernels: Kernels = "auto"
-    """What computes a step's operations: auto is Fledge's fused kernels, on a GPU that runs them and, for attention, on a CPU
-    where a C++ compiler is; torch is torch's own operations alone, compiled is torch.compile of each block, with engine: plain."""
+    """What computes a step's operations: auto is Fledge's fused kernels, on a GPU that runs them and on a CPU where a
+    C++ compiler is; torch is torch's own operations, compiled is torch.compile of each block, with engine: plain."""
     save_every_steps: int = Field(default=200, ge=1)
     """A checkpoint every so many steps; the last step always saves one."""
     keep_checkpoints: int = Field(default=2, ge=1)
