@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fledge.commands.engine import build_engine, kernels_of
+from fledge.commands.known_ids import check_known
 from fledge.commands.open_run import OpenRun, Tuned, Which, load_tuned, open_run
 from fledge.commands.progress import OnPrepare, ignore_progress
 from fledge.commands.settle import longest_row
@@ -116,6 +117,7 @@ def evaluate(
     check_writable(folder, cure="make it writable, or evaluate a copy of the run folder")
     store = _rows(opened, asked.on, on_prepare)
     tuned = load_tuned(opened)
+    check_known(store, tuned.model, tokenizer=opened.tokenizer, base=opened.recipe.model.name_or_path)
     learnt, tokens = _mean_loss(opened, tuned, store, asked)
     with tuned.as_base():
         untaught, _ = _mean_loss(opened, tuned, store, asked)

@@ -12,6 +12,7 @@ import torch
 from fledge.adapters.save import adapter_digest, is_adapter
 from fledge.commands.answers import answer_before, marks_after
 from fledge.commands.engine import can_be_fast, kernels_of
+from fledge.commands.known_ids import check_known
 from fledge.commands.manifest import describe, versions
 from fledge.commands.measure import fastest_size
 from fledge.commands.ownership import settled_recipe
@@ -120,6 +121,9 @@ def _open(
     """Settle what `auto` left open, write down what the run stands on, and put the adapter on the base."""
     device = base.model.device
     adapted = attach_adapter(recipe, base, tokenizer=tokenizer)
+    for store in (data.train, data.validation):
+        if store is not None:
+            check_known(store, adapted.model, tokenizer=tokenizer, base=recipe.model.name_or_path)
     if recipe.train.engine != "plain" and must_compile(device):
         tell(Notice(text="compiling kernels for this CPU, once"))
     why_plain = can_be_fast(recipe, adapted.model, facts=base.facts, device=device)

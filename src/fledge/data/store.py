@@ -133,6 +133,16 @@ class TokenStore:
         place = f"{name}{between}{entry['number']}" if between else name
         return place if entry["piece"] < 0 else f"{place} (piece {entry['piece'] + 1})"
 
+    def beyond(self, size: int) -> tuple[int, int] | None:
+        """The first row that has an id of `size` or more, and that id; None where no row has one."""
+        if not len(self._tokens) or int(self._tokens.max()) < size:
+            return None
+        for index in range(len(self)):
+            ids = self._tokens[slice(*self._extent(index))]
+            if ids.max(initial=-1) >= size:
+                return index, int(ids.max())
+        return None
+
     def prompt_ids(self, index: int) -> list[int]:
         """Ids before the last answer: what is given to the model to generate that answer. Of an encoder-decoder the
         source, whole.

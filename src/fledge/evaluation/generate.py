@@ -127,6 +127,10 @@ def stream(
 def _check(model: Any, prompt: Sequence[int], max_positions: int | None, *, where: str) -> None:
     if not prompt:
         raise FledgeError("the prompt has no tokens", where=where, cure="give some text to go on from")
+    size = _inner(model).get_input_embeddings().weight.shape[0]
+    if max(prompt) >= size:
+        what = f"the prompt has the token {max(prompt)}, and this base has embeddings for {size} tokens"
+        raise FledgeError(what, where=where, cure="use the tokenizer that belongs to the base")
     # a decoder with an encoder of its own begins anew, so that the prompt takes none of its positions
     room = 0 if model.config.is_encoder_decoder else 1
     if max_positions is not None and len(prompt) + room > max_positions:

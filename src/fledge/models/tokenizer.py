@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from fledge.config.data import DataConfig
@@ -27,13 +27,20 @@ class Tokenizer:
     """A fast tokenizer with what the data room and generation ask of it."""
 
     def __init__(
-        self, hf: PreTrainedTokenizerBase, *, new_tokens: tuple[int, ...] = (), decoder_start_id: int | None = None
+        self,
+        hf: PreTrainedTokenizerBase,
+        *,
+        new_tokens: tuple[int, ...] = (),
+        decoder_start_id: int | None = None,
+        pad_token_id: int | None = None,
     ) -> None:
         self.hf = hf
         self.new_tokens = new_tokens
         """Ids that the recipe added and the base has never seen."""
         self.decoder_start_id = decoder_start_id
         """The id that the decoder of an encoder-decoder starts with; None for a causal model."""
+        self.pad_token_id = _padding(hf) if pad_token_id is None else pad_token_id
+        """Some id that the base has an embedding for: padding is masked by position, so even the end token will do."""
         self._backend: Backend = hf.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -59,14 +66,6 @@ class Tokenizer:
     @property
     def eos_token_id(self) -> int | None:
         return self.hf.eos_token_id
-
-    @property
-    def pad_token_id(self) -> int:
-        """Some valid id: padding is masked by position, so even the end token will do."""
-        for candidate in (self.hf.pad_token_id, self.hf.eos_token_id):
-            if candidate is not None:
-                return int(candidate)
-        return 0
 
     @property
     def prefix_ids(self) -> tuple[int, ...]:
@@ -168,7 +167,8 @@ def load_tokenizer(model: ModelConfig, data: DataConfig) -> Tokenizer:
     if not getattr(hf, "is_fast", False) or not hasattr(hf, "backend_tokenizer"):
         cure = "use a base whose folder has a tokenizer.json"
         raise ModelError("its tokenizer gives no character offsets, so masks cannot be proven", where=source, cure=cure)
-    start = _decoder_start(model, source)
+    config = _config(model, source)
+    start = _decoder_start(config, source) if config.is_encoder_decoder else None
     if start is not None and hasattr(hf, "_switch_to_target_mode"):
         what = "its tokenizer writes targets otherwise than sources (by language), which is not supported"
         raise ModelError(what, where=model.name_or_path, cure="use T5, FLAN-T5, mT5 or BART")
@@ -180,17 +180,33 @@ def load_tokenizer(model: ModelConfig, data: DataConfig) -> Tokenizer:
     fresh = [token for token in wanted if token not in vocabulary]
     if fresh:
         hf.add_special_tokens({"extra_special_tokens": fresh}, replace_extra_special_tokens=False)
-    return Tokenizer(hf, new_tokens=tuple(hf.convert_tokens_to_ids(fresh)), decoder_start_id=start)
+    return Tokenizer(
+        hf,
+        new_tokens=tuple(hf.convert_tokens_to_ids(fresh)),
+        decoder_start_id=start,
+        pad_token_id=_padding(hf, num_embeddings=getattr(config.get_text_config(), "vocab_size", None)),
+    )
 
 
-def _decoder_start(model: ModelConfig, source: str) -> int | None:
-    """What the decoder starts with, as transformers' generate has it; None for a causal model."""
+def _padding(hf: PreTrainedTokenizerBase, *, num_embeddings: int | None = None) -> int:
+    """The padding or the end token, whichever the base has an embedding for: some tokenizers were given a padding token
+    that their base was not.
+    """
+    for candidate in (hf.pad_token_id, hf.eos_token_id):
+        if candidate is not None and (num_embeddings is None or candidate < num_embeddings):
+            return int(candidate)
+    return 0
+
+
+def _config(model: ModelConfig, source: str) -> PreTrainedConfig:
     try:
-        config = AutoConfig.from_pretrained(source, revision=model.revision, trust_remote_code=model.trust_remote_code)
+        return AutoConfig.from_pretrained(source, revision=model.revision, trust_remote_code=model.trust_remote_code)
     except (OSError, ValueError, ImportError, KeyError, StrictDataclassError) as error:
         raise ModelError(f"the base's config.json cannot be read: {error}", where=model.name_or_path) from error
-    if not config.is_encoder_decoder:
-        return None
+
+
+def _decoder_start(config: PreTrainedConfig, source: str) -> int:
+    """What an encoder-decoder's decoder starts with, as transformers' generate has it."""
     # T5 has no BOS: where its config does not say, it starts with the padding token
     for name in ("decoder_start_token_id", "bos_token_id", "pad_token_id"):
         if getattr(config, name, None) is not None:
@@ -202,11 +218,12 @@ def _decoder_start(model: ModelConfig, source: str) -> int | None:
 def saved_tokenizer(folder: Path, *, decoder_start_id: int | None = None) -> Tokenizer:
     """The tokenizer that was saved beside an adapter or a model.
 
-    Where `decoder_start_id` is None, a generation_config.json beside it says whether a decoder starts, and with what.
+    Where `decoder_start_id` is None, a generation_config.json beside it says whether a decoder starts, and with what; it
+    also says what pads.
     """
+    file = folder / GENERATION_CONFIG_NAME
+    noted = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     if decoder_start_id is None:
-        noted = folder / GENERATION_CONFIG_NAME
-        decoder_start_id = (
-            json.loads(noted.read_text("utf-8")).get("decoder_start_token_id") if noted.is_file() else None
-        )
-    return Tokenizer(AutoTokenizer.from_pretrained(folder), decoder_start_id=decoder_start_id)
+        decoder_start_id = noted.get("decoder_start_token_id")
+    hf = AutoTokenizer.from_pretrained(folder)
+    return Tokenizer(hf, decoder_start_id=decoder_start_id, pad_token_id=noted.get("pad_token_id"))

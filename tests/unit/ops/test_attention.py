@@ -13,14 +13,10 @@ from fledge.ops.attention import attend, attend_gradient, reference_attend
 from fledge.ops.buffers import Buffers
 from fledge.ops.grain import GRAIN
 from fledge.ops.plan import TOGETHER, Document, Shape, plan_attention
+from tests.unit.ops.forests import alibi, documents_of, forests, shapes
 from tests.unit.ops.near import HALVES, assert_near, assert_no_worse, normal
 
 CPU = torch.device("cpu")
-
-
-def alibi(heads: int, length: int, device: torch.device) -> torch.Tensor:
-    slopes = 0.5 ** torch.arange(1, heads + 1)
-    return slopes[:, None] * torch.arange(length)
 
 
 @contextlib.contextmanager
@@ -31,39 +27,8 @@ def scores_of(number: int):
         yield
 
 
-def documents_of(lengths: tuple[int, ...], parents: tuple[int | None, ...]) -> tuple[Document, ...]:
-    """Documents one after the other, each of which continues its parent, if it has one, and what that continues."""
-    found: list[Document] = []
-    for length, parent in zip(lengths, parents, strict=True):
-        start = found[-1].end if found else 0
-        above = () if parent is None else (*found[parent].prefix, (found[parent].start, found[parent].end))
-        found.append(Document(start, start + length, above))
-    return tuple(found)
-
-
 FOREST = documents_of((9, 40, 3, 70, 5, 33, 6, 7, 4, 8), (None, 0, 0, 0, 1, 1, 4, 4, 4, 4))
 """Prefixes within prefixes, lengths on both sides of the grain, and four alike."""
-
-
-@st.composite
-def forests(draw):
-    lengths = tuple(draw(st.lists(st.integers(1, 75), min_size=1, max_size=9)))
-    parents = tuple(draw(st.none() | st.integers(0, number - 1)) if number else None for number in range(len(lengths)))
-    return documents_of(lengths, parents)
-
-
-@st.composite
-def shapes(draw):
-    kv_heads, groups = draw(st.integers(1, 3)), draw(st.integers(1, 3))
-    return Shape(
-        kv_heads,
-        groups,
-        draw(st.sampled_from([2, 8, 16])),
-        scale=draw(st.sampled_from([0.3, 1.5])),
-        softcap=draw(st.sampled_from([None, None, 2.0])),
-        window=draw(st.none() | st.integers(1, 90)),
-        alibi=functools.partial(alibi, kv_heads * groups) if draw(st.booleans()) else None,
-    )
 
 
 def inputs_of(documents, shape: Shape, *, dtype: torch.dtype = torch.float32, seed: int = 0):
