@@ -6,7 +6,7 @@
 
 Rows are {"input_ids", "labels"}, one a line, taken in order. A is drawn by peft after torch.manual_seed(0); constant
 learning rate, AdamW without decay, clipping at 1. The first step is left out of the rate, and one that is profiled.
-On a GPU `--unfused` leaves out the fused kernels and `--profile` prints which kernels the last step's time went to.
+`--unfused` leaves out the fused kernels; on a GPU `--profile` prints which kernels the last step's time went to.
 """
 
 import argparse
@@ -122,7 +122,7 @@ def parse() -> argparse.Namespace:
     which.add_argument("--compiled", action="store_true", help="the library's own modules, each block compiled")
     which.add_argument("--as-peft", action="store_true", help="the engine with the rounding of peft's layers")
     ap.add_argument("--no-share", action="store_true", help="compute equal beginnings once for each row")
-    ap.add_argument("--unfused", action="store_true", help="on a GPU, without the fused kernels")
+    ap.add_argument("--unfused", action="store_true", help="without the fused kernels")
     ap.add_argument("--keep-gb", type=float, help="what saved activations may take; by default what suits the device")
     ap.add_argument("--profile", action="store_true", help="the last step's kernels, on a GPU")
     ap.add_argument("--json", type=Path)

@@ -26,7 +26,8 @@ def load_adapter(case: Case) -> tuple[Any, Any]:
     peft = importlib.import_module("peft")
     tokenizer = AutoTokenizer.from_pretrained(case["folder"], trust_remote_code=case["trust_remote_code"])
     base = _load(case["base"], case, {"revision": case["revision"]})
-    if len(tokenizer) > base.get_input_embeddings().weight.shape[0]:
+    brings_tokens = bool(peft.PeftConfig.from_pretrained(case["folder"]).trainable_token_indices)
+    if brings_tokens and len(tokenizer) > base.get_input_embeddings().weight.shape[0]:
         base.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     model = peft.PeftModel.from_pretrained(base, case["folder"]).get_base_model()
     if os.path.isfile(os.path.join(case["folder"], "generation_config.json")):  # noqa: PTH113, PTH118

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTr
 from fledge.errors import ModelError
 from fledge.exporting.gguf.pieces import BYTES, scores_of
 from fledge.exporting.gguf.splitting import name_of_splitting, puts_space_first
-from fledge.exporting.gguf.vocabulary import read_vocabulary, rules_of
+from fledge.exporting.gguf.vocabulary import left_out, read_vocabulary, rules_of
 from fledge.exporting.gguf.write import write_gguf
 from fledge.models.locate import locate
 from fledge.models.tokenizer import Tokenizer, saved_tokenizer
@@ -131,6 +131,19 @@ def test_a_wordpiece_tokenizer_is_refused() -> None:
 def test_the_embedding_must_have_a_row_for_each_token(hf: PreTrainedTokenizerFast) -> None:
     with pytest.raises(ModelError, match="320 tokens, but 319 rows"):
         read_vocabulary(Tokenizer(hf), rows=VOCABULARY - 1)
+
+
+def test_added_tokens_without_a_row_are_left_out(hf: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    hf.add_special_tokens({"pad_token": "<pad>", "extra_special_tokens": ["<other>"]})
+    told = fields_of(Tokenizer(hf), tmp_path, rows=VOCABULARY + 1)
+    assert told["ggml.tokens"][VOCABULARY:] == ["<pad>"]
+    assert told["ggml.padding_token_id"] == VOCABULARY
+    assert left_out(Tokenizer(hf), rows=VOCABULARY + 1) == ("<other>",)
+    fewer = tmp_path / "fewer"
+    fewer.mkdir()
+    told = fields_of(Tokenizer(hf), fewer, rows=VOCABULARY)
+    assert len(told["ggml.tokens"]) == VOCABULARY
+    assert "ggml.padding_token_id" not in told
 
 
 def test_rows_without_a_token_are_named_once_and_never_used(hf: PreTrainedTokenizerFast, tmp_path: Path) -> None:

@@ -184,3 +184,25 @@ def test_a_saved_tokenizer_knows_its_decoders_start_from_what_lies_beside_it(tmp
     assert saved_tokenizer(tmp_path, decoder_start_id=7).decoder_start_id == 7
     GenerationConfig(eos_token_id=2).save_pretrained(tmp_path)
     assert saved_tokenizer(tmp_path).decoder_start_id is None
+
+
+def test_padding_is_a_token_that_the_base_has_an_embedding_for(tmp_path):
+    folder = pair_folder(tmp_path, BartConfig(vocab_size=8))
+    size = len(PreTrainedTokenizerFast.from_pretrained(folder))
+    found = []
+    for vocab_size in (size + 1, size, 0):
+        config = BartConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0, decoder_start_token_id=2)
+        config.vocab_size = vocab_size
+        config.save_pretrained(folder)
+        hf = PreTrainedTokenizerFast.from_pretrained(folder)
+        hf.add_special_tokens({"pad_token": "<a new one>", "eos_token": "</s>"})
+        hf.save_pretrained(folder)
+        found.append(loaded(base=str(folder), format="completion")[0].pad_token_id)
+    assert found == [size, hf.eos_token_id, 0]
+
+
+def test_a_saved_tokenizer_pads_with_what_was_noted_beside_it(tmp_path):
+    pair_folder(tmp_path, BartConfig())
+    own = saved_tokenizer(tmp_path).pad_token_id
+    GenerationConfig(pad_token_id=own + 3).save_pretrained(tmp_path)
+    assert saved_tokenizer(tmp_path).pad_token_id == own + 3

@@ -52,13 +52,16 @@ def rules_of(tokenizer: Tokenizer) -> dict[str, Any]:
 def read_vocabulary(tokenizer: Tokenizer, *, rows: int) -> Vocabulary:
     """The vocabulary, filled up to `rows`, which is what the embedding has.
 
-    Raises ModelError where llama.cpp has no such tokenizer, or where the embedding has too few rows.
+    Added tokens beyond that are left out: the model can neither read nor write them. Raises ModelError where llama.cpp
+    has no such tokenizer, or where the embedding has too few rows for the words that merges make.
     """
-    if tokenizer.size > rows:
-        cure = "nothing was written; report this with the base's name"
-        raise unlike(f"it has {tokenizer.size} tokens, but {rows} rows in the embedding", cure=cure)
     content = rules_of(tokenizer)
-    added = {token["id"]: token for token in content["added_tokens"]}
+    words = content["model"]["vocab"]
+    size = len(words) if isinstance(words, list) else max(words.values(), default=-1) + 1
+    if size > rows:
+        cure = "nothing was written; report this with the base's name"
+        raise unlike(f"it has {size} tokens, but {rows} rows in the embedding", cure=cure)
+    added = {token["id"]: token for token in content["added_tokens"] if token["id"] < rows}
     rules = _Rules(content, content["model"], added)
     kind = rules.model["type"]
     if kind == "BPE" and rules.model.get("byte_fallback"):
@@ -184,12 +187,17 @@ def write_vocabulary(writer: gguf.GGUFWriter, vocabulary: Vocabulary, *, tokeniz
         writer.add_remove_extra_whitespaces(True)
     if vocabulary.charsmap:
         writer.add_precompiled_charsmap(vocabulary.charsmap)
-    _write_special(writer, tokenizer)
+    _write_special(writer, tokenizer, rows=len(vocabulary.tokens))
     if tokenizer.has_chat_template:
         _write_template(writer, tokenizer.hf.chat_template)
 
 
-def _write_special(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
+def left_out(tokenizer: Tokenizer, *, rows: int) -> tuple[str, ...]:
+    """The tokens that the model has no row for."""
+    return tuple(sorted(text for text, index in tokenizer.hf.get_vocab().items() if index >= rows))
+
+
+def _write_special(writer: gguf.GGUFWriter, tokenizer: Tokenizer, *, rows: int) -> None:
     begin, end, stops = tokenizer.bos_token_id, tokenizer.eos_token_id, sorted(tokenizer.stop_ids)
     if end is None and not stops:
         raise unlike("it has no end token", cure="give it one, or export to hf instead")
@@ -208,7 +216,7 @@ def _write_special(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
         writer.add_eot_token_id(others[0])
     if tokenizer.hf.unk_token_id is not None:
         writer.add_unk_token_id(tokenizer.hf.unk_token_id)
-    if tokenizer.hf.pad_token_id is not None:
+    if tokenizer.hf.pad_token_id is not None and tokenizer.hf.pad_token_id < rows:
         writer.add_pad_token_id(tokenizer.hf.pad_token_id)
     writer.add_add_bos_token(bool(around[0]))
     writer.add_add_eos_token(bool(around[1]))

@@ -17,7 +17,7 @@ from fledge.exporting.gguf.family import Family
 from fledge.exporting.gguf.rounding import FILE_TYPES, FileType, format_of, rounded, size_of
 from fledge.exporting.gguf.splitting import remarks_on
 from fledge.exporting.gguf.table import FAMILIES
-from fledge.exporting.gguf.vocabulary import read_vocabulary, rules_of, write_vocabulary
+from fledge.exporting.gguf.vocabulary import left_out, read_vocabulary, rules_of, write_vocabulary
 from fledge.models.tokenizer import Tokenizer
 from fledge.rundir import sync_file, sync_folder
 
@@ -65,6 +65,9 @@ def longest(model: PreTrainedModel) -> int:
 def remarks(model: PreTrainedModel, tokenizer: Tokenizer) -> tuple[str, ...]:
     """What a person should know of the file: where llama.cpp does otherwise, which the format cannot say."""
     config, found = model.config, list(remarks_on(rules_of(tokenizer)))
+    if unknown := left_out(tokenizer, rows=rows_of(model)):
+        what = f"{len(unknown)} of the tokenizer's tokens, {unknown[0]!r} the first,"
+        found.append(f"{what} have no embedding in the base and are left out")
     if (length := longest(model)) < getattr(config, "max_position_embeddings", length):
         found.append(f"llama.cpp has no sliding window here, so the file is for texts of up to {length} tokens")
     if "gelu" in (getattr(config, "activation", None), getattr(config, "hidden_act", None)):
@@ -75,7 +78,7 @@ def remarks(model: PreTrainedModel, tokenizer: Tokenizer) -> tuple[str, ...]:
 def check_form(model: PreTrainedModel, tokenizer: Tokenizer, *, file_type: FileType) -> None:
     """Raises ModelError where the model, which needs no weights yet, or its tokenizer has no GGUF form."""
     _pieces(model, _family(model), file_type)
-    read_vocabulary(tokenizer, rows=_rows(model))
+    read_vocabulary(tokenizer, rows=rows_of(model))
 
 
 def write_gguf(
@@ -102,7 +105,7 @@ def write_gguf(
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     writer = gguf.GGUFWriter(None, gguf.MODEL_ARCH_NAMES[family.arch])
     _describe(writer, model, family, file_type=file_type, about=about)
-    write_vocabulary(writer, read_vocabulary(tokenizer, rows=_rows(model)), tokenizer=tokenizer)
+    write_vocabulary(writer, read_vocabulary(tokenizer, rows=rows_of(model)), tokenizer=tokenizer)
     for piece in pieces:
         size = size_of(piece.shape, piece.kind)
         writer.add_tensor_info(piece.name, piece.shape, np.dtype(np.float32), size, raw_dtype=piece.kind)
@@ -138,7 +141,7 @@ def _known() -> str:
     return ", ".join(sorted(kind.__name__ for kind in FAMILIES))
 
 
-def _rows(model: PreTrainedModel) -> int:
+def rows_of(model: PreTrainedModel) -> int:
     return int(model.get_input_embeddings().weight.shape[0])
 
 
@@ -184,7 +187,7 @@ def _describe(
     writer.add_file_type(FILE_TYPES[file_type])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_context_length(family.longest(model.config))
-    writer.add_vocab_size(_rows(model))
+    writer.add_vocab_size(rows_of(model))
     family.describe(writer, model.config)
 
 

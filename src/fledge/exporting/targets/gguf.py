@@ -9,7 +9,7 @@ from fledge.config.model import Dtype
 from fledge.errors import ProofError
 from fledge.exporting.behaviour import Behaviour, Probe
 from fledge.exporting.gguf.rounding import FILE_TYPES, FileType
-from fledge.exporting.gguf.write import check_form, longest, read_by, remarks, write_gguf
+from fledge.exporting.gguf.write import check_form, longest, read_by, remarks, rows_of, write_gguf
 from fledge.exporting.merged import outline_of
 from fledge.exporting.merging import merge_closest
 from fledge.exporting.outside import Outside
@@ -76,7 +76,7 @@ def write_gguf_file(source: Source, folder: Path, *, probe: Probe, order: Order)
         told["logits"]["in"] = dtype
         told["logits"]["read_by"] = "transformers" if reader is None else "a script that comes with Fledge"
         told["stops"] = check_stops(source.tokenizer, words.stop_ids)
-        told |= check_words(source.tokenizer, lesson, words=words, reading=found.reading)
+        told |= check_words(source.tokenizer, lesson, words=words, reading=found.reading, rows=rows_of(model))
         told["files"] = check_rounded(expected, found.tensors, loose=loose)
         if file_sha256(folder / path.name) != sha256:
             cure = "nothing was kept; look at the disk, and try again"

@@ -58,13 +58,15 @@ def read_words(path: Path) -> Words:
     )
 
 
-def check_words(tokenizer: Tokenizer, lesson: Lesson, *, words: Words, reading: Reading | None) -> dict[str, Any]:
-    """The certificate's `tokenizer`, `template` and `bos`.
+def check_words(
+    tokenizer: Tokenizer, lesson: Lesson, *, words: Words, reading: Reading | None, rows: int
+) -> dict[str, Any]:
+    """The certificate's `tokenizer`, `template` and `bos`. Of the tokenizer's words, `rows` have an embedding.
 
     `reading` is what transformers makes of the file's words, which is written down and decides nothing: its reader
     knows not all that llama.cpp does. Raises ProofError where the file says something else than the run's tokenizer.
     """
-    vocabulary = tokenizer.hf.get_vocab()
+    vocabulary = {text: index for text, index in tokenizer.hf.get_vocab().items() if index < rows}
     wrong = [text for text, index in vocabulary.items() if words.tokens[index : index + 1] != (text,)]
     if wrong:
         raise ProofError(f"{len(wrong)} words of the file are not the tokenizer's, the first {wrong[0]!r}", cure=_CURE)
