@@ -218,8 +218,8 @@ def _decoder_start(config: PreTrainedConfig, source: str) -> int:
 def saved_tokenizer(folder: Path, *, decoder_start_id: int | None = None) -> Tokenizer:
     """The tokenizer that was saved beside an adapter or a model.
 
-    Where `decoder_start_id` is None, a generation_config.json beside it says whether a decoder starts, and with what; it
-    also says what pads.
+    A generation_config.json beside it says what pads, and, where `decoder_start_id` is None, whether a decoder starts,
+    and with what.
     """
     file = folder / GENERATION_CONFIG_NAME
     noted = json.loads(file.read_text("utf-8")) if file.is_file() else {}
