@@ -142,6 +142,7 @@ def _known() -> str:
 
 
 def rows_of(model: PreTrainedModel) -> int:
+    """Tokens that the model has an embedding for."""
     return int(model.get_input_embeddings().weight.shape[0])
 
 
