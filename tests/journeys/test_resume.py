@@ -5,7 +5,9 @@ import signal
 import time
 
 import pytest
+import torch
 
+from fledge.ops.choice import runs_on
 from fledge.rundir import RunDir, read_events
 from tests.journeys.killing import PATIENCE_SECONDS, count_steps, start, steps_of, train_through_kills
 from tests.runs import fledge, recipe_dict, write_recipe, write_rows
@@ -48,6 +50,13 @@ def states_of(run) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in names}
 
 
+def count_until(run, steps):
+    """Waits until so many steps are done."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while count_steps(run) < steps and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_killed_anywhere_and_resumed_changes_no_bit(workplace, undisturbed, seed):
@@ -69,11 +78,9 @@ def test_killed_anywhere_and_resumed_changes_no_bit(workplace, undisturbed, seed
 def test_a_signal_finishes_the_step_saves_and_exits_and_the_same_command_goes_on(workplace, undisturbed, number, code):
     recipe, run = workplace(f"stopped-{code}")
     process = start(recipe)
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while count_steps(run) < 3 and time.monotonic() < deadline:
-        time.sleep(0.001)
+    count_until(run, 3)
     process.send_signal(number)
-    process.wait(timeout=60)
+    process.communicate(timeout=60)
     assert process.returncode == code
     stopped_at = RunDir(run).checkpoint_steps()[-1]
     assert 3 <= stopped_at < 14
@@ -82,6 +89,25 @@ def test_a_signal_finishes_the_step_saves_and_exits_and_the_same_command_goes_on
     summary, steps = undisturbed
     assert json.loads((run / "summary.json").read_text())["adapter_sha256"] == summary["adapter_sha256"]
     assert steps_of(run) == steps
+
+
+@pytest.mark.skipif(not runs_on(torch.device("cpu")), reason="no C++ compiler here")
+def test_a_run_that_goes_on_by_other_kernels_says_that_last_bits_may_differ(workplace, undisturbed):
+    recipe, run = workplace("moved")
+    process = start(recipe)
+    count_until(run, 3)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    fledge("train", str(recipe), CXX="no-compiler-here")
+    told = [event["text"] for event in read_events(run / "events.jsonl") if event["event"] == "notice"]
+    (said,) = [text for text in told if text.startswith("this run began with")]
+    kernels = json.loads((run / "manifest.json").read_text())["hardware"]["computes"]
+    assert kernels.startswith("C++ kernels ")
+    assert said == (
+        f"this run began with each step by {kernels}, now torch's operations: losses agree, last bits may not"
+    )
+    losses, expected = ([loss for _, loss, _ in steps] for steps in (steps_of(run), undisturbed[1]))
+    assert losses == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_finished_run_is_left_as_it_is(workplace, undisturbed):

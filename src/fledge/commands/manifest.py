@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,13 @@ import torch
 from fledge.models.locate import locate
 
 PACKAGES = ("fledge", "torch", "transformers", "peft", "tokenizers", "safetensors", "datasets", "numpy")
+_SAID_OF = {
+    "machine": "machine {}",
+    "instructions": "CPU instructions {}",
+    "gpu": "GPU {}",
+    "computes": "each step by {}",
+    "world_size": "{} processes",
+}
 SAMPLE_BYTES, SAMPLES = 1 << 16, 64
 
 
@@ -21,26 +29,43 @@ def describe(
     commit: str | None,
     tokenizer: str,
     data: str,
-    device: torch.device,
-    world_size: int,
+    hardware: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Versions, hardware, and hashes of base, data and template. `commit` is what a hub id's revision stood for."""
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "versions": versions(),
-        "hardware": {
-            "machine": platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "gpu": gpu,
-            "world_size": world_size,
-        },
+        "hardware": dict(hardware),
         "hashes": {
             "base": base_digest(name_or_path) or {"commit": commit},
             "tokenizer_and_template": tokenizer,
             "data": data,
         },
     }
+
+
+def hardware_of(device: torch.device, *, world_size: int, computes: str) -> dict[str, Any]:
+    """What a run is computed on; `computes` is what computes a step."""
+    is_gpu = device.type == "cuda"
+    return {
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "instructions": None if is_gpu else torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name(device) if is_gpu else None,
+        "computes": computes,
+        "world_size": world_size,
+    }
+
+
+def changes_since(before: Mapping[str, Any], hardware: Mapping[str, Any]) -> list[str]:
+    """What has a say in the last bits of a run and is not what its manifest says."""
+    old, new = before["versions"], versions()
+    found = [f"{name} {old[name]}, now {new.get(name, 'not there')}" for name in old if old[name] != new.get(name)]
+    said = before["hardware"]
+    for name, text in _SAID_OF.items():
+        if name in said and said[name] != hardware[name]:
+            found.append(f"{text.format(said[name] or 'none')}, now {hardware[name] or 'none'}")
+    return found
 
 
 def versions() -> dict[str, str]:

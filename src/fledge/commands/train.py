@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from fledge.adapters.save import adapter_digest, is_adapter
 from fledge.commands.answers import answer_before, marks_after
 from fledge.commands.engine import can_be_fast, kernels_of
 from fledge.commands.known_ids import check_known
-from fledge.commands.manifest import describe, versions
+from fledge.commands.manifest import changes_since, describe, hardware_of
 from fledge.commands.measure import fastest_size
 from fledge.commands.ownership import settled_recipe
 from fledge.commands.progress import OnPrepare, ignore_progress
@@ -29,7 +29,7 @@ from fledge.models.load import Base, load_base
 from fledge.models.tokenizer import Tokenizer, load_tokenizer
 from fledge.observe.observer import Relay
 from fledge.observe.trackers import check_trackers, open_trackers
-from fledge.ops.choice import must_compile, runs_on, why_not
+from fledge.ops.choice import kernels_named, must_compile, runs_on, why_not
 from fledge.rundir import EventLog, RunDir, locked, remove_leftovers, whole_folder, write_json, write_text
 from fledge.runtime.device import choose_device, make_deterministic
 from fledge.runtime.memory import available_bytes, peak_bytes
@@ -127,15 +127,17 @@ def _open(
     if recipe.train.engine != "plain" and must_compile(device):
         tell(Notice(text="compiling kernels for this CPU, once"))
     why_plain = can_be_fast(recipe, adapted.model, facts=base.facts, device=device)
+    computes = kernels_named(device) if why_plain is None else "the library's own modules"
+    hardware = hardware_of(device, world_size=mesh.world_size, computes=computes)
     if mesh.rank == 0:
         remove_leftovers(run)
         attention = named(str(base.model.config._attn_implementation))
         fast_tokens = _fast_tokens(recipe, data, base, tell=tell) if why_plain is None else None
         settled = settle(recipe, base.facts, attention=attention, device=device, fast_tokens=fast_tokens)
-        _write_beginnings(settled, run, tokenizer, data, mesh=mesh, base=base)
+        _write_beginnings(settled, run, tokenizer, data, base=base, hardware=hardware)
     mesh.barrier()
     settled = settled_recipe(recipe, run)
-    _settle_machine(run, mesh, tell)
+    _settle_machine(run, hardware, tell)
     is_padded = base.facts.is_encoder_decoder and recipe.data.packing
     if why_plain is not None and (recipe.train.engine == "auto" or is_padded):
         padded = ", on padded rows" if is_padded else ""
@@ -156,15 +158,20 @@ def _fast_tokens(recipe: Recipe, data: PreparedData, base: Base, *, tell: Tell) 
 
 
 def _write_beginnings(
-    recipe: Recipe, run: RunDir, tokenizer: Tokenizer, data: PreparedData, *, mesh: Mesh, base: Base
+    recipe: Recipe,
+    run: RunDir,
+    tokenizer: Tokenizer,
+    data: PreparedData,
+    *,
+    base: Base,
+    hardware: Mapping[str, Any],
 ) -> None:
     manifest = describe(
         name_or_path=recipe.model.name_or_path,
         commit=getattr(base.model.config, "_commit_hash", None),
         tokenizer=tokenizer.identity,
         data=data.digest,
-        device=base.model.device,
-        world_size=mesh.world_size,
+        hardware=hardware,
     )
     if run.manifest.exists():
         _check_same_ground(json.loads(run.manifest.read_text()), manifest, run)
@@ -195,16 +202,10 @@ def _use_threads(run: RunDir, tell: Tell) -> None:
         torch.set_num_threads(threads)
 
 
-def _settle_machine(run: RunDir, mesh: Mesh, tell: Tell) -> None:
+def _settle_machine(run: RunDir, hardware: Mapping[str, Any], tell: Tell) -> None:
     """Use the thread count that the run's first rank wrote down, and say what has changed since."""
     _use_threads(run, tell)
-    manifest = json.loads(run.manifest.read_text())
-    ranks = manifest["hardware"]["world_size"]
-    now = versions()
-    changes = [f"{name} {old}, now {now[name]}" for name, old in manifest["versions"].items() if now[name] != old]
-    if ranks != mesh.world_size:
-        changes.append(f"{ranks} processes, now {mesh.world_size}")
-    if changes:
+    if changes := changes_since(json.loads(run.manifest.read_text()), hardware):
         tell(Notice(text=f"this run began with {'; '.join(changes)}: losses agree, last bits may not"))
 
 

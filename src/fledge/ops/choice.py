@@ -12,7 +12,7 @@ from types import ModuleType
 import torch
 
 from fledge.errors import FledgeError
-from fledge.ops.native.build import is_missing
+from fledge.ops.native.build import identity, is_missing
 
 LEAST = (8, 0)
 """Compute capability that the kernels are written for: the first with bfloat16. Older cards take plain ATen."""
@@ -65,6 +65,15 @@ def runs_on(device: torch.device) -> bool:
 def why_not(device: torch.device) -> str | None:
     """Why this device does not run the kernels; None where it does."""
     return "they are switched off" if _OFF else _REFUSED.get(device) or _why_not(device)
+
+
+def kernels_named(device: torch.device) -> str:
+    """What computes on this device, by what its last bits hang on."""
+    if not runs_on(device):
+        return "torch's operations"
+    if _family(device) is NATIVE:
+        return f"C++ kernels {identity()}"
+    return f"kernels by Triton {importlib.import_module('triton').__version__}"
 
 
 def must_compile(device: torch.device) -> bool:

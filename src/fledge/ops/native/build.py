@@ -37,6 +37,11 @@ def library() -> ctypes.CDLL:
         raise KernelError(f"what was compiled cannot be loaded: {error}") from error
 
 
+def identity() -> str:
+    """Of the kernels: the same for the same sources, compiler and CPU. Raises KernelError as `compiler` does."""
+    return _key(compiler())[:8]
+
+
 def is_missing() -> bool:
     """Whether `library` would compile."""
     try:
