@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TESTS = {
     "attention": ["tests/fused/test_attention.py"],
     "operations": ["tests/fused/test_operations.py"],
+    "not finite": ["tests/fused/test_not_finite.py"],
     "engine": ["tests/fused/test_engine.py"],
     "bytes kept": ["tests/unit/engine/test_keeping.py", "-k", "bytes_told and kernels and llama"],
 }

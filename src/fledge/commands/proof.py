@@ -1,6 +1,7 @@
 """Proves the engine on a model before a training: loss and gradients of a few rows, beside the library's own."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,6 +92,8 @@ def _difference(
         while parts:
             apart[len(parts) - 1].sub_(parts.pop())
     far, loss_apart = FAR[model.dtype], abs(loss.item() - wanted_loss) / max(abs(wanted_loss), 1.0)
+    if not math.isfinite(wanted_loss):
+        return f"the library's own loss is {wanted_loss} on this base"
     if not loss_apart <= far:
         return f"its loss differs from the library's by {loss_apart:.1%}"
     distance = _norm(apart)

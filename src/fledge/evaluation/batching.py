@@ -75,9 +75,14 @@ def _cache_bytes(model: Any, *, is_pair: bool) -> tuple[int, int]:
     """Bytes of one position in the decoder's own cache and in the one over the source, which a causal model lacks."""
     one = torch.zeros(1, 1, dtype=torch.long, device=model.device)
     if not is_pair:
-        return _tensor_bytes(model(input_ids=one, use_cache=True).past_key_values), 0
-    caches = model(input_ids=one, decoder_input_ids=one, use_cache=True).past_key_values
+        return _tensor_bytes(_cache(model(input_ids=one, use_cache=True))), 0
+    caches = _cache(model(input_ids=one, decoder_input_ids=one, use_cache=True))
     return _tensor_bytes(caches.self_attention_cache), _tensor_bytes(caches.cross_attention_cache)
+
+
+def _cache(output: Any) -> Any:
+    """Of a model's output. Its name changed within transformers 5."""
+    return output["cache" if "cache" in output else "past_key_values"]
 
 
 def _tensor_bytes(cache: Any) -> int:

@@ -27,7 +27,7 @@ def _activate(x, KIND: tl.constexpr):
         y = x * gate
         slope = gate + x * 0.3989422804014327 * tl.exp(-0.5 * x * x)
     else:
-        y = tl.maximum(x, 0.0)
+        y = tl.where(x <= 0.0, 0.0, x)  # what is no number stays none
         slope = tl.where(x > 0.0, 1.0, 0.0)
     return y, slope
 

@@ -155,7 +155,7 @@ struct Kernel {
       for (; c < low / LANES * LANES; c += LANES) narrow(Vec{}, to + c);
       for (; c < high; c += LANES) {
         Vec x = load<Vec>(line + c);
-        Vec p = x > -INFINITY ? exponential(x - peak) : Vec{};
+        Vec p = x == -INFINITY ? Vec{} : exponential(x - peak);
         total += p;
         narrow(p, to + c);
       }

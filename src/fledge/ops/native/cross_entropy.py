@@ -17,6 +17,7 @@ def softmax_in_place(
     """The loss of these logits [C,V], float64; they become their own gradient unless `is_last`."""
     assert gain == 1.0, "float16 is computed without this kernel"
     places = labels.contiguous()
+    assert not len(places) or (places.min() >= 0 and places.max() < logits.shape[1]), "a label without a logit"
     losses = torch.empty(logits.shape[0], dtype=torch.float64)
     library().cross_entropy(
         address(logits), address(places), address(losses), *map(size, logits.shape),

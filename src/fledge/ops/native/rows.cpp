@@ -39,7 +39,7 @@ template <int KIND>
 static inline Vec activated(Vec x, Vec *slope) {
   if (KIND == 3) {
     *slope = x > 0.0f ? all(1.0f) : Vec{};
-    return x > 0.0f ? x : Vec{};
+    return x <= 0.0f ? Vec{} : x;
   }
   if (KIND == 2) {
     Vec gate = sigmoid(x), y = x * gate;

@@ -40,7 +40,7 @@ static inline void store(T *at, V v) {
   memcpy(at, &v, sizeof v);
 }
 static inline Vec all(float x) { return x - Vec{}; }
-static inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }
+static inline Vec larger(Vec a, Vec b) { return a > b ? a : b; } // b where one is no number
 static inline Ints count() {
   Ints c;
   for (int n = 0; n < LANES; n++) c[n] = n;
@@ -75,10 +75,10 @@ static inline void narrow_one(float x, uint16_t *at) {
 }
 static inline void narrow_one(float x, float *at) { *at = x; }
 
-// e^x for x <= 88, to two units in the last place; at -87 and below what is left is 1.6e-38. The polynomial is a
-// Taylor series about zero, for |r| <= log(2)/2.
+// e^x for x <= 88, to two units in the last place; at -87 and below what is left is 1.6e-38, and what is no number stays
+// none. The polynomial is a Taylor series about zero, for |r| <= log(2)/2.
 static inline Vec exponential(Vec x) {
-  x = larger(x, all(-87.0f));
+  x = larger(all(-87.0f), x);
   const Vec magic = all(12582912.0f);
   Vec n = (x * 1.44269504f + magic) - magic;
   Vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
