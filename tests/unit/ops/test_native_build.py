@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -85,3 +86,24 @@ def test_the_compiler_may_be_named_with_arguments(monkeypatch):
 @pytest.mark.skipif(not choice.runs_on(torch.device("cpu")), reason="the kernels do not run here")
 def test_the_structure_that_is_handed_over_is_the_one_that_is_read():
     assert ctypes.sizeof(attention._Call) == build.library().attention_size()
+
+
+@pytest.mark.skipif(not build._LOADED.is_file(), reason="the system does not tell what is loaded")
+def test_the_openmp_that_torch_has_loaded_is_found(tmp_path, monkeypatch):
+    for name in build._openmp_of_torch():
+        ctypes.CDLL(name).omp_get_max_threads()
+    own = f"{Path(torch.__file__).parent.parent}/torch.libs/libgomp-1234.so.1.0.0"
+    lines = [
+        "55d0-55d1 r-xp 00000000 08:01 12 /usr/bin/python3.11",
+        "7f00-7f01 rw-p 00000000 00:00 0 [anon:compiled]",
+        "7f02-7f03 r-xp 00000000 08:01 13 /usr/lib/some where/libgomp.so.1",
+        "7f04-7f05 r-xp 00000000 08:01 14 /usr/lib/libcomplex.so",
+        "7f06-7f07 rw-p 00000000 00:00 0",
+    ]
+    file = tmp_path / "maps"
+    monkeypatch.setattr(build, "_LOADED", file)
+    assert build._openmp_of_torch() == []
+    file.write_text("\n".join(lines))
+    assert build._openmp_of_torch() == ["/usr/lib/some where/libgomp.so.1"]
+    file.write_text("\n".join([*lines, f"7f08-7f09 r-xp 00000000 08:01 15 {own}"]))
+    assert build._openmp_of_torch() == [own]

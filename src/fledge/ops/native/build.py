@@ -14,6 +14,8 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+import torch
+
 from fledge.cache import cache_root, fetch
 from fledge.errors import KernelError
 
@@ -25,6 +27,7 @@ _FOLDER = Path(__file__).parent
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-ffp-contract=fast", "-fno-math-errno")
 _QUIET = ("-Wno-psabi", "-Wno-unknown-pragmas", "-Wno-unknown-warning-option")
 _PATIENCE = 300
+_LOADED = Path("/proc/self/maps")
 
 
 @cache
@@ -32,9 +35,20 @@ def library() -> ctypes.CDLL:
     """The kernels. Raises KernelError where they cannot be compiled or loaded, RunError where nothing can be kept."""
     entry, _ = fetch(cache_root("kernels"), _key(compiler()), build=_compile)
     try:
+        for name in _openmp_of_torch():
+            ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)  # some builds of torch keep it to themselves
         return ctypes.CDLL(str(entry / _NAME))
     except OSError as error:  # torch may have been built without OpenMP, or with another one
         raise KernelError(f"what was compiled cannot be loaded: {error}") from error
+
+
+def _openmp_of_torch() -> list[str]:
+    """The file of the OpenMP library that torch has loaded; none where the system does not tell, or there is none."""
+    if not _LOADED.is_file():
+        return []
+    files = {line.split(maxsplit=5)[5].strip() for line in _LOADED.read_text().splitlines() if "omp" in line}
+    found = sorted(file for file in files if Path(file).name.startswith(("libgomp", "libiomp", "libomp")))
+    return [file for file in found if Path(torch.__file__).parent.parent in Path(file).parents][:1] or found[:1]
 
 
 def identity() -> str:
