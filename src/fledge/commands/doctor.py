@@ -23,7 +23,7 @@ from fledge.units import format_bytes
 
 LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "datasets", "pydantic")
 LEAST_FREE_BYTES = 2_000_000_000
-BF16_FLAGS = ("amx_bf16", "avx512_bf16")
+BF16_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +145,11 @@ def _problems_of_cache(cache: Path, existing: Path, free: int) -> list[Problem]:
     return found
 
 
-def _bfloat16_instructions() -> tuple[str, ...]:
+def _bfloat16_instructions(information: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]:
     """Instructions of this CPU that compute in bfloat16, as Linux lists them."""
-    information = Path("/proc/cpuinfo")
-    text = information.read_text(encoding="utf-8", errors="replace") if information.exists() else ""
-    flags = set(text.partition("\nflags")[2].partition("\n")[0].split())
+    lines = information.read_text(encoding="utf-8", errors="replace").splitlines() if information.exists() else []
+    named = (line.partition(":") for line in lines)
+    flags = next((value.split() for name, _, value in named if name.strip() in ("flags", "Features")), [])
     return tuple(flag for flag in BF16_FLAGS if flag in flags)
 
 

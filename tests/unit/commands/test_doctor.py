@@ -56,3 +56,18 @@ def test_it_says_which_attention_is_there_and_what_another_lacks(monkeypatch: py
     assert found.as_lines()["attention"] == "auto, sdpa, eager; not flash: it needs a GPU"
     monkeypatch.setattr(doctor, "flash_missing", lambda: None)
     assert doctor.examine().as_lines()["attention"] == "auto, flash, sdpa, eager"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu sse avx512_bf16 avx512f amx_bf16\nflags\t: none\n", ("amx_bf16", "avx512_bf16")),
+        ("processor\t: 0\nflags\t\t: fpu sse avx2\nbugs\t: bf16\n", ()),
+        ("processor\t: 0\nFeatures\t: fp asimd i8mm bf16\n", ("bf16",)),
+        ("", ()),
+    ],
+)
+def test_the_cpus_instructions_are_read_as_linux_lists_them(text, found, tmp_path):
+    (tmp_path / "cpuinfo").write_text(text)
+    assert doctor._bfloat16_instructions(tmp_path / "cpuinfo") == found
+    assert doctor._bfloat16_instructions(tmp_path / "none") == ()
