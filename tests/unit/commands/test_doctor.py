@@ -61,7 +61,10 @@ def test_it_says_which_attention_is_there_and_what_another_lacks(monkeypatch: py
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("processor\t: 0\nflags\t\t: fpu sse avx512_bf16 avx512f amx_bf16\nflags\t: none\n", ("amx_bf16", "avx512_bf16")),
+        (
+            "processor\t: 0\nflags\t\t: fpu sse avx512_bf16 avx512f amx_bf16\nflags\t: none\n",
+            ("amx_bf16", "avx512_bf16"),
+        ),
         ("processor\t: 0\nflags\t\t: fpu sse avx2\nbugs\t: bf16\n", ()),
         ("processor\t: 0\nFeatures\t: fp asimd i8mm bf16\n", ("bf16",)),
         ("", ()),
