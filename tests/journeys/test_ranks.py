@@ -57,7 +57,7 @@ def test_two_ranks_stopped_and_resumed_change_no_bit(workplace):
     while count_steps(run_parts) < 3 and time.monotonic() < deadline:
         time.sleep(0.001)
     process.send_signal(signal.SIGTERM)
-    process.wait(timeout=60)
+    process.communicate(timeout=60)
     assert process.returncode == 143
     fledge("train", str(parts), "--nproc", "2")
     assert steps_of(run_parts) == steps_of(run_whole)
