@@ -1,6 +1,7 @@
 """What all tests share: the folder of real data, where it lies beside the checkout."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,14 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("the shared folder is not beside this checkout")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _kernels_stay():
+    """No test leaves the fused kernels refused, for the tests after it would compute without them."""
+    yield
+    choice = sys.modules.get("fledge.ops.choice")
+    assert choice is None or not choice._REFUSED, "the tests after this one would compute without the kernels"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

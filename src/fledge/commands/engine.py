@@ -14,7 +14,7 @@ from fledge.errors import ModelError, NotReadable
 from fledge.facts import ModelFacts
 from fledge.models.body import read_body
 from fledge.ops.buffers import Buffers
-from fledge.ops.choice import refuse, runs_on, unfused
+from fledge.ops.choice import refuse, runs_on, unfused, why_not
 from fledge.ops.grain import GRAIN, grain_of, rounded
 
 
@@ -56,12 +56,14 @@ def _reason(recipe: Recipe, model: Any, *, facts: ModelFacts, device: torch.devi
     if not recipe.data.packing or recipe.model.attention != "auto":
         return "the recipe chooses how the library's own modules compute"
     try:
-        if runs_on(device):
-            why = _disagreement_by_kernels(model, facts=facts, device=device)
-            if why is None:
-                return None
+        why = why_not(device) or _disagreement_by_kernels(model, facts=facts, device=device)
+        if why is None:
+            return None
+        with unfused():
+            otherwise = _disagreement(model, facts=facts, device=device, lengths=FEW)
+        if otherwise is None and runs_on(device):  # so it was the kernels
             refuse(device, why)
-        return _disagreement(model, facts=facts, device=device, lengths=FEW)
+        return otherwise
     except NotReadable as error:
         return str(error)
 
