@@ -1,0 +1,55 @@
+"""The proof before a training on a base where rounding alone moves the gradients by percents."""
+
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from fledge.commands import proof
+from fledge.commands.engine import build_engine
+from fledge.commands.proof import TILES, pair_disagreement
+from tests.unit.evaluation.pairs import tiny_t5
+from tests.ways import each_way
+
+__all__ = ["each_way"]
+CPU = torch.device("cpu")
+
+
+def magnifying(seed):
+    """Attention's scores are so large that a few last bits choose who is looked at."""
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        return get_peft_model(tiny_t5(seed=seed), LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
+
+
+@pytest.mark.parametrize("seed", [2, 5])
+def test_the_engine_may_lie_as_far_from_the_library_as_rounding_moves_it(seed, monkeypatch):
+    model = magnifying(seed)
+    assert pair_disagreement(build_engine(model, device=CPU, rows=0), model, lengths=TILES) is None
+    monkeypatch.setattr(proof, "MOST", 0.0)
+    told = pair_disagreement(build_engine(model, device=CPU, rows=0), model, lengths=TILES)
+    assert told is not None and "gradients differ" in told
+
+
+@pytest.mark.parametrize("seed", [2, 5])
+def test_a_wrong_body_is_found_there_too(seed):
+    model = magnifying(seed)
+    engine = build_engine(model, device=CPU, rows=0)
+    first, *others = engine.body.blocks
+    down = first.mlp.down
+    spoilt = replace(first, mlp=replace(first.mlp, down=replace(down, weight=down.weight * 1.3)))
+    engine.body = replace(engine.body, blocks=(spoilt, *others))
+    assert "differ" in (pair_disagreement(engine, model, lengths=TILES) or "")
+
+
+def test_what_was_off_is_as_before_afterwards():
+    model = magnifying(2)
+    ids = torch.arange(9)[None]
+    before = model(input_ids=ids, decoder_input_ids=ids).logits
+    with proof._off_by_rounding(model, seed=0):
+        within = model(input_ids=ids, decoder_input_ids=ids).logits
+    assert torch.equal(model(input_ids=ids, decoder_input_ids=ids).logits, before)
+    assert 0 < (within - before).norm() < 0.1 * before.norm()
