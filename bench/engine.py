@@ -122,6 +122,7 @@ def parse() -> argparse.Namespace:
     which.add_argument("--compiled", action="store_true", help="the library's own modules, each block compiled")
     which.add_argument("--as-peft", action="store_true", help="the engine with the rounding of peft's layers")
     ap.add_argument("--no-share", action="store_true", help="compute equal beginnings once for each row")
+    ap.add_argument("--no-trunk", action="store_true", help="... once for each micro-batch")
     ap.add_argument("--unfused", action="store_true", help="without the fused kernels")
     ap.add_argument("--keep-gb", type=float, help="what saved activations may take; by default what suits the device")
     ap.add_argument("--profile", action="store_true", help="the last step's kernels, on a GPU")
@@ -190,7 +191,10 @@ def main() -> None:
     rows, is_plain = ReadyRows(args.rows), args.plain or args.compiled
     longest = int(rows.lengths.max())
     micro, budget = sizes_of(model, args, device, longest=longest)
-    shape = Shape(micro, None, is_packed=True, pad_id=0, share=not (is_plain or args.no_share), grain=grain_of(micro))
+    share, has_trunk = not (is_plain or args.no_share), device.type == "cpu" and not args.no_trunk
+    shape = Shape(
+        micro, None, is_packed=True, pad_id=0, share=share, grain=grain_of(micro), has_trunk=share and has_trunk
+    )
     source = BatchSource(rows, InOrder(args.rows_per_step, repeats=args.repeat_rows), shape, rank=0, world_size=1)
     if is_plain:
         loss_of = plain_loss(model, base)

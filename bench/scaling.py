@@ -26,7 +26,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import fledge.engine.block as block
 from fledge.commands.engine import build_engine
-from fledge.engine.run import Engine, Packed, Side
+from fledge.engine.packed import Packed, Side
+from fledge.engine.run import Engine
 from fledge.ops.plan import Document
 from fledge.runtime.precision import TORCH_DTYPES
 

@@ -10,6 +10,7 @@ from fledge.commands.proof import FEW, TILES, Lengths, disagreement, pair_disagr
 from fledge.config.recipe import Recipe
 from fledge.engine.keeping import keeps_within
 from fledge.engine.run import Engine
+from fledge.engine.trunk import has_trunk_on
 from fledge.errors import ModelError, NotReadable
 from fledge.facts import ModelFacts
 from fledge.models.body import read_body
@@ -83,4 +84,5 @@ def _disagreement(model: Any, *, facts: ModelFacts, device: torch.device, length
     engine = build_engine(model, device=device, rows=0)
     if facts.is_encoder_decoder:
         return pair_disagreement(engine, model, lengths=lengths)
-    return disagreement(engine, model, takes_positions=facts.takes_positions, lengths=lengths)
+    takes_positions, has_trunk = facts.takes_positions, has_trunk_on(device.type)
+    return disagreement(engine, model, takes_positions=takes_positions, lengths=lengths, has_trunk=has_trunk)

@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fledge.cache import cache_root
 from fledge.commands.engine import build_engine
 from fledge.commands.settle import longest_row
 from fledge.commands.workshop import attach_adapter
 from fledge.config.recipe import Recipe
-from fledge.data.collate import collate
-from fledge.data.pack import plan_shared
-from fledge.data.rows import Row
+from fledge.data.batches import BatchSource, Shape
+from fledge.data.rows import Batch, Row
 from fledge.engine.keeping import keeps_within
 from fledge.engine.run import Engine
 from fledge.events import Event, Notice
@@ -56,16 +56,39 @@ REPEATS = 3
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What the answer depends on. `rows` are token ids as the first step has them."""
+    """What the answer depends on. `rows` are token ids as the first step has them, and of each `prompts` counts those
+    before the first trained one.
+    """
 
     recipe: dict[str, Any]
     threads: int
     sizes: tuple[int, ...]
     rows: tuple[tuple[int, ...], ...]
+    prompts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _OneStep:
+    """The rows, all of which the only step takes."""
+
+    found: tuple[Row, ...]
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        return np.array([len(row.input_ids) for row in self.found], dtype=np.int32)
+
+    def row(self, index: int) -> Row:
+        return self.found[index]
+
+    def rows_of_step(self, step: int) -> tuple[int, ...]:
+        return tuple(range(len(self.found)))
+
+    def __len__(self) -> int:
+        return len(self.found)
 
 
 def fastest_size(
-    recipe: Recipe, facts: ModelFacts, *, rows: Sequence[Sequence[int]], most: float, tell: Callable[[Event], None]
+    recipe: Recipe, facts: ModelFacts, *, rows: Sequence[Row], most: float, tell: Callable[[Event], None]
 ) -> int:
     """Positions of a micro-batch, at least as many as a row may have, at most `most` where that can be."""
     longest = longest_row(recipe, facts)
@@ -76,9 +99,9 @@ def fastest_size(
         return max(longest, min(usual, int(most)))
     if facts.is_encoder_decoder or facts.num_parameters < SMALL or len(sizes) < 2:
         return usual
-    question = Question(
-        recipe.model_dump(mode="json"), torch.get_num_threads(), sizes, tuple(tuple(int(i) for i in r) for r in rows)
-    )
+    ids = tuple(tuple(row.input_ids.tolist()) for row in rows)
+    prompts = tuple(int(np.flatnonzero(row.trained)[0]) for row in rows)
+    question = Question(recipe.model_dump(mode="json"), torch.get_num_threads(), sizes, ids, prompts)
     file = cache_root("sizes") / f"{_key(recipe, facts, question)}.json"
     if not file.exists():
         tell(Notice(text="measuring which size of micro-batch this machine computes fastest; once for this model"))
@@ -101,7 +124,8 @@ def _key(recipe: Recipe, facts: ModelFacts, question: Question) -> str:
     length = round(np.mean([len(row) for row in question.rows]) / 32)
     known = [asdict(facts), recipe.model.dtype, recipe.lora.model_dump(mode="json"), question.threads, question.sizes]
     machine = [torch.__version__, torch.backends.cpu.get_cpu_capability(), platform.machine()]
-    text = json.dumps([known, length, len(question.rows), machine])
+    prompts = round(np.mean(question.prompts) / 32)
+    text = json.dumps([known, length, prompts, len(question.rows), machine])
     return sha256(text.encode()).hexdigest()[:32]
 
 
@@ -120,32 +144,33 @@ def measure(question: Question) -> dict[str, float]:
     make_deterministic(device)
     base = load_base(recipe.model, device=device)
     adapted = attach_adapter(recipe, base, tokenizer=load_tokenizer(recipe.model, recipe.data))
-    rows = [np.array(ids, dtype=np.int32) for ids in question.rows]
+    whole = zip((np.array(ids, dtype=np.int32) for ids in question.rows), question.prompts, strict=True)
+    rows = _OneStep(tuple(Row(ids, np.arange(len(ids)) >= prompt) for ids, prompt in whole))
     found = {}
     for size in question.sizes:
         engine = build_engine(adapted.model, device=device, rows=size)
         body = replace(engine.body, blocks=engine.body.blocks[-BLOCKS:])
         few = Engine(body, engine.buffers, keeps_within(body, float("inf")), engine.grain)
-        found[str(size)] = min(_seconds(few, rows, size=size) for _ in range(REPEATS))
+        shape = Shape(size, None, is_packed=True, pad_id=0, share=True, grain=grain_of(size), has_trunk=True)
+        batches = BatchSource(rows, rows, shape, rank=0, world_size=1).micro_batches(1)
+        found[str(size)] = min(_seconds(few, batches) for _ in range(REPEATS))
     return found
 
 
-def _seconds(engine: Engine, rows: Sequence[np.ndarray[Any, Any]], *, size: int) -> float:
-    """Of one forward and backward pass over all rows, the head left out."""
+def _seconds(engine: Engine, batches: Sequence[Batch]) -> float:
+    """Of one forward and backward pass over all micro-batches, the head left out."""
     start = time.perf_counter()
-    for group in plan_shared(rows, limit_tokens=size, grain=grain_of(size)):
-        chosen = [Row(rows[number], np.ones(len(rows[number]), dtype=np.bool_)) for number in group]
-        batch = as_packed(collate(chosen, group, is_packed=True, pad_id=0, share=True))
-        engine.states(batch).sum().backward()
+    for batch in batches:
+        engine.states(as_packed(batch)).sum().backward()
     return time.perf_counter() - start
 
 
 def main() -> None:
     """Read a question from standard input, print the answer."""
     asked = json.loads(sys.stdin.read())
-    rows = tuple(tuple(row) for row in asked.pop("rows"))
-    sizes = tuple(asked.pop("sizes"))
-    sys.stdout.write(json.dumps(measure(Question(rows=rows, sizes=sizes, **asked))) + "\n")
+    asked |= {"rows": tuple(tuple(row) for row in asked["rows"])}
+    asked |= {name: tuple(asked[name]) for name in ("sizes", "prompts")}
+    sys.stdout.write(json.dumps(measure(Question(**asked))) + "\n")
 
 
 if __name__ == "__main__":

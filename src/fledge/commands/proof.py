@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from fledge.engine.run import Engine, Packed, Side
+from fledge.engine.packed import Packed, Side
+from fledge.engine.run import Engine
 from fledge.ops.plan import Document
 from fledge.ops.wide_linear import wide_linears
 
@@ -37,11 +38,14 @@ MOST = 0.5
 """As FAR, on a base where rounding alone moves the library's gradients as far. Beyond it nothing would be proven."""
 
 
-def disagreement(engine: Engine, model: Any, *, takes_positions: bool, lengths: Lengths = FEW) -> str | None:
+def disagreement(
+    engine: Engine, model: Any, *, takes_positions: bool, lengths: Lengths = FEW, has_trunk: bool = True
+) -> str | None:
     """How the engine's loss or gradients differ from the library's on a few rows of this model; None where they agree.
 
-    The rows share their beginning, so sharing is proven too. The library computes each row alone. Costs a forward
-    and a backward pass over a few tokens each way.
+    The rows share their beginning, so sharing is proven too; with `has_trunk` they are computed once more, each a
+    micro-batch on one trunk, from which nothing is predicted. The library computes each row alone. Costs a forward and
+    a backward pass over a few tokens each way.
     """
     begin, *rest = _draw(model, (lengths.shared, *lengths.own))
     rows = [torch.cat([begin, own]) for own in rest]
@@ -50,9 +54,11 @@ def disagreement(engine: Engine, model: Any, *, takes_positions: bool, lengths: 
         row = rows[number]
         inputs = {"position_ids": torch.arange(len(row), device=row.device)[None]} if takes_positions else {}
         logits = model(input_ids=row[None], use_cache=False, **inputs).logits[0, :-1]
-        return torch.nn.functional.cross_entropy(logits.float(), row[1:], reduction="sum")
+        losses = torch.nn.functional.cross_entropy(logits.float(), row[1:], reduction="none")
+        return losses.sum() + (losses[lengths.shared :].sum() if has_trunk else 0)
 
-    return _difference(engine.loss(_shared(rows, lengths)), library_loss, model, count=len(rows))
+    on_trunk = _on_trunk(begin, rest) if has_trunk else []
+    return _difference(engine, [_shared(rows, lengths), *on_trunk], library_loss, model, count=len(rows))
 
 
 def pair_disagreement(engine: Engine, model: Any, *, lengths: Lengths = FEW) -> str | None:
@@ -67,7 +73,7 @@ def pair_disagreement(engine: Engine, model: Any, *, lengths: Lengths = FEW) -> 
 
     places = torch.arange(sum(lengths.written), device=targets[0].device)
     batch = Packed(_side(inputs), places, torch.cat(targets), encoder=_side(sources))
-    return _difference(engine.loss(batch), library_loss, model, count=len(sources))
+    return _difference(engine, [batch], library_loss, model, count=len(sources))
 
 
 def _side(rows: Sequence[torch.Tensor]) -> Side:
@@ -77,23 +83,47 @@ def _side(rows: Sequence[torch.Tensor]) -> Side:
     return Side(torch.cat(list(rows)), positions, tuple(Document(*span) for span in spans))
 
 
+def _on_trunk(begin: torch.Tensor, rest: Sequence[torch.Tensor]) -> list[Packed]:
+    """The rows as micro-batches on one trunk; of each its own tokens but the first are predicted."""
+    shared, batches = len(begin), []
+    for number, own in enumerate(rest):
+        row = torch.cat([begin, own])
+        end = len(row)
+        documents = (Document(0, shared), Document(shared, end, ((0, shared),)))
+        batches.append(
+            Packed(
+                side=Side(row, torch.arange(end, device=row.device), documents),
+                sources=torch.arange(shared, end - 1, device=row.device),
+                targets=own[1:],
+                trunk=shared,
+                opens=number == 0,
+                closes=number == len(rest) - 1,
+            )
+        )
+    return batches
+
+
 def _difference(
-    loss: torch.Tensor, library_loss: Callable[[int], torch.Tensor], model: Any, *, count: int
+    engine: Engine,
+    batches: Sequence[Packed],
+    library_loss: Callable[[int], torch.Tensor],
+    model: Any,
+    *,
+    count: int,
 ) -> str | None:
     """How the engine's loss and gradients differ from the sums over the library's of rows 0 to count.
 
     The library's gradients are taken off the engine's row by row, so that two of each are held and no more. On a base
     where rounding alone moves the library's by more than FAR, they may lie as far apart as it does.
     """
-    trained = [p for p in model.parameters() if p.requires_grad]
-    apart = list(torch.autograd.grad(loss, trained))
+    found_loss, apart = _by_engine(engine, batches, model)
     size, wanted_loss = _norm(apart), 0.0
     for number in range(count):
         wanted, parts = _by_library(library_loss, model, row=number)
         wanted_loss += wanted
         while parts:
             apart[len(parts) - 1].sub_(parts.pop())
-    far, loss_apart = FAR[model.dtype], abs(loss.item() - wanted_loss) / max(abs(wanted_loss), 1.0)
+    far, loss_apart = FAR[model.dtype], abs(found_loss - wanted_loss) / max(abs(wanted_loss), 1.0)
     if not math.isfinite(wanted_loss):
         return f"the library's own loss is {wanted_loss} on this base"
     if not loss_apart <= far:
@@ -104,6 +134,19 @@ def _difference(
     if distance <= MOST * size and distance <= _moved_by_rounding(library_loss, model, count=count):
         return None
     return f"its gradients differ from the library's by {distance / max(size, 1e-30):.1%}"
+
+
+def _by_engine(engine: Engine, batches: Sequence[Packed], model: Any) -> tuple[float, list[torch.Tensor]]:
+    """The engine's loss over the batches, and its gradients."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    total, sums = 0.0, [torch.zeros_like(p, dtype=torch.float32) for p in trained]
+    for batch in batches:
+        loss = engine.loss(batch)
+        total += loss.item()
+        parts = list(torch.autograd.grad(loss, trained))
+        while parts:
+            sums[len(parts) - 1].add_(parts.pop())
+    return total, sums
 
 
 def _by_library(

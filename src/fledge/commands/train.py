@@ -153,7 +153,7 @@ def _fast_tokens(recipe: Recipe, data: PreparedData, base: Base, *, tell: Tell) 
     most = MEMORY_SHARE * available_bytes(device) / activation_bytes(base.facts, tokens=1)
     if device.type != "cpu" or train.micro_batch_tokens != "auto" or train.micro_batch_rows is not None:
         return min(GPU_TOKENS, int(most))
-    rows = [data.train.row(index).input_ids.tolist() for index in row_order(recipe, data).rows_of_step(1)]
+    rows = [data.train.row(index) for index in row_order(recipe, data).rows_of_step(1)]
     return fastest_size(recipe, base.facts, rows=rows, most=most, tell=tell)
 
 

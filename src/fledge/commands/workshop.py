@@ -19,6 +19,7 @@ from fledge.data.batches import BatchSource, Shape
 from fledge.data.pipeline import PreparedData
 from fledge.data.rows import Batch
 from fledge.data.sampler import RowOrder
+from fledge.engine.trunk import has_trunk_on
 from fledge.errors import ModelError
 from fledge.evaluation.perplexity import mean_loss
 from fledge.events import Event, Notice
@@ -148,7 +149,9 @@ def shape_of(recipe: Recipe, tokenizer: Tokenizer) -> Shape:
     start, share = tokenizer.decoder_start_id, train.share_prefixes is True
     packing = recipe.data.packing and (start is None or train.engine == "fast")
     grain = grain_of(limit_tokens) if limit_tokens is not None and train.engine == "fast" else 1
-    return Shape(limit_tokens, train.micro_batch_rows, packing, tokenizer.pad_token_id, share, grain, start)
+    has_trunk = share and has_trunk_on(recipe.model.placement)
+    rows, pad_id = train.micro_batch_rows, tokenizer.pad_token_id
+    return Shape(limit_tokens, rows, packing, pad_id, share, grain, start, has_trunk)
 
 
 def room_of(recipe: Recipe) -> int:

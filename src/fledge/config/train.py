@@ -47,7 +47,8 @@ class TrainConfig(Section):
     """Whose code computes a step: fast is Fledge's own, proven equal on the model at hand before the first step; plain
     is the library's modules; auto takes fast wherever every part of the model is known."""
     share_prefixes: Literal["auto"] | bool = "auto"
-    """Compute what the rows of a micro-batch begin with in common once; auto: with the fast engine, without dropout."""
+    """Compute what the rows of a micro-batch begin with in common once, on a CPU once for all of a step where it pays;
+    auto: with the fast engine, without dropout."""
     kernels: Kernels = "auto"
     """What computes a step's operations: auto is Fledge's fused kernels, on a GPU that runs them and on a CPU where a
     C++ compiler is; torch is torch's own operations, compiled is torch.compile of each block, with engine: plain."""

@@ -7,10 +7,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fledge.data.collate import collate
+from fledge.data.collate import collate, collate_trunk
 from fledge.data.collate_pairs import collate_pairs
 from fledge.data.pack import plan_micro_batches, plan_shared, share_of_rank
-from fledge.data.rows import Batch, Row
+from fledge.data.rows import Batch, Row, TrunkUse
+from fledge.data.trunk import plan_trunk
 
 
 class Rows(Protocol):
@@ -44,6 +45,8 @@ class Shape:
     """What the decoder of an encoder-decoder starts with; None for a causal model. The limit counts a row's source and
     target together, as they are stored; nothing is shared, for a source is read in both directions.
     """
+    has_trunk: bool = False
+    """Whether, where rows share, the micro-batches of a step also do (trunk.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,8 @@ class BatchSource:
 
     def micro_batches(self, step: int) -> list[Batch]:
         """This rank's micro-batches of `step`, which counts from 1."""
-        return list(self._batches(self.order.rows_of_step(step)))
+        mine = self._mine(self.order.rows_of_step(step))
+        return self._on_trunk(mine) or [self._collate(group) for group in self._plan(mine)]
 
     def rows_in(self, step: int) -> int:
         """Rows of `step` over all ranks."""
@@ -73,26 +77,52 @@ class BatchSource:
         count = len(self.rows) if limit is None else min(limit, len(self.rows))
         block = 256  # rows planned at once, so that memory does not grow with the number of rows
         for start in range(0, count, block):
-            yield from self._batches(range(start, min(start + block, count)))
+            mine = self._mine(range(start, min(start + block, count)))
+            yield from (self._collate(group) for group in self._plan(mine))
 
-    def _batches(self, indices: Sequence[int]) -> Iterator[Batch]:
+    def _mine(self, indices: Sequence[int]) -> list[int]:
+        """This rank's of the rows `indices`."""
         lengths = [int(self.rows.lengths[index]) for index in indices]
         mine = share_of_rank(lengths, rank=self.rank, world_size=self.world_size)
-        for positions in self._plan([indices[position] for position in mine]):
-            yield self._collate([indices[mine[position]] for position in positions])
+        return [indices[position] for position in mine]
+
+    def _shared_limit(self, indices: Sequence[int]) -> int | None:
+        """The positions of a micro-batch where rows share what they begin with and are planned so; else None."""
+        shape = self.shape
+        is_shared = shape.share and shape.decoder_start_id is None and shape.limit_rows is None
+        return shape.limit_tokens if is_shared and indices else None
+
+    def _on_trunk(self, indices: Sequence[int]) -> list[Batch]:
+        """Micro-batches that begin with one trunk; none where there is none that pays."""
+        limit = self._shared_limit(indices) if self.shape.has_trunk else None
+        if limit is None:
+            return []
+        rows = [self.rows.row(index) for index in indices]
+        planned = plan_trunk(rows, limit_tokens=limit, grain=self.shape.grain)
+        if planned is None:
+            return []
+        trunk, groups = planned
+        found = []
+        for number, group in enumerate(groups):
+            use = TrunkUse(trunk.num_positions, is_first=number == 0, is_last=number == len(groups) - 1)
+            mine = [rows[b] for b in group]
+            found.append(collate_trunk(mine, [indices[b] for b in group], trunk=trunk, use=use))
+        return found
 
     def _plan(self, indices: Sequence[int]) -> list[list[int]]:
-        shape = self.shape
-        is_shared = shape.share and shape.decoder_start_id is None
-        if is_shared and shape.limit_tokens is not None and shape.limit_rows is None and indices:
+        """The rows `indices` in groups."""
+        shape, limit = self.shape, self._shared_limit(indices)
+        if limit is not None:
             found = [self.rows.row(index).input_ids for index in indices]
-            return plan_shared(found, limit_tokens=shape.limit_tokens, grain=shape.grain)
-        return plan_micro_batches(
-            [int(self.rows.lengths[index]) for index in indices],
-            limit_tokens=shape.limit_tokens,
-            limit_rows=shape.limit_rows,
-            is_packed=shape.is_packed,
-        )
+            groups = plan_shared(found, limit_tokens=limit, grain=shape.grain)
+        else:
+            groups = plan_micro_batches(
+                [int(self.rows.lengths[index]) for index in indices],
+                limit_tokens=shape.limit_tokens,
+                limit_rows=shape.limit_rows,
+                is_packed=shape.is_packed,
+            )
+        return [[indices[position] for position in group] for group in groups]
 
     def _collate(self, indices: Sequence[int]) -> Batch:
         shape, rows = self.shape, [self.rows.row(index) for index in indices]

@@ -1,13 +1,15 @@
 """Rows into one micro-batch of tensors: what each position must predict, padding known by position."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fledge.data.rows import Batch, Row
-from fledge.data.share import Layout, Segment, lay_out
+from fledge.data.rows import Batch, Row, TrunkUse
+from fledge.data.share import Ids, Layout, Segment, lay_out
+from fledge.data.trunk import Trunk, lay_out_beyond
 
 
 def collate(rows: Sequence[Row], indices: Sequence[int], *, is_packed: bool, pad_id: int, share: bool = False) -> Batch:
@@ -23,12 +25,19 @@ def collate(rows: Sequence[Row], indices: Sequence[int], *, is_packed: bool, pad
     return _padded(rows, indices, pad_id=pad_id)
 
 
-def _packed(rows: Sequence[Row], indices: Sequence[int], layout: Layout) -> Batch:
-    width = layout.num_positions
+def collate_trunk(rows: Sequence[Row], indices: Sequence[int], *, trunk: Trunk, use: TrunkUse) -> Batch:
+    """One packed micro-batch that begins with the trunk of its step, whether its rows go through all of it or not."""
+    layout = lay_out_beyond([row.input_ids for row in rows], trunk)
+    return replace(_packed(rows, indices, layout, beyond=trunk.texts), trunk=use)
+
+
+def _packed(rows: Sequence[Row], indices: Sequence[int], layout: Layout, *, beyond: Sequence[Ids] = ()) -> Batch:
+    """The layout's segments count the rows, and then the texts `beyond` them."""
+    texts, width = [*(row.input_ids for row in rows), *beyond], layout.num_positions
     input_ids, position_ids = np.zeros(width, dtype=np.int64), np.zeros(width, dtype=np.int64)
     for part in layout.segments:
         here = slice(part.start, part.start + part.last - part.first)
-        input_ids[here] = rows[part.row].input_ids[part.first : part.last]
+        input_ids[here] = texts[part.row][part.first : part.last]
         position_ids[here] = np.arange(part.first, part.last)
     sources, targets = [], []
     for row, path in zip(rows, layout.paths, strict=True):

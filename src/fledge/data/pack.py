@@ -1,7 +1,7 @@
 """Rows into micro-batches, and micro-batches' rows over ranks; changes time and memory, never the result."""
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fledge.data.share import Ids, lay_out
 
@@ -36,18 +36,33 @@ def plan_shared(rows: Sequence[Ids], *, limit_tokens: int, grain: int = 1) -> li
     """
     layout = lay_out(rows, share=True)
     sizes = [segment.last - segment.first for segment in layout.segments]
-    order = sorted(range(len(rows)), key=lambda b: (-len(rows[b]), b))
-    plans = [_filled(layout.paths, sizes, order=order, limit=limit) for limit in _limits(sum(sizes), limit_tokens)]
+
+    def positions(group: Sequence[int]) -> int:
+        return lay_out([rows[position] for position in group], share=True).num_positions
+
+    return fullest(layout.paths, sizes, limit=limit_tokens, grain=grain, positions=positions)
+
+
+def fullest(
+    paths: Sequence[tuple[int, ...]],
+    sizes: Sequence[int],
+    *,
+    limit: int,
+    grain: int,
+    positions: Callable[[Sequence[int]], int],
+) -> list[list[int]]:
+    """Rows in groups of at most `limit` positions, for row b takes the parts paths[b], of these sizes, once a group.
+
+    `positions` tells what a group holds when it is laid out by itself: its rows may share less then.
+    """
+    lengths = [sum(sizes[part] for part in path) for path in paths]
+    order = sorted(range(len(paths)), key=lambda b: (-lengths[b], b))
+    plans = [_filled(paths, sizes, order=order, limit=most) for most in _limits(sum(sizes), limit)]
     plans.sort(key=lambda found: (sum(-(-size // grain) * grain for size in found[0]), len(found[0])))
-    holding = (plan for _, plan in plans if _holds(plan, rows, limit=limit_tokens))
-    apart = plan_micro_batches([len(row) for row in rows], limit_tokens=limit_tokens, limit_rows=None, is_packed=True)
-    return next(holding, apart)
-
-
-def _holds(plan: Sequence[Sequence[int]], rows: Sequence[Ids], *, limit: int) -> bool:
-    """Whether no group is larger than the limit when it is laid out by itself: its rows may share less then."""
-    layouts = (lay_out([rows[position] for position in group], share=True) for group in plan if len(group) > 1)
-    return all(layout.num_positions <= limit for layout in layouts)
+    for _, plan in plans:
+        if all(len(group) == 1 or positions(group) <= limit for group in plan):
+            return plan
+    return plan_micro_batches(lengths, limit_tokens=limit, limit_rows=None, is_packed=True)
 
 
 def _limits(total: int, limit: int) -> list[int]:

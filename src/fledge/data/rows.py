@@ -107,6 +107,16 @@ class EncoderSide:
 
 
 @dataclass(frozen=True, slots=True)
+class TrunkUse:
+    """That a batch begins with the trunk of its step: computed with the first batch, its gradient with the last."""
+
+    positions: int
+    """The first ones of the batch, the same tokens in every batch of the step."""
+    is_first: bool
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """One micro-batch.
 
@@ -142,6 +152,8 @@ class Batch:
     documents share a position that different tokens follow."""
     encoder: EncoderSide | None = None
     """What an encoder-decoder reads; None for a causal model."""
+    trunk: TrunkUse | None = None
+    """None where the batch shares nothing with the others of its step."""
 
     @property
     def supervised_tokens(self) -> int:

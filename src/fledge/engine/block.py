@@ -1,6 +1,7 @@
 """One block forward and backward, by hand: what is saved, what is computed again, and where each result lies.
 
-Shapes: T packed positions, N <= T of them after attention (the last block needs only some), H features, F inner ones.
+Shapes: T packed positions, N <= T of them after attention (the last block needs only some), H features, F inner ones;
+P positions of a trunk (trunk.py) that stand before them in attention, none where there is none.
 """
 
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ import torch
 from fledge.engine.cross import Crossed, cross_backward, cross_forward
 from fledge.engine.flow import Flow, Slots
 from fledge.engine.parts import Block, Mlp
+from fledge.engine.trunk import Roots
 from fledge.ops.activation import activate, activation_gradient
 from fledge.ops.attention import attend, attend_gradient
 from fledge.ops.lora_linear import linear, linear_gradients, linears
@@ -43,17 +45,18 @@ def slots_of(number: int, keep: Keep) -> Slots:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Saved:
-    """What a block's backward pass starts from. All but `x`, `mixed` and the projections are [N,...]."""
+    """What a block's backward pass starts from. All but `x`, `mixed`, `sums` and the projections are [N,...]."""
 
     x: torch.Tensor
     """[T,H]"""
     rows: torch.Tensor | None
     """[N] positions that are needed after attention; None for all."""
     projected: tuple[torch.Tensor, ...]
+    """[P+T,..]"""
     mixed: torch.Tensor
-    """[T,H'] what attention gives"""
+    """[P+T,H'] what attention gives"""
     sums: torch.Tensor | None
-    """[heads,T] what else its gradient needs of it, where fused kernels compute it"""
+    """[heads,P+T] what else its gradient needs of it, where fused kernels compute it"""
     attended: torch.Tensor | None
     """What the output projection gives, where a norm follows it."""
     middle: torch.Tensor
@@ -64,33 +67,56 @@ class Saved:
     """What the MLP gives, where a norm follows it."""
     crossed: Crossed | None
     """What attention to an encoder saves."""
+    roots: Roots | None
+
+    @property
+    def before(self) -> int:
+        """P"""
+        return 0 if self.roots is None else self.roots.positions
 
 
-def forward(block: Block, x: torch.Tensor, *, flow: Flow, slots: Slots, rows: torch.Tensor | None = None) -> Saved:
+def forward(
+    block: Block,
+    x: torch.Tensor,
+    *,
+    flow: Flow,
+    slots: Slots,
+    rows: torch.Tensor | None = None,
+    roots: Roots | None = None,
+) -> Saved:
     """The block up to its activation, for x [T,H]."""
-    slot = slots.outer
-    attention, positions = block.attention, x.shape[0]
-    normal = normalise(x, block.before_attention, out=flow.take("normal", *x.shape), buffers=flow.buffers)
-    outs = [
-        flow.keep(f"{slot}.projected{number}", positions, layer.weight.shape[0])
-        for number, layer in enumerate(attention.projections)
-    ]
-    projected = linears(normal, attention.projections, outs=outs)
+    slot, attention = slots.outer, block.attention
+    before = 0 if roots is None else roots.positions
+    projected = _projected(block, x, flow, slot=slot, before=before)
     q, k, v = attention.split(projected)
-    if attention.is_rotary:
-        assert flow.turns is not None
-        rotate(q, flow.turns, buffers=flow.buffers)
-        rotate(k, flow.turns, buffers=flow.buffers)
-    sums = flow.sums(f"{slot}.sums", like=x, shape=attention.shape)
+    if roots is not None:
+        roots.put_before((q, k, v))
+    sums = flow.sums(f"{slot}.sums", like=projected[0], shape=attention.shape)
     is_needed = attention.out.lora is not None or sums is not None
-    mixed = flow.keep(f"{slot}.mixed" if is_needed else "mixed", positions, attention.out.weight.shape[1])
+    mixed = flow.keep(f"{slot}.mixed" if is_needed else "mixed", q.shape[0], attention.out.weight.shape[1])
     attend((q, k, v), shape=attention.shape, plan=flow.plan, buffers=flow.buffers, out=mixed.view(q.shape), sums=sums)
-    attended, middle = _after_attention(block, _chosen(x, rows), _chosen(mixed, rows), flow, slot=slot)
+    attended, middle = _after_attention(block, _chosen(x, rows), _chosen(mixed[before:], rows), flow, slot=slot)
     crossed = None
     if block.cross is not None:
         middle, crossed = cross_forward(block.cross, middle, flow=flow, slot=slot)
-    saved = Saved(x, rows, projected, mixed, sums, attended, middle, (), None, crossed)
+    saved = Saved(x, rows, projected, mixed, sums, attended, middle, (), None, crossed, roots)
     return replace(saved, inner=_inner_features(block, saved, flow, slot=slots.inner))
+
+
+def _projected(block: Block, x: torch.Tensor, flow: Flow, *, slot: str, before: int) -> tuple[torch.Tensor, ...]:
+    """[P+T,..] what attention takes: room for the trunk's, and projections of x [T,H], rotated where positions are."""
+    attention = block.attention
+    normal = normalise(x, block.before_attention, out=flow.take("normal", *x.shape), buffers=flow.buffers)
+    whole = tuple(
+        flow.keep(f"{slot}.projected{number}", before + x.shape[0], layer.weight.shape[0])
+        for number, layer in enumerate(attention.projections)
+    )
+    linears(normal, attention.projections, outs=[part[before:] for part in whole])
+    if attention.is_rotary:
+        assert flow.turns is not None
+        for part in attention.split(whole)[:2]:
+            rotate(part[before:], flow.turns, buffers=flow.buffers)
+    return whole
 
 
 def _after_attention(
@@ -142,7 +168,7 @@ def restored(block: Block, saved: Saved, *, flow: Flow, keep: Keep) -> Saved:
         return saved
     if keep == Keep.MIDDLE:
         return replace(saved, inner=_inner_features(block, saved, flow, slot=AGAIN.inner))
-    again = forward(block, saved.x, flow=flow, slots=AGAIN, rows=saved.rows)
+    again = forward(block, saved.x, flow=flow, slots=AGAIN, rows=saved.rows, roots=saved.roots)
     if block.after_mlp is None:
         return again
     return replace(again, lowered=_lowered(block.mlp, again, flow, slot=AGAIN.outer))
@@ -162,10 +188,11 @@ def backward(
     flow: Flow,
     is_first: bool,
     encoded_gradient: torch.Tensor | None = None,
+    grown: Roots | None = None,
 ) -> Gradients:
     """The gradients of the block's adapters for dy [N,H]; dy becomes the gradient of what attention gave, and
     buffer `dx` [T,H] the gradient of its input, unless `is_first`, below which nothing is trained. What an encoder gave
-    gets its gradient added into `encoded_gradient`.
+    gets its gradient added into `encoded_gradient`. Of the trunk itself, `grown` is what micro-batches sent back.
     """
     normal_gradient, of_mlp = _mlp_gradient(block, dy, saved, flow)
     if not block.is_parallel:
@@ -174,7 +201,7 @@ def backward(
     across: Gradients = []
     if block.cross is not None and saved.crossed is not None:
         across = cross_backward(block.cross, dy, saved=saved.crossed, flow=flow, encoded_gradient=encoded_gradient)
-    of_attention = _attention_gradient(block, dy, saved, flow, shared=normal_gradient, is_first=is_first)
+    of_attention = _attention_gradient(block, dy, saved, flow, shared=normal_gradient, is_first=is_first, grown=grown)
     return of_attention + across + of_mlp
 
 
@@ -201,19 +228,27 @@ def _mlp_gradient(block: Block, dy: torch.Tensor, saved: Saved, flow: Flow) -> t
 
 
 def _attention_gradient(
-    block: Block, dy: torch.Tensor, saved: Saved, flow: Flow, *, shared: torch.Tensor, is_first: bool
+    block: Block,
+    dy: torch.Tensor,
+    saved: Saved,
+    flow: Flow,
+    *,
+    shared: torch.Tensor,
+    is_first: bool,
+    grown: Roots | None,
 ) -> Gradients:
     """Leaves the gradient of the block's input in buffer `dx`."""
-    attention, positions = block.attention, saved.x.shape[0]
+    attention, before = block.attention, saved.before
     dattended = dy
     if block.after_attention is not None:
         assert saved.attended is not None
         zeros = flow.take("dlowered", *dy.shape).zero_()
         dattended = add_norm_gradient(zeros, dy, x=saved.attended, norm=block.after_attention, buffers=flow.buffers)
-    dmixed = flow.take("dmixed", dy.shape[0], saved.mixed.shape[1])
-    mixed = _chosen(saved.mixed, saved.rows) if attention.out.lora else None
-    of_out = linear_gradients([dattended], [attention.out], x=mixed, dx=dmixed)
-    dprojected = _projection_gradients(block, saved, flow, dmixed=_spread(dmixed, saved.rows, positions))
+    dmixed = flow.take("dmixed", before + dy.shape[0], saved.mixed.shape[1])
+    dmixed[:before].zero_()  # the trunk's own results are not asked for here
+    mixed = _chosen(saved.mixed[before:], saved.rows) if attention.out.lora else None
+    of_out = linear_gradients([dattended], [attention.out], x=mixed, dx=dmixed[before:])
+    dprojected = _projection_gradients(block, saved, flow, dmixed=_spread_beyond(dmixed, saved), grown=grown)
     normal = None
     if any(layer.lora for layer in attention.projections):
         normal = normalise(
@@ -226,8 +261,10 @@ def _attention_gradient(
     return of_projections + of_out
 
 
-def _projection_gradients(block: Block, saved: Saved, flow: Flow, *, dmixed: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """The gradients of what the projections gave, in their layout."""
+def _projection_gradients(
+    block: Block, saved: Saved, flow: Flow, *, dmixed: torch.Tensor, grown: Roots | None
+) -> tuple[torch.Tensor, ...]:
+    """The gradients of what the projections gave, in their layout, for dmixed [P+T,H']."""
     attention = block.attention
     given = tuple(flow.take(f"dprojected{number}", *part.shape) for number, part in enumerate(saved.projected))
     dq, dk, dv = attention.split(given)
@@ -240,11 +277,15 @@ def _projection_gradients(block: Block, saved: Saved, flow: Flow, *, dmixed: tor
         into=(dq, dk, dv),
         kept=None if saved.sums is None else (saved.mixed.view(dq.shape), saved.sums),
     )
+    if saved.roots is not None:
+        saved.roots.take_back((dq, dk, dv))
+    if grown is not None:
+        grown.hand_on((dq, dk, dv))
     if attention.is_rotary:
         assert flow.turns is not None
-        rotate(dq, flow.turns, buffers=flow.buffers, back=True)
-        rotate(dk, flow.turns, buffers=flow.buffers, back=True)
-    return given
+        for part in (dq, dk):
+            rotate(part[saved.before :], flow.turns, buffers=flow.buffers, back=True)
+    return tuple(part[saved.before :] for part in given)
 
 
 def _input_gradient(
@@ -266,6 +307,14 @@ def _input_gradient(
 
 def _chosen(x: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
     return x if rows is None else x.index_select(0, rows)
+
+
+def _spread_beyond(x: torch.Tensor, saved: Saved) -> torch.Tensor:
+    """[P+N,..] to [P+T,..]."""
+    before = saved.before
+    if saved.rows is None or not before:
+        return _spread(x, saved.rows, saved.x.shape[0])
+    return torch.cat([x[:before], _spread(x[before:], saved.rows, saved.x.shape[0])])
 
 
 def _spread(x: torch.Tensor, rows: torch.Tensor | None, positions: int) -> torch.Tensor:

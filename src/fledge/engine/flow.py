@@ -39,6 +39,13 @@ class Flow:
     buffers: Buffers
     dtype: torch.dtype
     across: Across | None = None
+    kept: Buffers | None = None
+    """The memory of what is kept, where it is longer than for one micro-batch."""
+
+    @property
+    def memory(self) -> Buffers:
+        """The memory of what is kept."""
+        return self.kept or self.buffers
 
     def take(self, name: str, *shape: int) -> torch.Tensor:
         """[rows, width] that is needed within one block."""
@@ -46,7 +53,7 @@ class Flow:
 
     def keep(self, name: str, *shape: int) -> torch.Tensor:
         """[rows, width] that may be needed until the backward pass."""
-        return self.buffers.take_rows(name, *shape, dtype=self.dtype, life="step")
+        return self.memory.take_rows(name, *shape, dtype=self.dtype, life="step")
 
     def sums(self, name: str, *, like: torch.Tensor, shape: Shape) -> torch.Tensor | None:
         """[heads,T] float32 that attention's gradient needs beside its result, for queries `like` [T,..]; None where
@@ -55,4 +62,4 @@ class Flow:
         if shape.head_dim > WIDEST or fused("attention", like) is None:
             return None
         heads = shape.kv_heads * shape.groups
-        return self.buffers.take(name, heads, like.shape[0], dtype=torch.float32, life="step")
+        return self.memory.take(name, heads, like.shape[0], dtype=torch.float32, life="step")

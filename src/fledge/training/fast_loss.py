@@ -8,7 +8,8 @@ import torch
 
 from fledge.data.rows import Batch
 from fledge.data.share import Segment
-from fledge.engine.run import Engine, Packed, Side
+from fledge.engine.packed import Packed, Side
+from fledge.engine.run import Engine
 from fledge.ops.plan import Document
 
 
@@ -28,7 +29,7 @@ class FastLoss:
 def as_packed(batch: Batch) -> Packed:
     """The batch as the engine takes it."""
     assert batch.is_packed
-    encoder = batch.encoder
+    encoder, trunk = batch.encoder, batch.trunk
     documents = _documents(batch.segments) if encoder is None else _one_by_one(batch.lengths)
     return Packed(
         side=Side(batch.input_ids[0], batch.position_ids[0], documents),
@@ -38,6 +39,9 @@ def as_packed(batch: Batch) -> Packed:
         encoder=None
         if encoder is None
         else Side(encoder.input_ids[0], encoder.position_ids[0], _one_by_one(encoder.lengths)),
+        trunk=0 if trunk is None else trunk.positions,
+        opens=trunk is not None and trunk.is_first,
+        closes=trunk is not None and trunk.is_last,
     )
 
 

@@ -3,16 +3,22 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from fledge.commands import measure as module
 from fledge.commands.measure import choose, fastest_size
+from fledge.data.rows import Row
 from fledge.models.load import load_base
 from tests.runs import load
 from tests.tiny_models import tiny_folder
 
-ROWS = [[7, 8, 9] * 12, [7, 8, 9, 10] * 7, [3] * 20]
+BEGIN = [11, 12, 13, 14] * 3
+ROWS = [
+    Row(np.array(BEGIN + ids, dtype=np.int32), np.arange(len(BEGIN + ids)) > len(BEGIN))
+    for ids in ([7, 8, 9] * 12, [7, 8, 9, 10] * 7, [3] * 20)
+]
 
 
 def test_the_smallest_size_that_is_nearly_the_fastest_is_taken():

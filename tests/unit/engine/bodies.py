@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fledge.engine.packed import Packed, Side
 from fledge.engine.parts import Attention, Block, Body, CrossAttention, Encoder, Mlp, Split
-from fledge.engine.run import Packed, Side
 from fledge.ops.activation import ACTIVATIONS
 from fledge.ops.attention import reference_attend
 from fledge.ops.cross_entropy import Head

@@ -1,0 +1,152 @@
+"""What a step's micro-batches begin with, computed once: every architecture, against each row alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fledge.data.batches import BatchSource, Shape
+from fledge.data.rows import Batch, Row
+from fledge.engine.block import Keep
+from fledge.training.fast_loss import as_packed
+from tests.numbers.engine_models import (
+    VARIANTS,
+    Result,
+    assert_agree,
+    by_library,
+    distance,
+    engine_of,
+    model_of,
+    trained_in,
+)
+from tests.tiny_models import VOCABULARY
+from tests.ways import each_way
+
+__all__ = ["each_way"]
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("trunk")
+
+
+def _rows() -> list[Row]:
+    """Two templates that begin alike, each with rows of its own, and rows that begin alone."""
+    dice = np.random.default_rng(11)
+    draw = lambda count: dice.integers(3, VOCABULARY, count)  # noqa: E731
+    begin = draw(30)
+    templates = [np.concatenate([begin, draw(18)]), np.concatenate([begin, draw(22)]), draw(0)]
+    found = []
+    for kind, own in ((0, 9), (1, 14), (0, 21), (1, 6), (0, 12), (1, 17), (2, 33), (0, 7)) * 3:
+        ids = np.concatenate([templates[kind], draw(own)]).astype(np.int32)
+        trained = dice.random(len(ids)) < 0.6
+        trained[: len(templates[kind]) + 1] = False
+        found.append(Row(ids, trained))
+    return found
+
+
+ROWS = _rows()
+
+
+class Stored:
+    """Rows in memory."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self.rows = rows
+        self.lengths = np.array([len(row.input_ids) for row in rows], dtype=np.int32)
+
+    def row(self, index: int) -> Row:
+        return self.rows[index]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class All:
+    """Every step takes all rows."""
+
+    def rows_of_step(self, step: int) -> tuple[int, ...]:
+        return tuple(range(len(ROWS)))
+
+
+def batches_on_trunk(*, limit: int = 140) -> list[Batch]:
+    shape = Shape(limit, None, is_packed=True, pad_id=0, share=True, has_trunk=True)
+    found = BatchSource(Stored(ROWS), All(), shape, 0, 1).micro_batches(1)
+    assert len(found) > 1
+    assert all(batch.trunk is not None and batch.trunk.positions == 70 for batch in found)
+    return found
+
+
+def by_engine(engine, model) -> Result:
+    """The step's loss and gradients, micro-batch after micro-batch."""
+    total = 0.0
+    for batch in batches_on_trunk():
+        loss = engine.loss(as_packed(batch))
+        loss.backward()
+        total += loss.item()
+    gradients = tuple(p.grad for p in trained_in(model))
+    for parameter in trained_in(model):
+        parameter.grad = None
+    return Result(total, gradients)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_loss_and_gradients_are_the_librarys_whatever_is_kept(name, scratch):
+    model = model_of(name, scratch)
+    wanted = by_library(model, ROWS)
+    found = [by_engine(engine_of(model, keep=keep), model) for keep in Keep]
+    assert_agree(found[0], wanted)
+    for other in found[1:]:
+        assert other.loss == found[0].loss
+        assert all(torch.equal(a, b) for a, b in zip(other.gradients, found[0].gradients, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_no_further_from_float32_than_the_librarys(dtype, scratch):
+    """Over all models together, for each alone is a matter of luck."""
+    ours, theirs = np.zeros(2), np.zeros(2)
+    for name in VARIANTS:
+        exact = by_library(model_of(name, scratch, through=dtype), ROWS)
+        half = model_of(name, scratch, dtype=dtype)
+        ours += distance(by_engine(engine_of(half), half), exact)
+        theirs += distance(by_library(half, ROWS), exact)
+    assert (ours <= 1.5 * theirs).all(), (ours, theirs)
+    assert (theirs > 0).all()
+
+
+SUBSETS = [
+    ("llama", ["down_proj"]),
+    ("llama", r".*layers\.0\.self_attn\.k_proj"),
+    ("llama", r".*layers\.1\..*_proj"),
+    ("gemma2", r".*layers\.1\.mlp\.up_proj"),
+    ("bloom", r".*h\.1\.mlp\.dense_h_to_4h"),
+    ("llama", ["v_proj", "embed_tokens"]),
+    ("llama", ["q_proj", "lm_head"]),
+    ("llama", ["lm_head"]),
+]
+
+
+@pytest.mark.parametrize(("name", "targets"), SUBSETS)
+def test_adapters_on_a_part_of_the_linears_have_the_librarys_gradients(name, targets, scratch):
+    model = model_of(name, scratch, target_modules=targets)
+    assert_agree(by_engine(engine_of(model), model), by_library(model, ROWS))
+
+
+def test_a_step_that_broke_off_leaves_nothing_to_the_next(scratch):
+    model = model_of("llama", scratch)
+    engine = engine_of(model)
+    wanted = by_engine(engine, model)
+    first, *_ = batches_on_trunk()
+    engine.loss(as_packed(first)).backward()
+    for parameter in trained_in(model):
+        parameter.grad = None
+    found = by_engine(engine, model)
+    assert found.loss == wanted.loss
+    assert all(torch.equal(a, b) for a, b in zip(found.gradients, wanted.gradients, strict=True))
+
+
+def test_without_its_first_micro_batch_a_trunk_is_refused(scratch):
+    model = model_of("llama", scratch)
+    with pytest.raises(AssertionError, match="comes first"):
+        engine_of(model).loss(as_packed(batches_on_trunk()[1]))
