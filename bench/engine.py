@@ -122,7 +122,7 @@ def parse() -> argparse.Namespace:
     which.add_argument("--compiled", action="store_true", help="the library's own modules, each block compiled")
     which.add_argument("--as-peft", action="store_true", help="the engine with the rounding of peft's layers")
     ap.add_argument("--no-share", action="store_true", help="compute equal beginnings once for each row")
-    ap.add_argument("--no-trunk", action="store_true", help="... once for each micro-batch")
+    ap.add_argument("--no-trunk", action="store_true", help="compute equal beginnings once for each micro-batch")
     ap.add_argument("--unfused", action="store_true", help="without the fused kernels")
     ap.add_argument("--keep-gb", type=float, help="what saved activations may take; by default what suits the device")
     ap.add_argument("--profile", action="store_true", help="the last step's kernels, on a GPU")

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from tests.numbers.engine_models import (
     ROWS,
     VARIANTS,
     assert_agree,
+    assert_no_further,
     batch_of,
     by_engine,
     by_library,
@@ -40,11 +40,6 @@ from tests.unit.adapters.builders import NEW_TOKENS, adapted, base_of, move
 from tests.ways import each_way
 
 __all__ = ["each_way"]
-
-
-@pytest.fixture(scope="module")
-def scratch(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("engine")
 
 
 def test_there_are_nineteen_models():
@@ -66,15 +61,7 @@ def test_loss_and_gradients_are_the_librarys_shared_or_not_whatever_is_kept(name
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_no_further_from_float32_than_the_librarys(dtype, scratch):
-    """Over all models together, for each alone is a matter of luck."""
-    ours, theirs = np.zeros(2), np.zeros(2)
-    for name in VARIANTS:
-        exact = by_library(model_of(name, scratch, through=dtype))
-        half = model_of(name, scratch, dtype=dtype)
-        ours += distance(by_engine(half), exact)
-        theirs += distance(by_library(half), exact)
-    assert (ours <= 1.5 * theirs).all(), (ours, theirs)
-    assert (theirs > 0).all()
+    assert_no_further(dtype, scratch, by_engine)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

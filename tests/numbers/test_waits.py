@@ -1,18 +1,11 @@
 """Loss and gradients ask nothing of their device on the way, so that a GPU is never waited for."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from fledge.engine.block import Keep
 from tests.numbers.engine_models import VARIANTS, batch_of, model_of
 from tests.numbers.on_meta import META, Copies, assert_asks_nothing
-
-
-@pytest.fixture(scope="module")
-def scratch(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("waits")
 
 
 @pytest.mark.parametrize(("share", "keep"), [(False, Keep.ALL), (True, Keep.INPUT)])

@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fledge.cache import cache_root
 from fledge.commands.engine import build_engine
 from fledge.commands.settle import longest_row
 from fledge.commands.workshop import attach_adapter
 from fledge.config.recipe import Recipe
-from fledge.data.batches import BatchSource, Shape
+from fledge.data.batches import BatchSource, OneStep, Shape
 from fledge.data.rows import Batch, Row
 from fledge.engine.keeping import keeps_within
 from fledge.engine.run import Engine
@@ -65,26 +64,6 @@ class Question:
     sizes: tuple[int, ...]
     rows: tuple[tuple[int, ...], ...]
     prompts: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _OneStep:
-    """The rows, all of which the only step takes."""
-
-    found: tuple[Row, ...]
-
-    @property
-    def lengths(self) -> NDArray[np.int32]:
-        return np.array([len(row.input_ids) for row in self.found], dtype=np.int32)
-
-    def row(self, index: int) -> Row:
-        return self.found[index]
-
-    def rows_of_step(self, step: int) -> tuple[int, ...]:
-        return tuple(range(len(self.found)))
-
-    def __len__(self) -> int:
-        return len(self.found)
 
 
 def fastest_size(
@@ -145,7 +124,7 @@ def measure(question: Question) -> dict[str, float]:
     base = load_base(recipe.model, device=device)
     adapted = attach_adapter(recipe, base, tokenizer=load_tokenizer(recipe.model, recipe.data))
     whole = zip((np.array(ids, dtype=np.int32) for ids in question.rows), question.prompts, strict=True)
-    rows = _OneStep(tuple(Row(ids, np.arange(len(ids)) >= prompt) for ids, prompt in whole))
+    rows = OneStep(tuple(Row(ids, np.arange(len(ids)) >= prompt) for ids, prompt in whole))
     found = {}
     for size in question.sizes:
         engine = build_engine(adapted.model, device=device, rows=size)

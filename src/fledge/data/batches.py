@@ -11,7 +11,7 @@ from fledge.data.collate import collate, collate_trunk
 from fledge.data.collate_pairs import collate_pairs
 from fledge.data.pack import plan_micro_batches, plan_shared, share_of_rank
 from fledge.data.rows import Batch, Row, TrunkUse
-from fledge.data.trunk import plan_trunk
+from fledge.data.trunk import Trunk, plan_step
 
 
 class Rows(Protocol):
@@ -27,6 +27,29 @@ class Order(Protocol):
     """Which rows a step takes."""
 
     def rows_of_step(self, step: int) -> tuple[int, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class OneStep:
+    """Rows in memory, all of which the only step takes: both Rows and Order."""
+
+    found: tuple[Row, ...]
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        """[rows]"""
+        return np.array([len(row.input_ids) for row in self.found], dtype=np.int32)
+
+    def row(self, index: int) -> Row:
+        """The row."""
+        return self.found[index]
+
+    def rows_of_step(self, step: int) -> tuple[int, ...]:
+        """All of them."""
+        return tuple(range(len(self.found)))
+
+    def __len__(self) -> int:
+        return len(self.found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +85,8 @@ class BatchSource:
     def micro_batches(self, step: int) -> list[Batch]:
         """This rank's micro-batches of `step`, which counts from 1."""
         mine = self._mine(self.order.rows_of_step(step))
-        return self._on_trunk(mine) or [self._collate(group) for group in self._plan(mine)]
+        trunk, groups = self._plan(mine, has_trunk=self.shape.has_trunk)
+        return [self._collate(group) for group in groups] if trunk is None else list(self._on(trunk, groups))
 
     def rows_in(self, step: int) -> int:
         """Rows of `step` over all ranks."""
@@ -78,7 +102,7 @@ class BatchSource:
         block = 256  # rows planned at once, so that memory does not grow with the number of rows
         for start in range(0, count, block):
             mine = self._mine(range(start, min(start + block, count)))
-            yield from (self._collate(group) for group in self._plan(mine))
+            yield from (self._collate(group) for group in self._plan(mine, has_trunk=False)[1])
 
     def _mine(self, indices: Sequence[int]) -> list[int]:
         """This rank's of the rows `indices`."""
@@ -86,35 +110,17 @@ class BatchSource:
         mine = share_of_rank(lengths, rank=self.rank, world_size=self.world_size)
         return [indices[position] for position in mine]
 
-    def _shared_limit(self, indices: Sequence[int]) -> int | None:
-        """The positions of a micro-batch where rows share what they begin with and are planned so; else None."""
-        shape = self.shape
+    def _plan(self, indices: Sequence[int], *, has_trunk: bool) -> tuple[Trunk | None, list[list[int]]]:
+        """The rows `indices` in groups, and with `has_trunk` what all of these begin with where that pays."""
+        shape, trunk = self.shape, None
         is_shared = shape.share and shape.decoder_start_id is None and shape.limit_rows is None
-        return shape.limit_tokens if is_shared and indices else None
-
-    def _on_trunk(self, indices: Sequence[int]) -> list[Batch]:
-        """Micro-batches that begin with one trunk; none where there is none that pays."""
-        limit = self._shared_limit(indices) if self.shape.has_trunk else None
-        if limit is None:
-            return []
-        rows = [self.rows.row(index) for index in indices]
-        planned = plan_trunk(rows, limit_tokens=limit, grain=self.shape.grain)
-        if planned is None:
-            return []
-        trunk, groups = planned
-        found = []
-        for number, group in enumerate(groups):
-            use = TrunkUse(trunk.num_positions, is_first=number == 0, is_last=number == len(groups) - 1)
-            mine = [rows[b] for b in group]
-            found.append(collate_trunk(mine, [indices[b] for b in group], trunk=trunk, use=use))
-        return found
-
-    def _plan(self, indices: Sequence[int]) -> list[list[int]]:
-        """The rows `indices` in groups."""
-        shape, limit = self.shape, self._shared_limit(indices)
-        if limit is not None:
-            found = [self.rows.row(index).input_ids for index in indices]
-            groups = plan_shared(found, limit_tokens=limit, grain=shape.grain)
+        if is_shared and shape.limit_tokens is not None and indices:
+            rows = [self.rows.row(index) for index in indices]
+            if has_trunk:
+                trunk, groups = plan_step(rows, limit_tokens=shape.limit_tokens, grain=shape.grain)
+            else:
+                ids = [row.input_ids for row in rows]
+                groups = plan_shared(ids, limit_tokens=shape.limit_tokens, grain=shape.grain)
         else:
             groups = plan_micro_batches(
                 [int(self.rows.lengths[index]) for index in indices],
@@ -122,7 +128,13 @@ class BatchSource:
                 limit_rows=shape.limit_rows,
                 is_packed=shape.is_packed,
             )
-        return [[indices[position] for position in group] for group in groups]
+        return trunk, [[indices[position] for position in group] for group in groups]
+
+    def _on(self, trunk: Trunk, groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
+        """Micro-batches that begin with one trunk."""
+        for number, group in enumerate(groups):
+            use = TrunkUse(trunk.num_positions, is_first=number == 0, is_last=number == len(groups) - 1)
+            yield collate_trunk([self.rows.row(index) for index in group], group, trunk=trunk, use=use)
 
     def _collate(self, indices: Sequence[int]) -> Batch:
         shape, rows = self.shape, [self.rows.row(index) for index in indices]

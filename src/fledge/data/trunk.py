@@ -4,8 +4,7 @@ A template or a system prompt would else be computed once for each micro-batch, 
 the sum of what all of them send back to it. Only tokens that predict nothing lie in the trunk, so it has no loss.
 """
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -66,56 +65,47 @@ def lay_out_beyond(rows: Sequence[Ids], trunk: Trunk) -> Layout:
     return Layout(tuple(segments), tuple(paths))
 
 
-def plan_trunk(rows: Sequence[Row], *, limit_tokens: int, grain: int = 1) -> tuple[Trunk, list[list[int]]] | None:
-    """A trunk of the rows, and positions in `rows`, grouped as plan_shared does, without it. None where it
-    would not pay.
+def plan_step(rows: Sequence[Row], *, limit_tokens: int, grain: int = 1) -> tuple[Trunk | None, list[list[int]]]:
+    """A trunk of the rows, None where none would pay, and positions in `rows`, grouped as plan_shared does.
 
     A group and the trunk hold at most `limit_tokens` positions together, or the group half as many where the trunk
     takes more. The same for the same arguments.
     """
     ids = [row.input_ids for row in rows]
-    layout = lay_out(ids, share=True)
-    most = max(limit_tokens // 2, *(len(row) for row in ids))
-    trunk = _trunk(layout, rows, ids, most=most)
-    if not trunk.segments:
-        return None
-    room = max(limit_tokens - trunk.num_positions, limit_tokens // 2)
-    groups = _grouped(ids, trunk, limit=room, grain=grain)
     apart = plan_shared(ids, limit_tokens=limit_tokens, grain=grain)
+    trunk = _trunk(rows, most=max(limit_tokens // 2, *map(len, ids))) if len(apart) > 1 else None
+    if trunk is None:
+        return None, apart
+    groups = _grouped(ids, trunk, limit=max(limit_tokens - trunk.num_positions, limit_tokens // 2), grain=grain)
     without = sum(_cost(lay_out([ids[b] for b in group], share=True).num_positions, grain) for group in apart)
-    beyond = (lay_out_beyond([ids[b] for b in group], trunk).num_positions - trunk.num_positions for group in groups)
-    computed = AGAIN * _cost(trunk.num_positions, 1) + sum(_cost(count, grain) for count in beyond)
-    return (trunk, groups) if len(groups) > 1 and computed <= GAIN * without else None
+    beyond = sum(_cost(_positions_beyond([ids[b] for b in group], trunk), grain) for group in groups)
+    pays = len(groups) > 1 and AGAIN * _cost(trunk.num_positions, 1) + beyond <= GAIN * without
+    return (trunk, groups) if pays else (None, apart)
 
 
-def _trunk(layout: Layout, rows: Sequence[Row], ids: Sequence[Ids], *, most: int) -> Trunk:
+def _trunk(rows: Sequence[Row], *, most: int) -> Trunk | None:
     """Of what several rows share, and no token of which predicts one that is trained, what the most rows share; at most
-    `most` positions.
+    `most` positions, None where there is nothing.
     """
-    users: list[list[int]] = [[] for _ in layout.segments]
-    for row, path in enumerate(layout.paths):
+    layout = lay_out([row.input_ids for row in rows], share=True)
+    users: list[list[Row]] = [[] for _ in layout.segments]
+    for row, path in zip(rows, layout.paths, strict=True):
         for number in path:
             users[number].append(row)
-    chosen: dict[int, int] = {}
+    places: dict[int, int] = {}
+    segments: list[Segment] = []
     size = 0
     for number in sorted(range(len(users)), key=lambda number: -len(users[number])):
         part = layout.segments[number]
-        is_rooted = all(before in chosen for before in part.before)
-        is_silent = not any(rows[row].trained[part.first + 1 : part.last + 1].any() for row in users[number])
-        fits = size + part.last - part.first <= most
-        if len(users[number]) > 1 and is_rooted and is_silent and fits:
-            chosen[number] = len(chosen)
+        is_rooted = all(before in places for before in part.before)
+        is_silent = not any(row.trained[part.first + 1 : part.last + 1].any() for row in users[number])
+        if len(users[number]) > 1 and is_rooted and is_silent and size + part.last - part.first <= most:
+            places[number] = len(segments)
+            before = tuple(places[other] for other in part.before)
+            segments.append(Segment(len(segments), part.first, part.last, size, before))
             size += part.last - part.first
-    return Trunk(tuple(ids[layout.segments[number].row] for number in chosen), tuple(_relaid(layout, chosen)))
-
-
-def _relaid(layout: Layout, chosen: dict[int, int]) -> Iterator[Segment]:
-    """The chosen segments one after the other, from position 0."""
-    sizes = [layout.segments[number].last - layout.segments[number].first for number in chosen]
-    starts = itertools.accumulate(sizes, initial=0)
-    for (number, place), start in zip(chosen.items(), starts, strict=False):
-        part = layout.segments[number]
-        yield Segment(place, part.first, part.last, start, tuple(chosen[before] for before in part.before))
+    texts = tuple(users[number][0].input_ids for number in places)
+    return Trunk(texts, tuple(segments)) if segments else None
 
 
 def _grouped(ids: Sequence[Ids], trunk: Trunk, *, limit: int, grain: int) -> list[list[int]]:
@@ -124,9 +114,14 @@ def _grouped(ids: Sequence[Ids], trunk: Trunk, *, limit: int, grain: int) -> lis
     sizes = [0 if number < taken else part.last - part.first for number, part in enumerate(layout.segments)]
 
     def positions(group: Sequence[int]) -> int:
-        return lay_out_beyond([ids[b] for b in group], trunk).num_positions - trunk.num_positions
+        return _positions_beyond([ids[b] for b in group], trunk)
 
     return fullest(layout.paths, sizes, limit=limit, grain=grain, positions=positions)
+
+
+def _positions_beyond(rows: Sequence[Ids], trunk: Trunk) -> int:
+    """What the rows hold of their own when they are laid out together."""
+    return lay_out_beyond(rows, trunk).num_positions - trunk.num_positions
 
 
 def _cost(positions: int, grain: int) -> int:

@@ -310,11 +310,10 @@ def _chosen(x: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
 
 
 def _spread_beyond(x: torch.Tensor, saved: Saved) -> torch.Tensor:
-    """[P+N,..] to [P+T,..]."""
-    before = saved.before
-    if saved.rows is None or not before:
-        return _spread(x, saved.rows, saved.x.shape[0])
-    return torch.cat([x[:before], _spread(x[before:], saved.rows, saved.x.shape[0])])
+    """[P+N,..], whose first P are zeros, to [P+T,..]."""
+    if saved.rows is None:
+        return x
+    return _spread(x[saved.before :], saved.rows + saved.before, saved.before + saved.x.shape[0])
 
 
 def _spread(x: torch.Tensor, rows: torch.Tensor | None, positions: int) -> torch.Tensor:

@@ -45,7 +45,7 @@ class Flow:
     @property
     def memory(self) -> Buffers:
         """The memory of what is kept."""
-        return self.kept or self.buffers
+        return self.buffers if self.kept is None else self.kept
 
     def take(self, name: str, *shape: int) -> torch.Tensor:
         """[rows, width] that is needed within one block."""

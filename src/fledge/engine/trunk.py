@@ -82,8 +82,8 @@ class OnTrunk:
     @property
     def closing(self) -> torch.Tensor | None:
         """[P,H] where the backward pass goes on."""
-        is_trained = self.closes and self.base is not None and self.base.out is not None and self.base.out.requires_grad
-        return self.base.out if is_trained and self.base is not None else None
+        out = self.base.out if self.base is not None and self.closes else None
+        return out if out is not None and out.requires_grad else None
 
 
 NO_TRUNK = OnTrunk()

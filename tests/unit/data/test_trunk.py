@@ -1,31 +1,32 @@
 """What the micro-batches of a step begin with: every row can be put together again, and nothing in it is predicted."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fledge.data.collate import collate, collate_trunk
+from fledge.data.pack import plan_shared
 from fledge.data.rows import Row, TrunkUse
-from fledge.data.trunk import GAIN, Trunk, plan_trunk
+from fledge.data.trunk import Trunk, plan_step
 
 
 @st.composite
 def steps(draw):
-    """Rows on a few templates that begin alike, about half of what follows trained, and some rows of their own."""
+    """Rows on a few templates that begin alike, some of whose tokens may be trained, and some rows of their own."""
     dice = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    begin = dice.integers(0, 4, draw(st.integers(0, 60)))
-    templates = [
-        np.concatenate([begin, dice.integers(0, 4, size)]) for size in draw(st.lists(st.integers(0, 40), max_size=3))
-    ]
+    begin = dice.integers(0, 4, draw(st.sampled_from([80, 120, 40, 10, 0])))
+    sizes = draw(st.lists(st.integers(0, 40), min_size=1, max_size=3))
+    templates = [np.concatenate([begin, dice.integers(0, 4, size)]) for size in sizes]
+    stray = draw(st.sampled_from([0, 20]))
     rows = []
-    for kind in draw(st.lists(st.integers(0, 4), min_size=1, max_size=24)):
+    kinds = dice.integers(0, len(sizes) + 1, draw(st.sampled_from([24, 16, 8, 2, 1])))
+    for kind in kinds:
         template = templates[kind] if kind < len(templates) else begin[:0]
         ids = np.concatenate([template, dice.integers(0, 4, dice.integers(1, 30))]).astype(np.int32)
         trained = dice.random(len(ids)) < 0.5
-        trained[: draw(st.integers(0, len(template)))] = False
-        trained[0] = False
+        trained[: max(1, len(template) - dice.integers(0, stray + 1))] = False
         rows.append(Row(ids, trained))
-    return rows, draw(st.integers(16, 160)), draw(st.sampled_from([1, 16, 32]))
+    return rows, draw(st.integers(16, 120)), draw(st.sampled_from([1, 16, 32]))
 
 
 def predicted(batch) -> list[tuple[int, int]]:
@@ -35,15 +36,16 @@ def predicted(batch) -> list[tuple[int, int]]:
     return sorted((ids[sources[n]], target) for n, target in zip(which, batch.targets.tolist(), strict=True))
 
 
+@settings(max_examples=300)
 @given(steps())
 def test_micro_batches_on_a_trunk_have_every_row_and_predict_what_rows_apart_do(step):
     rows, limit, grain = step
-    planned = plan_trunk(rows, limit_tokens=limit, grain=grain)
-    if planned is None:
-        return
-    trunk, groups = planned
-    assert len(groups) > 1
+    trunk, groups = plan_step(rows, limit_tokens=limit, grain=grain)
     assert sorted(b for group in groups for b in group) == list(range(len(rows)))
+    if trunk is None:
+        assert groups == plan_shared([row.input_ids for row in rows], limit_tokens=limit, grain=grain)
+        return
+    assert len(groups) > 1
     found, use = [], TrunkUse(trunk.num_positions, is_first=True, is_last=True)
     for group in groups:
         batch = collate_trunk([rows[b] for b in group], group, trunk=trunk, use=use)
@@ -73,25 +75,27 @@ def row_of(begin: list[int], own: list[int]) -> Row:
     return Row(ids, np.arange(len(ids)) > len(begin))
 
 
+def trunk_of(rows: list[Row]) -> Trunk | None:
+    return plan_step(rows, limit_tokens=128)[0]
+
+
 def test_a_long_beginning_is_computed_once_and_a_short_one_with_each_micro_batch():
     own = [[100 + n] * 20 for n in range(12)]
-    long = plan_trunk([row_of(list(range(90)), ids) for ids in own], limit_tokens=128)
-    assert long is not None and long[0].num_positions == 90
-    assert plan_trunk([row_of(list(range(8)), ids) for ids in own], limit_tokens=128) is None
-    assert plan_trunk([row_of([], ids) for ids in own], limit_tokens=128) is None
-    assert 0 < GAIN < 1
+    long = trunk_of([row_of(list(range(90)), ids) for ids in own])
+    assert long is not None and long.num_positions == 90
+    assert trunk_of([row_of(list(range(8)), ids) for ids in own]) is None
+    assert trunk_of([row_of([], ids) for ids in own]) is None
 
 
 def test_a_beginning_from_which_something_is_predicted_is_no_trunk():
-    rows = [Row(np.array([*range(90), 100 + n, n], dtype=np.int32), np.arange(92) > 50) for n in range(12)]
-    assert plan_trunk(rows, limit_tokens=128) is None
+    rows = [Row(np.array([*range(90), *[100 + n] * 20], dtype=np.int32), np.arange(110) > 89) for n in range(12)]
+    assert trunk_of(rows) is None
+    assert trunk_of([Row(row.input_ids, np.arange(110) > 90) for row in rows]) is not None
 
 
 def test_a_row_leaves_a_trunk_where_it_stops_being_like_it():
-    text = np.arange(40, dtype=np.int32)
-    planned = plan_trunk([row_of(list(range(90)), [100 + n] * 9) for n in range(12)], limit_tokens=128)
-    assert planned is not None
-    trunk: Trunk = planned[0]
-    assert trunk.path_of(text) == ()
+    trunk = trunk_of([row_of(list(range(90)), [100 + n] * 9) for n in range(12)])
+    assert trunk is not None
+    assert trunk.path_of(np.arange(40, dtype=np.int32)) == ()
     assert trunk.path_of(np.arange(90, dtype=np.int32)) == (), "a row's last token is its own"
     assert trunk.path_of(np.arange(91, dtype=np.int32)) == (0,)
