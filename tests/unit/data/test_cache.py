@@ -1,8 +1,8 @@
 """The cache: an entry is whole or absent, built once, and never used when it is not what it was."""
 
-import multiprocessing
 import os
-import time
+import subprocess
+import sys
 
 import pytest
 
@@ -65,25 +65,24 @@ def test_what_a_killed_process_left_is_removed(own_cache):
     assert not left.exists()
 
 
-def _slow(key, order):
-    def build(folder):
-        order.put("built")
-        time.sleep(0.3)
-        (folder / "data.bin").write_text("x")
+SLOW = """
+import time
+from fledge.data import cache
 
-    cache.fetch(key, build)
-    order.put("done")
+def build(folder):
+    print("built", flush=True)
+    time.sleep(0.3)
+    (folder / "data.bin").write_text("x")
+
+cache.fetch("k", build)
+print("done")
+"""
 
 
 def test_two_processes_build_an_entry_once():
-    context = multiprocessing.get_context("fork")
-    order = context.Queue()
-    workers = [context.Process(target=_slow, args=("k", order)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(30)
-    assert sorted(order.get(timeout=5) for _ in range(3)) == ["built", "done", "done"]
+    workers = [subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = "".join(worker.communicate(timeout=120)[0] for worker in workers)
+    assert sorted(said.split()) == ["built", "done", "done"]
 
 
 def test_a_cache_that_cannot_be_written_is_told_with_the_cure(tmp_path, monkeypatch):
