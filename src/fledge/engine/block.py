@@ -245,7 +245,6 @@ def _attention_gradient(
         zeros = flow.take("dlowered", *dy.shape).zero_()
         dattended = add_norm_gradient(zeros, dy, x=saved.attended, norm=block.after_attention, buffers=flow.buffers)
     dmixed = flow.take("dmixed", before + dy.shape[0], saved.mixed.shape[1])
-    dmixed[:before].zero_()  # the trunk's own results are not asked for here
     mixed = _chosen(saved.mixed[before:], saved.rows) if attention.out.lora else None
     of_out = linear_gradients([dattended], [attention.out], x=mixed, dx=dmixed[before:])
     dprojected = _projection_gradients(block, saved, flow, dmixed=_spread_beyond(dmixed, saved), grown=grown)
@@ -268,6 +267,8 @@ def _projection_gradients(
     attention = block.attention
     given = tuple(flow.take(f"dprojected{number}", *part.shape) for number, part in enumerate(saved.projected))
     dq, dk, dv = attention.split(given)
+    if saved.roots is not None:
+        saved.roots.make_room((dq, dk, dv))
     attend_gradient(
         dmixed.view(dq.shape),
         attention.split(saved.projected),
@@ -310,7 +311,7 @@ def _chosen(x: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
 
 
 def _spread_beyond(x: torch.Tensor, saved: Saved) -> torch.Tensor:
-    """[P+N,..], whose first P are zeros, to [P+T,..]."""
+    """[P+N,..] to [P+T,..]; nobody reads the first P."""
     if saved.rows is None:
         return x
     return _spread(x[saved.before :], saved.rows + saved.before, saved.before + saved.x.shape[0])

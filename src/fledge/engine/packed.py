@@ -3,7 +3,7 @@
 Shapes: T packed positions, N supervised tokens.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -60,15 +60,15 @@ def whole_grains(side: Side, grain: int, *, start: int = 0) -> Side:
 
 
 def parted(side: Side, positions: int, *, grain: int) -> tuple[Side, Side]:
-    """The trunk, the first `positions` of a row, and what lies beyond, which is rounded up to `grain`. What lies beyond
-    has the documents of both, which attention sees in one row.
+    """The trunk, the first `positions` of a row, and what lies beyond, each rounded up. The documents beyond count
+    their positions from the start of the trunk, which attention sees in one row with them.
     """
     of_trunk = tuple(document for document in side.documents if document.start < positions)
     trunk = whole_grains(Side(side.input_ids[:positions], side.position_ids[:positions], of_trunk), GRAIN)
     start = trunk.input_ids.shape[0]
     further = tuple(_moved(d, start - positions, beyond=positions) for d in side.documents if d.start >= positions)
-    own = whole_grains(Side(side.input_ids[positions:], side.position_ids[positions:], further), grain, start=start)
-    return trunk, replace(own, documents=(*trunk.documents, *own.documents))
+    own = Side(side.input_ids[positions:], side.position_ids[positions:], further)
+    return trunk, whole_grains(own, grain, start=start)
 
 
 def _moved(document: Document, by: int, *, beyond: int) -> Document:

@@ -32,11 +32,15 @@ class Roots:
         return self.key.shape[0]
 
     def put_before(self, qkv: Projections) -> None:
-        """Write them into the first positions of a micro-batch's [P+T,..], whose queries nobody asks for: zeros."""
-        q, k, v = (part[: self.positions] for part in qkv)
-        q.zero_()
+        """Write them into the first positions of a micro-batch's [P+T,..], which has no queries there."""
+        _, k, v = (part[: self.positions] for part in qkv)
         k.copy_(self.key)
         v.copy_(self.value)
+
+    def make_room(self, gradients: Projections) -> None:
+        """Zeros into the first positions of a micro-batch's [P+T,..], where what it sends back is added."""
+        for part in gradients[1:]:
+            part[: self.positions].zero_()
 
     def take_back(self, gradients: Projections) -> None:
         """Add up what a micro-batch sends to its first positions, of its gradients [P+T,..]."""
