@@ -17,8 +17,9 @@ AGAIN = 1.5
 """What the trunk costs beside as many other positions, for its forward pass is computed again in the backward pass."""
 PASS = 24
 """What a micro-batch costs beside its positions, in positions, for products of few rows are slower (bench/log.md)."""
-GAIN = 0.9
-"""With a trunk there must be no more to compute than this part of what there is without one."""
+GAIN = 0.8
+"""With a trunk there must be no more to compute than this part of what there is without one. At 0.88 the clock showed
+no gain, and the trunk takes memory (bench/log.md)."""
 
 
 @dataclass(frozen=True, slots=True)
