@@ -92,9 +92,9 @@ def modest_size(model) -> int:
     return max(sizes, default=256)
 
 
-def plain_loss(model, base) -> CausalLoss:
-    """The library's own modules, packed."""
-    documents = documents_apart(model.get_base_model()).__enter__()
+def plain_loss(model, base, stack: contextlib.ExitStack) -> CausalLoss:
+    """The library's own modules, packed, whose documents are kept apart until `stack` is closed."""
+    documents = stack.enter_context(documents_apart(model.get_base_model()))
 
     def announce(batch) -> None:
         documents.lengths = batch.lengths
@@ -196,12 +196,12 @@ def main() -> None:
         micro, None, is_packed=True, pad_id=0, share=share, grain=grain_of(micro), has_trunk=share and has_trunk
     )
     source = BatchSource(rows, InOrder(args.rows_per_step, repeats=args.repeat_rows), shape, rank=0, world_size=1)
-    if is_plain:
-        loss_of = plain_loss(model, base)
-    else:
-        engine = build_engine(model, device=device, rows=micro, longest=longest, budget=budget)
-        loss_of = FastLoss(lambda batch: None, engine)
     with contextlib.ExitStack() as stack:
+        if is_plain:
+            loss_of = plain_loss(model, base, stack)
+        else:
+            engine = build_engine(model, device=device, rows=micro, longest=longest, budget=budget)
+            loss_of = FastLoss(lambda batch: None, engine)
         if args.as_peft:
             stack.enter_context(rounding_as_peft())
         stack.enter_context(compiled_blocks(model, is_on=args.compiled))
