@@ -1,7 +1,8 @@
-"""The engine with the rounding of peft's layers: the frozen product is rounded, and the adapter's part added to that.
+"""The engine with the rounding of a tuned loop: peft's layers, and adapters in the base's number format.
 
-The engine itself adds the two in float32 and rounds once, which is nearer to float32 (bench/log.md). With this in its
-place, the half-precision losses of a loop built on peft have to come out: whatever else were wrong would show.
+peft rounds the frozen product and adds the adapter's part to that. The engine itself adds the two in float32, rounds
+once and holds adapters in float32, which is nearer to float32 (bench/log.md). With this in its place, the
+half-precision losses of a loop built on peft have to come out: whatever else were wrong would show.
 """
 
 import contextlib
@@ -39,6 +40,14 @@ def in_format(lora: Lora, dtype: torch.dtype) -> Lora:
     """The adapter with A and B as the tuned loop holds them."""
     a, b = (nn.Parameter(p.detach().to(dtype), requires_grad=False) for p in (lora.a, lora.b))
     return replace(lora, a=a, b=b)
+
+
+def hold_in_format(model: nn.Module, dtype: torch.dtype) -> None:
+    """After an optimiser's step: adapters as they are where they are held in `dtype`."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.copy_(parameter.to(dtype))
 
 
 @contextlib.contextmanager

@@ -6,8 +6,8 @@
 
 `--peers` holds peer_hf.py, peer_trl.py and floor.py; `--peers-python` is the environment they run in. Every contender
 is a process of its own, one after the other, so that the machine is the same for all. Losses are compared step by step
-with the tuned loop's; in half precision Fledge runs a second time with the rounding of peft's layers (as_peft.py), for
-with its own it is nearer to float32 than the loop.
+with the tuned loop's; in half precision Fledge runs a second time with the rounding of the loop (as_peft.py) and torch's
+own operations, for with its own rounding it is nearer to float32 than the loop.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def command(args: argparse.Namespace, name: str, out: Path) -> list[str]:
     same = ["--dtype", args.dtype, *(["--repeat-rows"] if args.repeat_rows else [])]
     return {
         "fledge": [sys.executable, str(HERE / "engine.py"), *work, *lora, *same],
-        "as peft": [sys.executable, str(HERE / "engine.py"), *work, *lora, *same, "--as-peft"],
+        "as peft": [sys.executable, str(HERE / "engine.py"), *work, *lora, *same, "--as-peft", "--unfused"],
         "hf": [args.peers_python, str(args.peers / "peer_hf.py"), *work, *lora, *same, "--micro", "4"],
         "trl": [args.peers_python, str(args.peers / "peer_trl.py"), *work, *lora, "--micro", "4"],
         "floor": [args.peers_python, str(args.peers / "floor.py"), *work],

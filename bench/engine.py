@@ -22,7 +22,7 @@ from peft import LoraConfig, get_peft_model
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.as_peft import rounding_as_peft
+from bench.as_peft import hold_in_format, rounding_as_peft
 from fledge.commands.engine import build_engine
 from fledge.commands.settle import GPU_TOKENS
 from fledge.config.model import ModelConfig
@@ -170,6 +170,8 @@ def run_steps(model, source: BatchSource, loss_of, args: argparse.Namespace, *, 
             done = train_step(
                 model, batches, loss_of, optimizer, mesh=mesh, scaler=scaler, max_norm=1.0, watch=lambda: None
             )
+        if getattr(args, "as_peft", False):
+            hold_in_format(model, TORCH_DTYPES[args.dtype])
         spans.append(time.perf_counter() - start)
         losses.append(done.loss)
         tokens.append(done.tokens)
