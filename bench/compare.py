@@ -6,8 +6,8 @@
 
 `--peers` holds peer_hf.py, peer_trl.py and floor.py; `--peers-python` is the environment they run in. Every contender
 is a process of its own, one after the other, so that the machine is the same for all. Losses are compared step by step
-with the tuned loop's; in half precision Fledge runs a second time with the rounding of the loop (as_peft.py) and torch's
-own operations, for with its own rounding it is nearer to float32 than the loop.
+with the tuned loop's; in half precision Fledge runs a second time with the loop's rounding (as_peft.py) and torch's own
+operations, for with its own it is nearer to float32 than the loop.
 """
 
 import argparse
