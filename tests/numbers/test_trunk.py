@@ -1,5 +1,8 @@
 """What a step's micro-batches begin with, computed once: every architecture, against each row alone."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -114,3 +117,18 @@ def test_without_its_first_micro_batch_a_trunk_is_refused(scratch):
     model = model_of("llama", scratch)
     with pytest.raises(AssertionError, match="comes first"):
         engine_of(model).loss(as_packed(batches_on_trunk()[1]))
+
+
+def test_a_trunk_is_let_go_and_so_is_its_model(scratch):
+    model = model_of("llama", scratch)
+    engine = engine_of(model)
+    seen = [weakref.ref(parameter) for parameter in model.parameters()]
+    for _ in range(3):
+        first, *others = batches_on_trunk()
+        engine.loss(as_packed(first))  # of a step that broke off
+        for batch in (first, *others):
+            engine.loss(as_packed(batch)).backward()
+            seen.append(weakref.ref(engine.trunk.roots[0].key))
+    del model, engine
+    gc.collect()
+    assert all(ref() is None for ref in seen)

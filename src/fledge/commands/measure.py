@@ -56,7 +56,7 @@ REPEATS = 3
 @dataclass(frozen=True, slots=True)
 class Question:
     """What the answer depends on. `rows` are token ids as the first step has them, and of each `prompts` counts those
-    before the first trained one.
+    before the first trained one, which every row has; all from there on count as trained.
     """
 
     recipe: dict[str, Any]

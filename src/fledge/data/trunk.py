@@ -70,14 +70,14 @@ def plan_step(rows: Sequence[Row], *, limit_tokens: int, grain: int = 1) -> tupl
     """A trunk of the rows, None where none would pay, and positions in `rows`, grouped as plan_shared does.
 
     A group and the trunk hold at most `limit_tokens` positions together, or the group half as many where the trunk
-    takes more. The same for the same arguments.
+    takes more; a row that has more is a group of its own. Rounding up comes after. The same for the same arguments.
     """
     ids = [row.input_ids for row in rows]
     apart = plan_shared(ids, limit_tokens=limit_tokens, grain=grain)
     trunk = _trunk(rows, most=max(limit_tokens // 2, *map(len, ids))) if len(apart) > 1 else None
     if trunk is None:
         return None, apart
-    groups = _grouped(ids, trunk, limit=max(limit_tokens - trunk.num_positions, limit_tokens // 2), grain=grain)
+    groups = _grouped(ids, trunk, limit=max(limit_tokens - trunk.num_positions, limit_tokens // 2, 1), grain=grain)
     without = sum(_cost(lay_out([ids[b] for b in group], share=True).num_positions, grain) for group in apart)
     beyond = sum(_cost(_positions_beyond([ids[b] for b in group], trunk), grain) for group in groups)
     pays = len(groups) > 1 and AGAIN * _cost(trunk.num_positions, 1) + beyond <= GAIN * without
@@ -85,8 +85,8 @@ def plan_step(rows: Sequence[Row], *, limit_tokens: int, grain: int = 1) -> tupl
 
 
 def _trunk(rows: Sequence[Row], *, most: int) -> Trunk | None:
-    """Of what several rows share, and no token of which predicts one that is trained, what the most rows share; at most
-    `most` positions, None where there is nothing.
+    """The beginnings that the most rows share and that predict nothing trained, together at most `most` positions; None
+    where there are none.
     """
     layout = lay_out([row.input_ids for row in rows], share=True)
     users: list[list[Row]] = [[] for _ in layout.segments]

@@ -59,12 +59,16 @@ class Engine:
                 self._open(root)
             assert self.trunk is not None, "the micro-batch that opens the trunk comes first"
             states = self.hidden(side, padded, trunk=OnTrunk(self.trunk, closes=batch.closes))
+            if batch.closes:
+                self.trunk.out = None  # or it would hold the graph that holds it
         return states[: batch.sources.shape[0]]
 
     def _open(self, side: Side) -> None:
         """The trunk of a step, computed."""
         if self.lasting is None:
             self.lasting = Buffers(self.buffers.device)
+        if self.trunk is not None:
+            self.trunk.out = None  # of a step that broke off
         self.trunk = None
         self.lasting.begin()
         x = self.body.embed(side.input_ids[None], position_ids=side.position_ids[None])[0]
@@ -205,7 +209,9 @@ class _Call:
 
 
 class _Block(torch.autograd.Function):
-    """One block. A node of its own, so that its adapters' gradients are added up before the next one's are made."""
+    """One block. A node of its own, so that its adapters' gradients are added up before the next one's are made; in the
+    micro-batch that closes a trunk they wait for the trunk's.
+    """
 
     @staticmethod
     def forward(
@@ -247,7 +253,7 @@ class _Block(torch.autograd.Function):
             encoded_gradient=encoded_gradient,
             grown=None if grown is None else grown.roots[call.number],
         )
-        ctx.saved = None
+        ctx.saved = ctx.call = None
         dx = flow.keep("dx", *saved.x.shape) if ctx.needs_input_grad[0] else None
         if dx is not None and call.is_lowest:
             dx = dx.clone()

@@ -64,7 +64,8 @@ class Trunk:
     roots: list[Roots] = field(default_factory=list)
     """Of each block."""
     out: torch.Tensor | None = None
-    """[P,H] what its last block gives; a backward pass from here, of zeros, is the trunk's."""
+    """[P,H] what its last block gives, until a micro-batch closes it; a backward pass from here, of zeros, is the
+    trunk's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
