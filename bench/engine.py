@@ -2,7 +2,7 @@
 
     python bench/engine.py --model DIR --rows FILE --steps N --rows-per-step K --r 8 --alpha 16 --targets NAMES
         [--dtype bfloat16] [--lr 2e-4] [--repeat-rows] [--micro-tokens auto] [--plain | --compiled | --as-peft]
-        [--no-share] [--unfused] [--keep-gb GB] [--profile] [--json OUT]
+        [--no-share] [--no-trunk] [--unfused] [--keep-gb GB] [--profile] [--json OUT]
 
 Rows are {"input_ids", "labels"}, one a line, taken in order. A is drawn by peft after torch.manual_seed(0); constant
 learning rate, AdamW without decay, clipping at 1. The first step is left out of the rate, and one that is profiled.

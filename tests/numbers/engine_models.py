@@ -41,6 +41,26 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Architectures, and what of their configuration is changed."""
 
+SUBSETS = [
+    ("llama", ["q_proj", "v_proj"]),
+    ("llama", ["down_proj"]),
+    ("llama", ["gate_proj"]),
+    ("llama", r".*layers\.0\.self_attn\.k_proj"),
+    ("llama", r".*layers\.1\..*_proj"),
+    ("gemma2", ["o_proj"]),
+    ("gemma2", r".*layers\.1\.mlp\.up_proj"),
+    ("gpt2", ["c_attn"]),
+    ("bloom", r".*h\.1\.mlp\.dense_h_to_4h"),
+    ("falcon-7b", ["dense"]),
+    ("phi", ["fc1"]),
+    ("phi", r".*layers\.1\.self_attn\.dense"),
+    ("gpt-neox", ["query_key_value", "dense_4h_to_h"]),
+    ("llama", ["q_proj", "lm_head"]),
+    ("llama", ["v_proj", "embed_tokens"]),
+    ("llama", ["lm_head"]),
+]
+"""Models, and the linears of them that alone have adapters."""
+
 
 @functools.cache
 def folder_of(name: str, scratch: Path) -> Path:

@@ -24,6 +24,7 @@ from fledge.training.fast_loss import FastLoss, as_packed
 from tests.numbers.engine_models import (
     CPU,
     ROWS,
+    SUBSETS,
     VARIANTS,
     assert_agree,
     assert_no_further,
@@ -100,26 +101,6 @@ def test_the_proof_before_a_training_agrees_where_no_block_has_an_adapter(target
     model = model_of("llama", scratch, target_modules=[target])
     engine = build_engine(model, device=CPU, rows=0)
     assert disagreement(engine, model, takes_positions=False) is None
-
-
-SUBSETS = [
-    ("llama", ["q_proj", "v_proj"]),
-    ("llama", ["down_proj"]),
-    ("llama", ["gate_proj"]),
-    ("llama", r".*layers\.0\.self_attn\.k_proj"),
-    ("llama", r".*layers\.1\..*_proj"),
-    ("gemma2", ["o_proj"]),
-    ("gemma2", r".*layers\.1\.mlp\.up_proj"),
-    ("gpt2", ["c_attn"]),
-    ("bloom", r".*h\.1\.mlp\.dense_h_to_4h"),
-    ("falcon-7b", ["dense"]),
-    ("phi", ["fc1"]),
-    ("phi", r".*layers\.1\.self_attn\.dense"),
-    ("gpt-neox", ["query_key_value", "dense_4h_to_h"]),
-    ("llama", ["q_proj", "lm_head"]),
-    ("llama", ["v_proj", "embed_tokens"]),
-    ("llama", ["lm_head"]),
-]
 
 
 @pytest.mark.parametrize(("name", "targets"), SUBSETS)

@@ -12,6 +12,7 @@ from fledge.data.rows import Batch, Row
 from fledge.engine.block import Keep
 from fledge.training.fast_loss import as_packed
 from tests.numbers.engine_models import (
+    SUBSETS,
     VARIANTS,
     Result,
     assert_agree,
@@ -80,18 +81,6 @@ def test_loss_and_gradients_are_the_librarys_whatever_is_kept(name, scratch):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_no_further_from_float32_than_the_librarys(dtype, scratch):
     assert_no_further(dtype, scratch, lambda model: by_engine(engine_of(model), model), rows=ROWS.found)
-
-
-SUBSETS = [
-    ("llama", ["down_proj"]),
-    ("llama", r".*layers\.0\.self_attn\.k_proj"),
-    ("llama", r".*layers\.1\..*_proj"),
-    ("gemma2", r".*layers\.1\.mlp\.up_proj"),
-    ("bloom", r".*h\.1\.mlp\.dense_h_to_4h"),
-    ("llama", ["v_proj", "embed_tokens"]),
-    ("llama", ["q_proj", "lm_head"]),
-    ("llama", ["lm_head"]),
-]
 
 
 @pytest.mark.parametrize(("name", "targets"), SUBSETS)
