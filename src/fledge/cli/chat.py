@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from fledge.cli.options import AsJson, MaxNewTokens, Run, Seed, Temperature, TopP, UseBase, Which
+from fledge.cli.options import AsJson, MaxNewTokens, Run, Seed, System, Temperature, TopP, UseBase, Which
 from fledge.cli.show import show_json, show_piece
 from fledge.errors import FledgeError
 
@@ -21,6 +21,7 @@ _HELP = "/reset forgets what was said, /exit ends; Ctrl-C stops an answer"
 
 def run(
     run: Run,
+    system: System = None,
     use_base: UseBase = False,
     max_new_tokens: MaxNewTokens = 512,
     temperature: Temperature = 0.0,
@@ -33,7 +34,7 @@ def run(
     from fledge.commands.chat import Sampling, chat
 
     sampling = Sampling(max_new_tokens, temperature, top_p, seed)
-    conversation = chat(run, sampling=sampling, use_base=use_base, which=which)
+    conversation = chat(run, sampling=sampling, use_base=use_base, which=which, system=system)
     is_person = sys.stdin.isatty() and not as_json
     if is_person:
         with contextlib.suppress(ImportError):

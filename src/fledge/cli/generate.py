@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fledge.cli.options import AsJson, MaxNewTokens, Run, Seed, Temperature, TopP, UseBase, Which
+from fledge.cli.options import AsJson, MaxNewTokens, Run, Seed, System, Temperature, TopP, UseBase, Which
 from fledge.cli.show import show_json, show_piece
 
 
@@ -14,6 +14,7 @@ def run(
     prompt: Annotated[str, typer.Option(help="What to answer; - reads it from stdin.")] = "-",
     context: Annotated[str, typer.Option("--input", help="alpaca: the text that the instruction is about.")] = "",
     is_raw: Annotated[bool, typer.Option("--raw", help="Send the prompt as it is, in no format.")] = False,
+    system: System = None,
     use_base: UseBase = False,
     max_new_tokens: MaxNewTokens = 128,
     temperature: Temperature = 0.0,
@@ -33,7 +34,7 @@ def run(
 
     result = generate(
         run,
-        Prompt(text, context, is_raw),
+        Prompt(text, context, is_raw, system),
         sampling=Sampling(max_new_tokens, temperature, top_p, seed),
         use_base=use_base,
         which=which,

@@ -7,6 +7,10 @@ import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder that `fledge train` wrote.")]
+System = Annotated[
+    str | None,
+    typer.Option(help="chat: the system text; that of the training rows, where all share one, unless given."),
+]
 UseBase = Annotated[bool, typer.Option("--base", help="Ask the untuned base instead.")]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="0 is greedy; higher is more varied.")]

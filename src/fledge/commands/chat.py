@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fledge.commands.open_run import OpenRun, Tuned, Which, load_tuned, open_run
-from fledge.commands.prompts import Prompt, conversation_ids, prompt_ids, source_of
-from fledge.errors import RunError
+from fledge.commands.prompts import Prompt, conversation_ids, prompt_ids, shared_system, source_of
+from fledge.errors import DataError, RunError
 from fledge.evaluation.generate import Answer, Sampling, stream
 
 __all__ = ["Conversation", "Sampling", "chat"]
@@ -19,9 +19,16 @@ class Conversation:
     learnt in one form is not asked for in another.
     """
 
-    def __init__(self, opened: OpenRun, tuned: Tuned, sampling: Sampling, *, use_base: bool) -> None:
+    def __init__(
+        self, opened: OpenRun, tuned: Tuned, sampling: Sampling, *, use_base: bool, system: str | None = None
+    ) -> None:
         self._opened, self._tuned, self._sampling, self._use_base = opened, tuned, sampling, use_base
+        self._system = shared_system(opened) if system is None else system
+        if self._system and not self.remembers:
+            what = f"the run's format, {self.form}, has no place for a system text"
+            raise DataError(what, where="--system", cure="write it into the message")
         self.messages: list[dict[str, str]] = []
+        self.reset()
 
     @property
     def remembers(self) -> bool:
@@ -47,8 +54,8 @@ class Conversation:
         return answer
 
     def reset(self) -> None:
-        """Forget everything that was said."""
-        self.messages = []
+        """Forget everything that was said but the system text."""
+        self.messages = [{"role": "system", "content": self._system}] if self._system else []
 
     def _answer(self, asked: list[dict[str, str]], text: str, on_text: Callable[[str], None]) -> Answer:
         recipe, tokenizer, tuned = self._opened.recipe, self._opened.tokenizer, self._tuned
@@ -63,15 +70,24 @@ class Conversation:
 
 
 def chat(
-    run: Path | str, *, sampling: Sampling | None = None, use_base: bool = False, which: Which = "last"
+    run: Path | str,
+    *,
+    sampling: Sampling | None = None,
+    use_base: bool = False,
+    which: Which = "last",
+    system: str | None = None,
 ) -> Conversation:
     """Begin a conversation with a run's adapter, or with the base alone where `use_base`.
 
-    Greedy unless `sampling` says otherwise. Raises FledgeError where the run cannot be opened, and where its base is an
-    encoder-decoder: it was trained to answer one text and has no place for what was said before.
+    It begins with `system`, or where that is None with the system text that all training rows share, if they do. Greedy
+    unless `sampling` says otherwise. Raises FledgeError where the run cannot be opened, where its format has no place
+    for a system text, and where its base is an encoder-decoder: it was trained to answer one text and has no place for
+    what was said before.
     """
     opened = open_run(run, which=which)
     if opened.tokenizer.decoder_start_id is not None:
         what = "this run's base is an encoder-decoder, which answers one text and holds no conversation"
         raise RunError(what, where=str(opened.run.root), cure="use `fledge generate`")
-    return Conversation(opened, load_tuned(opened), sampling or Sampling(max_new_tokens=512), use_base=use_base)
+    return Conversation(
+        opened, load_tuned(opened), sampling or Sampling(max_new_tokens=512), use_base=use_base, system=system
+    )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fledge.commands.open_run import Which, load_tuned, open_run
-from fledge.commands.prompts import Prompt, prompt_ids, prompt_text
+from fledge.commands.prompts import Prompt, prompt_text, settled, text_ids
 from fledge.evaluation.generate import Sampling, stream
 
 __all__ = ["Generated", "Prompt", "Sampling", "generate"]
@@ -41,8 +41,9 @@ def generate(
     as it is written. Raises FledgeError where the run cannot be opened or the prompt is empty or too long.
     """
     opened = open_run(run, which=which)
-    asked = Prompt(prompt) if isinstance(prompt, str) else prompt
-    ids = prompt_ids(asked, opened.recipe, tokenizer=opened.tokenizer)
+    asked = settled(Prompt(prompt) if isinstance(prompt, str) else prompt, opened)
+    text, has_specials = prompt_text(asked, opened.recipe, tokenizer=opened.tokenizer)
+    ids = text_ids(text, opened.tokenizer, has_specials=has_specials)
     tuned = load_tuned(opened)
     with tuned.as_base(when=use_base):
         answer = stream(
@@ -53,5 +54,4 @@ def generate(
             on_text=on_text,
             max_positions=tuned.facts.max_positions,
         )
-    text, _ = prompt_text(asked, opened.recipe, tokenizer=opened.tokenizer)
-    return Generated(text, answer.text, len(answer.ids), answer.is_complete)
+    return Generated(text.text, answer.text, len(answer.ids), answer.is_complete)

@@ -1,23 +1,34 @@
 """Prompts as a run learnt them: a person's text in the form of the run's training data."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from fledge.commands.open_run import OpenRun
 from fledge.config.data import SourceConfig
 from fledge.config.recipe import Recipe, sources
+from fledge.data.formats.chat import chat_of
+from fledge.data.formats.control import control_of, text_of_people
+from fledge.data.formats.dialect import spoken
+from fledge.data.formats.messages import Conversation
 from fledge.data.formats.plain import alpaca_prompt
+from fledge.data.tokenize import Text, asked_ids, encode_texts
 from fledge.errors import DataError
 from fledge.models.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a person asks. `context` is alpaca's input; `is_raw` sends the text as it is."""
+    """What a person asks. `context` is alpaca's input; `is_raw` sends the text as it is.
+
+    `system` is the system text of the conversation. None stands for the one that all training rows share, if they do.
+    """
 
     text: str
     context: str = ""
     is_raw: bool = False
+    system: str | None = None
 
 
 def source_of(recipe: Recipe) -> SourceConfig:
@@ -25,22 +36,46 @@ def source_of(recipe: Recipe) -> SourceConfig:
     return sources(recipe.data.train)[0]
 
 
-def prompt_text(prompt: Prompt, recipe: Recipe, *, tokenizer: Tokenizer) -> tuple[str, bool]:
+def settled(prompt: Prompt, opened: OpenRun) -> Prompt:
+    """The prompt with the system text of the run's training rows where it brings none and these share one."""
+    if prompt.system is not None or prompt.is_raw or source_of(opened.recipe).format != "chat":
+        return prompt
+    return replace(prompt, system=shared_system(opened))
+
+
+def shared_system(opened: OpenRun) -> str:
+    """The system text that all rows of the run's first source have in common; empty where there is none."""
+    if not opened.run.ledger.is_file():
+        return ""
+    ledger = json.loads(opened.run.ledger.read_text(encoding="utf-8"))
+    return str(ledger["sources"]["train"][0].get("system", ""))
+
+
+def prompt_text(prompt: Prompt, recipe: Recipe, *, tokenizer: Tokenizer) -> tuple[Text, bool]:
     """The text that goes to the model, and whether it brings its own special tokens.
 
-    Raises DataError for a context where the run's format has no place for one.
+    A control token that the person writes stays text, but in a raw prompt and in the format text, whose prompts bring
+    their control tokens. Raises DataError for an input or a system text where the run's format has no place for one.
     """
     source = source_of(recipe)
-    if prompt.context and (prompt.is_raw or source.format != "alpaca"):
-        what = "a raw prompt" if prompt.is_raw else f"the run's format, {source.format},"
-        raise DataError(f"{what} has no place for an input", where="--input", cure="write it into the prompt")
+    _check_places(prompt, source)
     if prompt.is_raw or source.format == "text":
-        return prompt.text, False
+        return Text(prompt.text), False
+    if source.format == "chat":
+        messages = [{"role": "system", "content": prompt.system}] if prompt.system else []
+        return conversation_text([*messages, {"role": "user", "content": prompt.text}], tokenizer), True
     if source.format == "alpaca":
-        return alpaca_prompt(prompt.text, prompt.context), False
-    if source.format == "completion":
-        return source.prompt_prefix + prompt.text, False
-    return tokenizer.render([{"role": "user", "content": prompt.text}], add_generation_prompt=True), True
+        words = [prompt.text, prompt.context]
+        return text_of_people(words, lambda said: alpaca_prompt(said[0], said[1]), control_of(tokenizer)), False
+    return text_of_people(prompt.text, lambda said: source.prompt_prefix + said, control_of(tokenizer)), False
+
+
+def _check_places(prompt: Prompt, source: SourceConfig) -> None:
+    form = "a raw prompt" if prompt.is_raw else f"the run's format, {source.format},"
+    if prompt.context and (prompt.is_raw or source.format != "alpaca"):
+        raise DataError(f"{form} has no place for an input", where="--input", cure="write it into the prompt")
+    if prompt.system and (prompt.is_raw or source.format != "chat"):
+        raise DataError(f"{form} has no place for a system text", where="--system", cure="write it into the prompt")
 
 
 def prompt_ids(prompt: Prompt, recipe: Recipe, *, tokenizer: Tokenizer) -> list[int]:
@@ -49,17 +84,26 @@ def prompt_ids(prompt: Prompt, recipe: Recipe, *, tokenizer: Tokenizer) -> list[
     For an encoder-decoder they are the whole source, which ends as the tokenizer ends a text.
     """
     text, has_specials = prompt_text(prompt, recipe, tokenizer=tokenizer)
-    return _encode(text, tokenizer, has_specials=has_specials)
+    return text_ids(text, tokenizer, has_specials=has_specials)
+
+
+def conversation_text(messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> Text:
+    """A conversation by the chat template, up to where the assistant speaks next: as evaluation asks a row."""
+    chat = chat_of(tokenizer, "completion")
+
+    def render(said: Sequence[dict[str, Any]]) -> str:
+        conversation = Conversation(tuple(said), (False,) * len(said))
+        return chat.prompt(conversation, spoken(conversation, chat.dialect))
+
+    return text_of_people([dict(message) for message in messages], render, control_of(tokenizer))
 
 
 def conversation_ids(messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> list[int]:
     """Token ids of a conversation by the chat template, up to where the assistant speaks next."""
-    return _encode(tokenizer.render(messages, add_generation_prompt=True), tokenizer, has_specials=True)
+    return text_ids(conversation_text(messages, tokenizer), tokenizer, has_specials=True)
 
 
-def _encode(text: str, tokenizer: Tokenizer, *, has_specials: bool) -> list[int]:
-    ids = list(tokenizer.encode_batch([text])[0].ids)
-    prefix = list(tokenizer.prefix_ids)
-    if tokenizer.decoder_start_id is not None:
-        return [*prefix, *ids, *tokenizer.suffix_ids] if ids else []
-    return ids if has_specials or ids[: len(prefix)] == prefix else [*prefix, *ids]
+def text_ids(text: Text, tokenizer: Tokenizer, *, has_specials: bool) -> list[int]:
+    """Token ids of the text of a prompt."""
+    [encoding] = encode_texts(tokenizer, [text])
+    return asked_ids(encoding.ids, tokenizer, has_specials=has_specials)

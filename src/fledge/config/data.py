@@ -9,7 +9,8 @@ from fledge.config.section import Section
 Format = Literal["alpaca", "chat", "completion", "text"]
 Overlong = Literal["drop", "truncate", "split", "error"]
 InvalidRows = Literal["error", "drop"]
-TrainOn = Literal["completion", "all"]
+TemplateValue = bool | int | float | str | list[bool | int | float | str | None] | None
+TrainOn = Literal["completion", "last", "all"]
 
 
 class SourceConfig(Section):
@@ -78,9 +79,13 @@ class DataConfig(Section):
     invalid_rows: InvalidRows = "error"
     """Rows that cannot be read (broken JSON, ragged CSV, not UTF-8, wrong type): error, or drop and count."""
     train_on: TrainOn = "completion"
-    """completion: only the answer's tokens are trained; all: the prompt's too."""
+    """completion: only answers are trained; last: of a conversation the last answer alone; all: the prompt too."""
     chat_template: str | None = None
     """chat: chatml or a Jinja file, for a base that brings no chat template of its own."""
+    chat_template_kwargs: dict[str, TemplateValue] = Field(default_factory=dict)
+    """chat: values that the template reads, such as enable_thinking; the saved template has them as defaults."""
+    sanitize_control_tokens: bool = True
+    """Control tokens that a row's own text spells stay text; false: they become tokens. Not for the format text."""
     new_special_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Tokens the tokenizer lacks: added, trained, and saved with the adapter. chatml adds its own two."""
     packing: bool = True

@@ -94,6 +94,13 @@ def _of_data(recipe: Recipe) -> Iterator[Conflict]:
     if data.train_on == "all" and all(source.format == "text" for _, source in _located(recipe)):
         keys = (("data", "train_on"), ("data", "train"))
         yield Conflict("has no effect on plain text, which is trained whole", keys, "remove it")
+    formats = {source.format for _, source in _located(recipe)}
+    if data.train_on == "last" and not formats & {"chat", "completion"}:
+        keys = (("data", "train_on"), ("data", "train"))
+        yield Conflict("last has an effect on conversations only", keys, "write completion")
+    if not data.sanitize_control_tokens and formats == {"text"}:
+        keys = (("data", "sanitize_control_tokens"), ("data", "train"))
+        yield Conflict("has no effect on plain text, whose control tokens are tokens", keys, "remove it")
     if data.validation is None and recipe.evaluate.every_steps != EvaluateConfig().every_steps:
         keys = (("evaluate", "every_steps"), ("data", "validation"))
         yield Conflict("has no effect without data.validation", keys, "remove it, or give data.validation")

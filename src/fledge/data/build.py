@@ -10,13 +10,14 @@ from typing import Protocol
 
 from fledge.config.data import DataConfig, Overlong
 from fledge.data.fit import Fitted
-from fledge.data.formats.render import Render, renderer
+from fledge.data.formats.control import Render, Rendered
+from fledge.data.formats.render import renderer
 from fledge.data.ledger import SourceLedger, Tally
 from fledge.data.pairs import Pairs, limit_keys
 from fledge.data.readers.rows import OpenSource, read_part
 from fledge.data.rows import BrokenRow, RawRow, Refusal, RenderedRow, TokenRow
 from fledge.data.store import Origin, StoreWriter
-from fledge.data.tokenize import Encoding, TextTokenizer
+from fledge.data.tokenize import Encoding, Text, TextTokenizer, encode_texts
 from fledge.data.whole import Whole
 from fledge.errors import DataError
 
@@ -31,7 +32,7 @@ class _Maker(Protocol):
 
     @property
     def limits(self) -> str: ...
-    def texts(self, outcome: RenderedRow | Refusal) -> tuple[str, ...]: ...
+    def texts(self, outcome: RenderedRow | Refusal) -> tuple[Text, ...]: ...
     def token_rows(self, rows: Sequence[RenderedRow], encodings: Sequence[tuple[Encoding, ...]]) -> list[TokenRow]: ...
     def sizes(self, row: TokenRow) -> tuple[int, ...]: ...
     def size(self, row: TokenRow) -> str: ...
@@ -45,11 +46,12 @@ class _Item:
 
     part: int
     number: int
-    outcome: RenderedRow | Refusal
+    outcome: Rendered
 
     @property
-    def text(self) -> str:
-        return self.outcome.text
+    def texts(self) -> tuple[RenderedRow | Refusal, ...]:
+        """What of the row is tokenised: each of the rows that it became, or what is known of it."""
+        return (self.outcome,) if isinstance(self.outcome, Refusal) else self.outcome
 
 
 def build_store(
@@ -99,7 +101,7 @@ class _Builder:
         self._total: int | None = None
         is_text = source.config.format == "text"
         self._overlong: Overlong = "drop" if data.overlong == "split" and not is_text else data.overlong
-        self._render: Render = renderer(source.config, tokenizer, trains_all=data.train_on == "all")
+        self._render: Render = renderer(source.config, tokenizer, data)
         is_pair = tokenizer.decoder_start_id is not None
         options = (tokenizer, data, self._overlong)
         self._maker: _Maker = Pairs(*options) if is_pair else Whole(*options)
@@ -120,11 +122,11 @@ class _Builder:
         self._finish(before[0], before[1].result())
         progress(self.tally.rows_read, self._total)
 
-    def _encoded(self, items: Sequence[_Item]) -> list[tuple[Encoding, ...]]:
-        """The texts of each row, tokenised; called in the tokenizer's thread."""
-        texts = [self._maker.texts(item.outcome) for item in items]
-        found = iter(self._tokenizer.encode_batch([text for row in texts for text in row]))
-        return [tuple(itertools.islice(found, len(row))) for row in texts]
+    def _encoded(self, items: Sequence[_Item]) -> list[list[tuple[Encoding, ...]]]:
+        """The texts of each row of each record, tokenised; called in the tokenizer's thread."""
+        texts = [[self._maker.texts(one) for one in item.texts] for item in items]
+        found = iter(encode_texts(self._tokenizer, [text for rows in texts for row in rows for text in row]))
+        return [[tuple(itertools.islice(found, len(row))) for row in rows] for rows in texts]
 
     def _items(self) -> Iterator[_Item]:
         for part in range(len(self._names)):
@@ -144,7 +146,7 @@ class _Builder:
             rows, total = read_part(self._source, part)
         return _told(rows, where), total
 
-    def _outcome(self, part: int, row: RawRow | BrokenRow) -> RenderedRow | Refusal:
+    def _outcome(self, part: int, row: RawRow | BrokenRow) -> Rendered:
         outcome = row.refusal if isinstance(row, BrokenRow) else self._render(row.record)
         if isinstance(outcome, Refusal) and outcome.reason == "invalid" and self._data.invalid_rows == "error":
             cure = f"{outcome.cure}; " if outcome.cure else ""
@@ -152,46 +154,73 @@ class _Builder:
             raise DataError(outcome.what, where=self._source.full_where(part, row.number), cure=cure)
         return outcome
 
-    def _finish(self, items: Sequence[_Item], encodings: Sequence[tuple[Encoding, ...]]) -> None:
-        kept = [(item, item.outcome, one) for item, one in zip(items, encodings, strict=True)]
-        rendered = [(item, outcome, one) for item, outcome, one in kept if isinstance(outcome, RenderedRow)]
-        for item, outcome, one in kept:
-            if isinstance(outcome, Refusal):
-                self._drop(item, outcome, sizes=tuple(len(encoding) for encoding in one))
-        rows = self._maker.token_rows([row for _, row, _ in rendered], [one for _, _, one in rendered])
+    def _finish(self, items: Sequence[_Item], encodings: Sequence[list[tuple[Encoding, ...]]]) -> None:
+        rendered = [row for item in items if not isinstance(item.outcome, Refusal) for row in item.outcome]
+        theirs = [
+            one
+            for item, found in zip(items, encodings, strict=True)
+            if not isinstance(item.outcome, Refusal)
+            for one in found
+        ]
+        rows = iter(self._maker.token_rows(rendered, theirs))
         stored: list[tuple[Origin, TokenRow]] = []
-        for (item, outcome, _), row in zip(rendered, rows, strict=True):
-            stored.extend(self._fitted(item, outcome, row))
+        for item, found in zip(items, encodings, strict=True):
+            if isinstance(item.outcome, Refusal):
+                self._drop(item, item.outcome, sizes=tuple(len(encoding) for encoding in found[0]))
+            else:
+                stored.extend(self._kept(item, item.outcome, list(itertools.islice(rows, len(item.outcome)))))
         if stored:
             self._writer.write(stored)
 
-    def _fitted(self, item: _Item, rendered: RenderedRow, row: TokenRow) -> list[tuple[Origin, TokenRow]]:
+    def _kept(
+        self, item: _Item, rendered: Sequence[RenderedRow], rows: Sequence[TokenRow]
+    ) -> list[tuple[Origin, TokenRow]]:
+        """What is stored of a record: the pieces of those of its rows that are not too long."""
+        fitted = [self._fitted(item, row) for row in rows]
+        kept = [(fit, row, text) for fit, row, text in zip(fitted, rows, rendered, strict=True) if fit.dropped is None]
+        lost = [(fit, row) for fit, row in zip(fitted, rows, strict=True) if fit.dropped is not None]
+        if not kept:
+            first, row = lost[0]
+            assert first.dropped is not None
+            what = self._maker.size(row) if first.dropped == "overlong" else ""
+            sizes = tuple(sum(side) for side in zip(*(self._maker.sizes(one) for _, one in lost), strict=True))
+            self._drop(item, Refusal(first.dropped, what), sizes=sizes)
+            return []
+        where = self._source.where(item.part, item.number)
+        self.tally.keep_row(where, [note for fit, row, text in kept for note in _notes_of(fit, row, text)], kept[0][2])
+        for fit, row, _ in kept:
+            self.tally.keep(fit.pieces, sizes=self._maker.sizes(row), num_cut=fit.num_cut)
+        for fit, row in lost:
+            assert fit.dropped is not None
+            self.tally.drop_part(fit.dropped, where, sizes=self._maker.sizes(row))
+        return self._stored(item, [piece for fit, _, _ in kept for piece in fit.pieces])
+
+    def _stored(self, item: _Item, pieces: Sequence[TokenRow]) -> list[tuple[Origin, TokenRow]]:
+        parent = self._writer.num_parents
+        self._writer.num_parents += 1
+        is_whole = len(pieces) == 1
+        part = self._first_part + item.part
+        return [
+            (Origin(self._number, part, item.number, parent, -1 if is_whole else number), piece)
+            for number, piece in enumerate(pieces)
+        ]
+
+    def _fitted(self, item: _Item, row: TokenRow) -> Fitted:
         maker = self._maker
         if self._overlong == "error" and maker.is_overlong(row):
             cure = f"raise {self._limit_keys}, or set data.overlong to drop or truncate"
             where = self._source.full_where(item.part, item.number)
             raise DataError(f"the row is {maker.size(row)} long, {maker.limits}", where=where, cure=cure)
-        fitted, sizes = maker.fit(row), maker.sizes(row)
-        if fitted.dropped is not None:
-            what = maker.size(row) if fitted.dropped == "overlong" else ""
-            self._drop(item, Refusal(fitted.dropped, what), sizes=sizes)
-            return []
-        parent = self._writer.num_parents
-        self._writer.num_parents += 1
-        notes = (*rendered.notes, _ANSWER_CUT) if fitted.is_answer_cut else rendered.notes
-        self.tally.keep(fitted.pieces, sizes=sizes, num_cut=fitted.num_cut, notes=notes)
-        is_whole = len(fitted.pieces) == 1
-        return [
-            (
-                Origin(self._number, self._first_part + item.part, item.number, parent, -1 if is_whole else number),
-                piece,
-            )
-            for number, piece in enumerate(fitted.pieces)
-        ]
+        return maker.fit(row)
 
     def _drop(self, item: _Item, refusal: Refusal, *, sizes: tuple[int, ...]) -> None:
         where = self._source.where(item.part, item.number)
         self.tally.drop(refusal.reason, where, what=refusal.what, sizes=sizes)
+
+
+def _notes_of(fitted: Fitted, row: TokenRow, rendered: RenderedRow) -> tuple[str, ...]:
+    notes = (*rendered.notes, *row.notes)
+    return (*notes, _ANSWER_CUT) if fitted.is_answer_cut else notes
 
 
 @contextmanager
@@ -212,7 +241,7 @@ def _batches(items: Iterator[_Item]) -> Iterator[list[_Item]]:
     characters = 0
     for item in items:
         batch.append(item)
-        characters += len(item.text)
+        characters += sum(len(one.text) for one in item.texts)
         if len(batch) >= _BATCH_ROWS or characters >= _BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0

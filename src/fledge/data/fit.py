@@ -63,4 +63,6 @@ def _part(row: TokenRow, start: int, stop: int, *, context: list[int] | None = N
     first, last = (min(max(position, start), stop) + shift for position in row.answer)
     is_whole = start <= row.answer[0] and row.answer[1] <= stop
     answer = (first, last if is_whole else first)
-    return TokenRow(before + row.ids[start:stop], ranges, answer, num_repeated=len(before))
+    asked = row.asked if is_whole and start == 0 else None
+    ids = before + row.ids[start:stop]
+    return TokenRow(ids, ranges, answer, num_repeated=len(before), asked=asked, is_lossy=row.is_lossy, notes=row.notes)

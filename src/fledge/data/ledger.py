@@ -5,11 +5,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from fledge.data.rows import Reason, TokenRow
+from fledge.data.rows import Reason, RenderedRow, TokenRow
 
 Role = Literal["train", "validation", "test"]
 MOST_EXAMPLES = 5
 SIDES = ("source", "target")
+PART_DROPPED = "one of several texts of the row is dropped ({reason}), the others are kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,10 @@ class SourceLedger:
     """By reason, where the first few such rows are, and what is wrong with them."""
     notes: Mapping[str, int]
     """What else is worth knowing, and of how many rows."""
+    note_examples: Mapping[str, tuple[str, ...]]
+    """By note, where the first few such rows are."""
+    system: str
+    """The system text that all conversations share; empty where they have none or different ones."""
     files_skipped: Mapping[str, Skipped]
     """By reason, the files of a folder or glob that are not read."""
     sides: Mapping[str, SideLedger] = field(default_factory=dict)
@@ -135,7 +140,9 @@ class Ledger:
                 cut = [f"{side.tokens_cut:,} {name} tokens" for name, side in entry.sides.items() if side.tokens_cut]
                 what = " and ".join(cut) or f"{entry.tokens_cut:,} tokens"
                 lines.append(f"{entry.source}: {what} cut off overlong rows")
-            lines.extend(f"{entry.source}: {count:,} rows: {note}" for note, count in entry.notes.items())
+            for note, count in entry.notes.items():
+                first = entry.note_examples.get(note, ("",))[0]
+                lines.append(f"{entry.source}: {count:,} rows: {note}{f', first: {first}' * bool(first)}")
             for reason, skipped in entry.files_skipped.items():
                 lines.append(f"{entry.source}: {skipped.files:,} files not read ({reason}), first: {skipped.first}")
         return lines
@@ -159,16 +166,21 @@ class Ledger:
 
 def as_json(entry: SourceLedger) -> dict[str, Any]:
     """One source's ledger as a JSON object."""
-    value = {**asdict(entry), "examples": {reason: list(found) for reason, found in entry.examples.items()}}
+    value = asdict(entry)
+    for name in ("examples", "note_examples"):
+        value[name] = {reason: list(found) for reason, found in value[name].items()}
     return value if entry.sides else {name: found for name, found in value.items() if name != "sides"}
 
 
 def from_json(value: Mapping[str, Any]) -> SourceLedger:
     """The inverse of `as_json`."""
     examples = {reason: tuple(found) for reason, found in value["examples"].items()}
+    noted = {note: tuple(found) for note, found in value["note_examples"].items()}
     skipped = {reason: Skipped(**found) for reason, found in value["files_skipped"].items()}
     sides = {name: SideLedger(**found) for name, found in value.get("sides", {}).items()}
-    return SourceLedger(**{**value, "examples": examples, "files_skipped": skipped, "sides": sides})
+    return SourceLedger(
+        **{**value, "examples": examples, "note_examples": noted, "files_skipped": skipped, "sides": sides}
+    )
 
 
 def skipped_by_reason(files: Iterable[tuple[Path, str]]) -> dict[str, Skipped]:
@@ -197,20 +209,30 @@ class Tally:
     tokens_dropped: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
     notes: dict[str, int] = field(default_factory=dict)
+    note_examples: dict[str, list[str]] = field(default_factory=dict)
+    systems: set[str | None] = field(default_factory=set)
     sides: dict[str, SideLedger] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.has_sides:
             self.sides = {name: SideLedger() for name in SIDES}
 
-    def keep(
-        self, pieces: tuple[TokenRow, ...], *, sizes: tuple[int, ...], num_cut: int, notes: tuple[str, ...] = ()
-    ) -> None:
-        """Count a row of sum(`sizes`) tokens, by side where it has sides, that is kept as `pieces`, `num_cut` of its
-        tokens having been cut off.
-        """
+    def keep_row(self, where: str, notes: Iterable[str], rendered: RenderedRow) -> None:
+        """Count a row of the source that is kept, and what is worth knowing of it."""
         self.rows_read += 1
         self.rows_kept += 1
+        for note in dict.fromkeys(notes):
+            self.notes[note] = self.notes.get(note, 0) + 1
+            examples = self.note_examples.setdefault(note, [])
+            if len(examples) < MOST_EXAMPLES:
+                examples.append(where)
+        if len(self.systems) < 2:
+            self.systems.add(rendered.system)
+
+    def keep(self, pieces: tuple[TokenRow, ...], *, sizes: tuple[int, ...], num_cut: int) -> None:
+        """Count a text of sum(`sizes`) tokens, by side where it has sides, that is kept as `pieces`, `num_cut` of its
+        tokens having been cut off.
+        """
         self.tokens_read += sum(sizes)
         self.pieces += len(pieces)
         if self.has_sides:
@@ -222,8 +244,16 @@ class Tally:
             self.tokens["repeated"] += piece.num_repeated
             self.tokens["masked"] += len(piece.ids) - piece.num_repeated - trained
         self.tokens["cut"] += num_cut
-        for note in notes:
-            self.notes[note] = self.notes.get(note, 0) + 1
+
+    def drop_part(self, reason: Reason, where: str, *, sizes: tuple[int, ...]) -> None:
+        """Count a text of sum(`sizes`) tokens that is dropped while others of the same row are kept."""
+        note = PART_DROPPED.format(reason=reason)
+        self.notes[note] = self.notes.get(note, 0) + 1
+        self.note_examples.setdefault(note, [where])
+        self.tokens_read += sum(sizes)
+        self.tokens_dropped[reason] = self.tokens_dropped.get(reason, 0) + sum(sizes)
+        if self.has_sides:
+            self._count_sides(sizes, kept=None)
 
     def drop(self, reason: Reason, where: str, *, what: str, sizes: tuple[int, ...]) -> None:
         """Count a row of sum(`sizes`) tokens that is dropped, and remember the first few places."""
@@ -267,6 +297,8 @@ class Tally:
             tokens_repeated=self.tokens["repeated"],
             examples={reason: tuple(found) for reason, found in self.examples.items()},
             notes=self.notes,
+            note_examples={note: tuple(found) for note, found in self.note_examples.items()},
+            system=next(iter(self.systems), None) or "" if len(self.systems) == 1 else "",
             files_skipped={},
             sides=self.sides,
         )

@@ -4,13 +4,13 @@ The ids are those that `tokenizer(prompt)` and `tokenizer(text_target=completion
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fledge.config.data import DataConfig, Overlong, SourceConfig, ValidationFraction
 from fledge.config.recipe import sources as listed
 from fledge.data.fit import Fitted
 from fledge.data.rows import Refusal, RenderedRow, TokenRow
-from fledge.data.tokenize import Encoding, TextTokenizer
+from fledge.data.tokenize import LOSSY, Encoding, Text, TextTokenizer, lossy_answers
 from fledge.errors import DataError
 
 FORMATS = ("alpaca", "completion")
@@ -36,18 +36,26 @@ class Pairs:
         eos = self.tokenizer.eos_token_id
         return self.tokenizer.suffix_ids or (() if eos is None else (eos,))
 
-    def texts(self, outcome: RenderedRow | Refusal) -> tuple[str, ...]:
+    def texts(self, outcome: RenderedRow | Refusal) -> tuple[Text, ...]:
         """What is tokenised of a row: the prompt and the answer."""
-        stop = outcome.answer[0] if isinstance(outcome, RenderedRow) else outcome.prompt_stop
-        return outcome.text[:stop], outcome.text[stop:]
+        if isinstance(outcome, Refusal):
+            stop = outcome.prompt_stop
+            return Text(outcome.text[:stop]), Text(outcome.text[stop:])
+        stop = outcome.answer[0]
+        return Text.part(outcome, 0, stop), Text.part(outcome, stop, len(outcome.text))
 
     def token_rows(self, rows: Sequence[RenderedRow], encodings: Sequence[tuple[Encoding, ...]]) -> list[TokenRow]:
         """The rows as ids, source and then target; `encodings` are those of their texts."""
         assert len(rows) == len(encodings)
         prefix, suffix = self.tokenizer.prefix_ids, self.tokenizer.suffix_ids
-        return [
+        lossy = lossy_answers(rows, [answer.ids for _, answer in encodings], tokenizer=self.tokenizer)
+        joined = [
             self._joined([*prefix, *prompt.ids, *suffix], [*prefix, *answer.ids, *self._ending])
             for prompt, answer in encodings
+        ]
+        return [
+            replace(row, is_lossy=True, notes=(LOSSY,)) if is_lossy else row
+            for row, is_lossy in zip(joined, lossy, strict=True)
         ]
 
     def sizes(self, row: TokenRow) -> tuple[int, ...]:
@@ -75,7 +83,7 @@ class Pairs:
         source = _cut(row.ids[: row.num_source], self.data.max_length, end=self.tokenizer.suffix_ids)
         target = _cut(row.ids[row.num_source :], self.data.max_target_length, end=self._ending)
         is_answer_cut = len(row.ids) - row.num_source > len(target)
-        kept = self._joined(source, target, has_answer=not is_answer_cut)
+        kept = replace(self._joined(source, target, has_answer=not is_answer_cut), notes=row.notes)
         return Fitted((kept,), num_cut=len(row.ids) - len(kept.ids), is_answer_cut=is_answer_cut)
 
     def _joined(self, source: list[int], target: list[int], *, has_answer: bool = True) -> TokenRow:

@@ -140,7 +140,8 @@ def _key(opened: list[OpenSource], data: DataConfig, tokenizer: TextTokenizer) -
         }
         for source in opened
     ]
-    options = data.model_dump(include={"max_length", "max_target_length", "overlong", "invalid_rows", "train_on"})
+    names = {"max_length", "max_target_length", "overlong", "invalid_rows", "train_on", "sanitize_control_tokens"}
+    options = data.model_dump(include=names)
     special = [tokenizer.prefix_ids, tokenizer.bos_token, tokenizer.eos_token, tokenizer.eos_token_id]
     pair = [tokenizer.suffix_ids, tokenizer.decoder_start_id]
     chat = [sorted(tokenizer.stop_ids), tokenizer.template_notes]

@@ -56,8 +56,12 @@ class RenderedRow:
     """True where an end-of-turn token must stand after the text unless the text ends with one."""
     answer: tuple[int, int] = (0, 0)
     """The last answer without what ends its turn: what a generated answer is compared with."""
+    literals: tuple[int, ...] = ()
+    """Where the row's own text spells control tokens that must stay text."""
     notes: tuple[str, ...] = ()
     """What a person should know of this row; counted in the ledger."""
+    system: str | None = None
+    """The system text of a conversation, empty where it has none; None where the format has no such thing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,12 @@ class TokenRow:
     """Tokens at the start that another piece has already: context, never trained."""
     num_source: int = 0
     """Encoder-decoder: how many tokens, the first ones, are the source; the target follows."""
+    asked: tuple[int, ...] | None = None
+    """The ids of the prompt where it is tokenised alone; None where these are the row's own ids before the answer."""
+    is_lossy: bool = False
+    """Whether the ids cannot be decoded to the answer's text, because the tokenizer lacks characters of it."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of this row's tokens; counted in the ledger."""
 
     @property
     def supervised_tokens(self) -> int:

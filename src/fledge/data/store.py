@@ -25,9 +25,12 @@ INDEX = np.dtype(
         ("prompt_stop", "<i4"),
         ("answer_start", "<i4"),
         ("answer_stop", "<i4"),
+        ("is_lossy", "<i4"),  # 1 where the answer's ids are not its text
+        ("asked_length", "<i4"),  # 0 where the prompt's ids are the row's own
+        ("asked", "<i8"),  # where the prompt's own ids begin
     ]
 )
-FILES = ("tokens.bin", "trained.bin", "rows.bin")
+FILES = ("tokens.bin", "trained.bin", "rows.bin", "asked.bin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +45,12 @@ class Origin:
 
 
 class StoreWriter:
-    """Appends rows to the three files of a store; memory is one batch."""
+    """Appends rows to the files of a store; memory is one batch."""
 
     def __init__(self, folder: Path) -> None:
         self._files = [(folder / name).open("wb") for name in FILES]
         self._offset = 0
+        self._asked = 0
         self.num_parents = 0
         """Rows of the sources that were kept, however many pieces each became."""
 
@@ -59,7 +63,7 @@ class StoreWriter:
 
     def write(self, rows: Sequence[tuple[Origin, TokenRow]]) -> None:
         """Append rows."""
-        tokens, trained, index = self._files
+        tokens, trained, index, asked = self._files
         total = sum(len(row.ids) for _, row in rows)
         flat = np.fromiter(chain.from_iterable(row.ids for _, row in rows), dtype=np.int32, count=total)
         bits = np.zeros(total, dtype=np.uint8)
@@ -70,7 +74,11 @@ class StoreWriter:
                 bits[position + start : position + stop] = 1
             place = (self._offset + position, origin.parent, origin.number, origin.part, origin.source, origin.piece)
             prompt_stop = row.num_source or row.answer[0]
-            entries.append((*place, len(row.ids), row.supervised_tokens, prompt_stop, *row.answer))
+            alone = row.asked or ()
+            own = (row.is_lossy, len(alone), self._asked)
+            entries.append((*place, len(row.ids), row.supervised_tokens, prompt_stop, *row.answer, *own))
+            asked.write(np.array(alone, dtype=np.int32).tobytes())
+            self._asked += len(alone)
             position += len(row.ids)
         tokens.write(flat.tobytes())
         trained.write(bits.tobytes())
@@ -90,6 +98,8 @@ class TokenStore:
         self._num_sources = num_sources
         self._tokens = np.memmap(folder / FILES[0], dtype=np.int32, mode="r")
         self._trained = np.memmap(folder / FILES[1], dtype=np.bool_, mode="r")
+        asked = folder / FILES[3]
+        self._asked = np.memmap(asked, dtype=np.int32, mode="r") if asked.stat().st_size else np.zeros(0, np.int32)
         self._index: NDArray[np.void] = np.memmap(folder / FILES[2], dtype=INDEX, mode="r")
 
     def __len__(self) -> int:
@@ -144,11 +154,19 @@ class TokenStore:
         return None
 
     def prompt_ids(self, index: int) -> list[int]:
-        """Ids before the last answer: what is given to the model to generate that answer. Of an encoder-decoder the
-        source, whole.
+        """Ids of the prompt of the last answer, as they are when the prompt is asked alone: what is given to the model
+        to generate that answer. Of an encoder-decoder the source, whole.
         """
         start, _ = self._extent(index)
+        entry = self._index[index]
+        if entry["asked_length"]:
+            first = int(entry["asked"])
+            return [int(token) for token in self._asked[first : first + entry["asked_length"]]]
         return [int(token) for token in self._tokens[start : start + self._index[index]["prompt_stop"]]]
+
+    def is_lossy(self, index: int) -> bool:
+        """Whether the ids of the last answer are not its text, because the tokenizer lacks characters of it."""
+        return bool(self._index[index]["is_lossy"])
 
     def answer_ids(self, index: int) -> list[int]:
         """Ids of the last answer, without what ends its turn; of an encoder-decoder the target, without the special

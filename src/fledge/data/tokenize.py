@@ -1,6 +1,7 @@
 """From rendered text to token ids and a mask, by character offsets."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from fledge.data.rows import RenderedRow, TokenRow
@@ -58,6 +59,13 @@ class TextTokenizer(Protocol):
         """Ids after which an answer is complete: the EOS, and what the chat template closes a last turn with."""
 
     @property
+    def is_lossless(self) -> bool:
+        """Whether every text comes back when its ids are decoded, space around it left aside."""
+
+    def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """The texts of ids, special tokens written out."""
+
+    @property
     def template_notes(self) -> tuple[str, ...]:
         """What a person should know of every text that the chat template writes."""
 
@@ -65,27 +73,122 @@ class TextTokenizer(Protocol):
         """Raise DataError where the chat template is no valid Jinja."""
 
     @property
+    def control_tokens(self) -> frozenset[str]:
+        """The tokens that steer the model: special ones, and those that the chat template puts around people's text."""
+
+    @property
     def has_chat_template(self) -> bool: ...
+    def template_names(self, field: str) -> bool:
+        """Whether the chat template's text names this field of a message."""
+
     def encode_batch(self, texts: Sequence[str]) -> Sequence[Encoding]:
         """Tokenise without adding special tokens; special tokens written in the text become their ids."""
 
-    def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = False) -> str:
+    def encode_literal(self, text: str, literals: Sequence[int]) -> Encoding:
+        """Tokenise as `encode_batch` does, but control tokens that begin at the positions `literals` stay text."""
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = False,
+        tools: Sequence[Mapping[str, Any]] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> str:
         """The chat template's text. Raises DataError with the template's own words where it refuses."""
 
 
 Span = tuple[int, int]
+SHARED_TOKEN = "prompt and answer share a token, so that a prompt that is asked ends otherwise than the trained one"
+OTHER_TOKENS = "the prompt alone is tokenised otherwise than before its answer"
+LOSSY = "the tokenizer cannot write the answer as it is: what it lacks becomes <unk> or is changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text to be tokenised; control tokens that begin at the positions `literals` stay text."""
+
+    text: str
+    literals: tuple[int, ...] = ()
+
+    @classmethod
+    def part(cls, row: RenderedRow, start: int, stop: int) -> "Text":
+        """Characters start..stop of a row."""
+        literals = tuple(place - start for place in row.literals if start <= place < stop)
+        return cls(row.text[start:stop], literals)
+
+
+def encode_texts(tokenizer: TextTokenizer, texts: Sequence[Text]) -> list[Encoding]:
+    """Each text tokenised, without special tokens around it."""
+    plain = iter(tokenizer.encode_batch([one.text for one in texts if not one.literals]))
+    return [tokenizer.encode_literal(one.text, one.literals) if one.literals else next(plain) for one in texts]
+
+
+def asked_ids(ids: Sequence[int], tokenizer: TextTokenizer, *, has_specials: bool) -> list[int]:
+    """Ids of a prompt that is given to a model, from those of its text.
+
+    It begins as training rows do: with the tokenizer's prefix, never doubled. For an encoder-decoder it is the whole
+    source, which ends as the tokenizer ends a text; nothing is asked where there is no text.
+    """
+    prefix = list(tokenizer.prefix_ids)
+    if tokenizer.decoder_start_id is not None:
+        return [*prefix, *ids, *tokenizer.suffix_ids] if ids else []
+    return list(ids) if has_specials or list(ids[: len(prefix)]) == prefix else [*prefix, *ids]
+
+
+def lossy_answers(
+    rows: Sequence[RenderedRow], answers: Sequence[Sequence[int]], *, tokenizer: TextTokenizer
+) -> list[bool]:
+    """For each row, whether the ids of its answer cannot be decoded to the answer's text, space around it aside."""
+    if tokenizer.is_lossless:
+        return [False] * len(rows)
+    texts = tokenizer.decode_batch(answers)
+    wanted = [row.text[slice(*row.answer)].strip() for row in rows]
+    # a token that prompt and answer share brings some of the prompt along
+    return [not text.rstrip().endswith(answer) for text, answer in zip(texts, wanted, strict=True)]
 
 
 def token_rows(
-    rows: Sequence[RenderedRow], encodings: Sequence[Encoding], *, tokenizer: TextTokenizer
+    rows: Sequence[RenderedRow],
+    encodings: Sequence[Encoding],
+    *,
+    tokenizer: TextTokenizer,
+    prompts: Sequence[Encoding | None] | None = None,
 ) -> list[TokenRow]:
     """Carry the spans of rendered rows over to the tokens of their texts.
 
     The tokenizer's own prefix (a BOS) is put before unless the text brings its special tokens or starts with it;
     the EOS, trained, is put after where the row asks for one and has none. Token 0 is nobody's target.
+
+    `prompts` are the encodings of the rows' prompts alone. Where these are other tokens than those before the answer in
+    the row, the row keeps them, and it is noted.
     """
     prefix, eos = tokenizer.prefix_ids, tokenizer.eos_token_id
-    return [_token_row(row, encoding, prefix, eos) for row, encoding in zip(rows, encodings, strict=True)]
+    found = [_token_row(row, encoding, prefix, eos) for row, encoding in zip(rows, encodings, strict=True)]
+    lossy = lossy_answers(rows, [row.ids[slice(*row.answer)] for row in found], tokenizer=tokenizer)
+    found = [
+        replace(row, is_lossy=True, notes=(LOSSY,)) if is_lossy else row
+        for row, is_lossy in zip(found, lossy, strict=True)
+    ]
+    if prompts is None:
+        return found
+    together = zip(rows, found, encodings, prompts, strict=True)
+    return [_with_asked(row, tokens, encoding, prompt, tokenizer) for row, tokens, encoding, prompt in together]
+
+
+def _with_asked(
+    row: RenderedRow, tokens: TokenRow, encoding: Encoding, prompt: Encoding | None, tokenizer: TextTokenizer
+) -> TokenRow:
+    """The row with the ids that its prompt has alone, where they are others than it begins with."""
+    if prompt is None:
+        return tokens
+    asked = asked_ids(prompt.ids, tokenizer, has_specials=row.has_specials)
+    if not asked or asked == tokens.ids[: tokens.answer[0]]:
+        return tokens
+    first = encoding.char_to_token(row.answer[0])
+    characters = None if first is None else encoding.token_to_chars(first)
+    is_shared = characters is not None and characters[0] < row.answer[0]
+    return replace(tokens, asked=tuple(asked), notes=(*tokens.notes, SHARED_TOKEN if is_shared else OTHER_TOKENS))
 
 
 def _token_row(row: RenderedRow, encoding: Encoding, prefix: tuple[int, ...], eos: int | None) -> TokenRow:

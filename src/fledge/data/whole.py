@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fledge.config.data import DataConfig, Overlong
 from fledge.data.fit import Fitted, fit
 from fledge.data.rows import Refusal, RenderedRow, TokenRow
-from fledge.data.tokenize import Encoding, TextTokenizer, token_rows
+from fledge.data.tokenize import Encoding, Text, TextTokenizer, token_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +22,17 @@ class Whole:
         """How long a row may be, in words."""
         return f"data.max_length is {self.data.max_length:,}"
 
-    def texts(self, outcome: RenderedRow | Refusal) -> tuple[str, ...]:
-        """What is tokenised of a row: one text."""
-        return (outcome.text,)
+    def texts(self, outcome: RenderedRow | Refusal) -> tuple[Text, ...]:
+        """What is tokenised of a row: its text, and its prompt once more where it has one."""
+        if isinstance(outcome, Refusal):
+            return (Text(outcome.text),)
+        whole, start = Text(outcome.text, outcome.literals), outcome.answer[0]
+        return (whole, Text.part(outcome, 0, start)) if 0 < start < outcome.answer[1] else (whole,)
 
     def token_rows(self, rows: Sequence[RenderedRow], encodings: Sequence[tuple[Encoding, ...]]) -> list[TokenRow]:
         """The rows as ids; `encodings` are those of their texts."""
-        return token_rows(rows, [one for (one,) in encodings], tokenizer=self.tokenizer)
+        prompts = [one[1] if len(one) > 1 else None for one in encodings]
+        return token_rows(rows, [one[0] for one in encodings], tokenizer=self.tokenizer, prompts=prompts)
 
     def sizes(self, row: TokenRow) -> tuple[int, ...]:
         """Tokens of the row."""

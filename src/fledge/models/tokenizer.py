@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +18,22 @@ from transformers.utils import GENERATION_CONFIG_NAME
 from fledge.config.data import DataConfig
 from fledge.config.model import ModelConfig
 from fledge.errors import DataError, ModelError
-from fledge.models.chat_template import RENDERING, TODAY, asks_the_date, check, named_template, render
+from fledge.models.chat_template import (
+    RENDERING,
+    TODAY,
+    asks_the_date,
+    check,
+    named_template,
+    render,
+    single,
+    with_defaults,
+)
+from fledge.models.literal import LiteralEncoder
 from fledge.models.locate import locate
+from fledge.models.turn_ends import turn_ends
 
-_PROBE = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\ue000"}]
+_HARD_TEXT = "{a}<b>|~`^\n\n\tc  d\r\ne\u0301\u00e9\ufb01\u00bd\u2460\u4f60\U0001f642\ua66e\u200d\u00a0.?"
+"""Characters that vocabularies lack, and those that normalisers change."""
 
 
 class Tokenizer:
@@ -97,15 +110,37 @@ class Tokenizer:
         """Ids after which an answer is complete: the end of text, and what closes a turn in the chat template."""
         found = {self.eos_token_id} if self.eos_token_id is not None else set()
         if self.has_chat_template:
-            found |= self._turn_ends()
+            found |= turn_ends(self.render, self.special_tokens)
         return frozenset(found)
 
-    def _turn_ends(self) -> set[int]:
-        for before in ([], [{"role": "system", "content": "a"}]):
-            with contextlib.suppress(DataError):
-                tail = self.render([*before, *_PROBE]).partition(_PROBE[-1]["content"])[2].lstrip()
-                return {index for text, index in self.special_tokens.items() if tail.startswith(text)}
+    @cached_property
+    def control_tokens(self) -> frozenset[str]:
+        """The tokens that steer the model: special ones, and those that the chat template puts around people's text."""
+        added = self._backend.get_added_tokens_decoder()
+        found = {token.content for token in added.values() if token.special}
+        found |= {token.content for index, token in added.items() if index in self.stop_ids}
+        found |= {token for token in (self.bos_token, self.eos_token) if token}
+        if self.has_chat_template:
+            found |= self._around_people()
+        return frozenset(token for token in found if token.strip())
+
+    def _around_people(self) -> set[str]:
+        with contextlib.suppress(DataError):
+            text = self.render([{"role": "user", "content": "a"}])
+            return {token for token in self.special_tokens if token in text}
         return set()
+
+    @cached_property
+    def _literal(self) -> LiteralEncoder:
+        return LiteralEncoder(self._backend, self.control_tokens)
+
+    def encode_literal(self, text: str, literals: Sequence[int]) -> Encoding:
+        """Tokenise as `encode_batch` does, but control tokens that begin at the positions `literals` stay text."""
+        return self._literal.encode(text, literals)
+
+    def template_names(self, field: str) -> bool:
+        """Whether the chat template's text names this field of a message."""
+        return self.has_chat_template and re.search(rf"\b{re.escape(field)}\b", self._template()) is not None
 
     @property
     def has_chat_template(self) -> bool:
@@ -131,23 +166,46 @@ class Tokenizer:
         """Tokenise without adding special tokens; special tokens written in the text become their ids."""
         return self._backend.encode_batch(list(texts), add_special_tokens=False)
 
+    @cached_property
+    def is_lossless(self) -> bool:
+        """Whether every text comes back when its ids are decoded, space around it left aside."""
+        ids = self._backend.encode(_HARD_TEXT, add_special_tokens=False).ids
+        return self.decode_batch([ids])[0].strip() == _HARD_TEXT
+
+    def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """The texts of ids, special tokens written out."""
+        return [
+            str(text) for text in self._backend.decode_batch([list(ids) for ids in rows], skip_special_tokens=False)
+        ]
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids, special tokens left out."""
         return str(self._backend.decode(list(ids), skip_special_tokens=True))
 
-    def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = False) -> str:
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = False,
+        tools: Sequence[Mapping[str, Any]] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> str:
         """The chat template's text. Raises DataError with the template's own words where it refuses."""
-        tokens = self.hf.special_tokens_map
-        return render(self._template(), messages, tokens=tokens, add_generation_prompt=add_generation_prompt)
+        return render(
+            self._template(),
+            messages,
+            tokens=self.hf.special_tokens_map,
+            add_generation_prompt=add_generation_prompt,
+            tools=tools,
+            options=options,
+        )
 
     def _template(self) -> str:
         template = self.hf.chat_template
         if not template:
             cure = "set data.chat_template: chatml, or a Jinja file"
             raise DataError("this base has no chat template", where="data.format: chat", cure=cure)
-        if isinstance(template, dict):
-            template = template.get("default") or next(iter(template.values()))
-        return str(template)
+        return single(template)
 
 
 def load_tokenizer(model: ModelConfig, data: DataConfig) -> Tokenizer:
@@ -176,6 +234,8 @@ def load_tokenizer(model: ModelConfig, data: DataConfig) -> Tokenizer:
     if data.chat_template is not None:
         hf.chat_template, tokens = named_template(data.chat_template)
         wanted = [*tokens, *(token for token in wanted if token not in tokens)]
+    if data.chat_template_kwargs:
+        hf.chat_template = _with_defaults(hf, data)
     vocabulary = hf.get_vocab()
     fresh = [token for token in wanted if token not in vocabulary]
     if fresh:
@@ -186,6 +246,16 @@ def load_tokenizer(model: ModelConfig, data: DataConfig) -> Tokenizer:
         decoder_start_id=start,
         pad_token_id=_padding(hf, num_embeddings=getattr(config.get_text_config(), "vocab_size", None)),
     )
+
+
+def _with_defaults(hf: PreTrainedTokenizerBase, data: DataConfig) -> str:
+    """The chat template with the recipe's values as its defaults."""
+    if not hf.chat_template:
+        cure = "set data.chat_template to a template that reads them, or remove the option"
+        raise DataError(
+            "this base has no chat template that could read them", where="data.chat_template_kwargs", cure=cure
+        )
+    return with_defaults(single(hf.chat_template), data.chat_template_kwargs)
 
 
 def _padding(hf: PreTrainedTokenizerBase, *, num_embeddings: int | None = None) -> int:

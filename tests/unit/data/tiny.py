@@ -13,6 +13,8 @@ from tokenizers import Encoding, Tokenizer, decoders, models, normalizers, pre_t
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from fledge.errors import DataError
+from fledge.models.literal import LiteralEncoder
+from fledge.models.turn_ends import turn_ends
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
@@ -76,12 +78,27 @@ class Tiny:
     @property
     def stop_ids(self) -> frozenset[int]:
         found = {self.eos_token_id} - {None}
-        with contextlib.suppress(DataError, jinja2.TemplateSyntaxError):
+        with contextlib.suppress(jinja2.TemplateSyntaxError):
             if self.template:
-                turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\ue000"}]
-                tail = self.render(turns).partition("\ue000")[2].lstrip()
-                found |= {index for text, index in self.special_tokens.items() if tail.startswith(text)}
+                found |= turn_ends(self.render, self.special_tokens)
         return frozenset(found)
+
+    @property
+    def control_tokens(self) -> frozenset[str]:
+        return frozenset(token for token in self.special_tokens if token.strip())
+
+    def template_names(self, field: str) -> bool:
+        return field in (self.template or "")
+
+    @property
+    def is_lossless(self) -> bool:
+        return True
+
+    def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        return [self.text(row) for row in rows]
+
+    def encode_literal(self, text: str, literals: Sequence[int]) -> Encoding:
+        return LiteralEncoder(self.backend, self.control_tokens).encode(text, literals)
 
     @property
     def template_notes(self) -> tuple[str, ...]:
@@ -94,12 +111,21 @@ class Tiny:
         self.calls.append(len(texts))
         return self.backend.encode_batch(list(texts), add_special_tokens=False)
 
-    def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = False) -> str:
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = False,
+        tools: Sequence[Mapping[str, Any]] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> str:
         try:
             rendered, _ = render_jinja_template(
                 [list(messages)],
                 chat_template=self.template,
+                tools=list(tools) or None,
                 add_generation_prompt=add_generation_prompt,
+                **(options or {}),
                 bos_token=self.bos_token or "",
                 eos_token=self.eos_token or "",
             )

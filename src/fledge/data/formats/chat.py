@@ -1,92 +1,174 @@
-"""The chat format: OpenAI's messages and ShareGPT's conversations, rendered by the model's own template."""
+"""The chat format: a conversation as the model's own template writes it, its answers trained as serving writes them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from fledge.data.formats.messages import messages_of
-from fledge.data.formats.turns import SPECIAL_IN_TEXT, Specials, end_of, find_turns, unseen_marks
+from fledge.config.data import TrainOn
+from fledge.data.formats.control import Rendered
+from fledge.data.formats.dialect import Dialect, Messages, dialect_of, spoken
+from fledge.data.formats.messages import REASONING_FIELDS, Conversation, conversation_of
+from fledge.data.formats.refused import role_cure
+from fledge.data.formats.tools import words_of
+from fledge.data.formats.turns import Difference, Endings, Turn, endings_of, has_words, turn_of
 from fledge.data.rows import Refusal, RenderedRow
 from fledge.data.tokenize import TextTokenizer
 from fledge.errors import DataError
 
-_TOOL_ROLES = ("tool", "function", "observation", "ipython")
-_CHANGED = "the chat template changes what the assistant says, so that its tokens cannot be told from the template's"
+APART = "an earlier answer that the chat template writes otherwise once more follows is trained as a row of its own"
+NO_TOOLS = "the chat template does not show the row's tools to the model"
+_THINK = re.compile(r"</?think>")
+_TEMPLATE_CURE = "set data.chat_template to a template that writes it"
 
 
-def render_chat(record: Mapping[str, Any], *, tokenizer: TextTokenizer, specials: Specials) -> RenderedRow | Refusal:
-    """A conversation as the template writes it; each assistant turn is trained, its end-of-turn token included."""
-    messages = messages_of(record)
-    if isinstance(messages, Refusal):
-        return messages
-    try:
-        row = _rendered(messages, tokenizer=tokenizer, specials=specials)
-    except DataError as error:
-        return Refusal("invalid", error.problems[0].what, error.problems[0].cure)
-    if isinstance(row, Refusal):
-        return row
-    notes = (*row.notes, *tokenizer.template_notes, *_notes(record, messages, specials))
-    return replace(row, notes=notes)
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """How conversations are rendered: a tokenizer with its chat template, what the template reads, what is trained."""
+
+    tokenizer: TextTokenizer
+    dialect: Dialect
+    endings: Endings
+    train_on: TrainOn
+
+    def render(self, record: Mapping[str, Any]) -> Rendered:
+        """A record's conversation as one row, and further rows for answers that cannot be trained in it."""
+        conversation = conversation_of(record)
+        return conversation if isinstance(conversation, Refusal) else self.rows_of(conversation)
+
+    def rows_of(self, conversation: Conversation) -> Rendered:
+        """The rows of a conversation.
+
+        An answer is trained from where its generation prompt ends up to and with the token on which serving stops. It
+        is trained in the text of the whole conversation where it stands there as serving would write it, else in a row
+        of its own, which ends with it.
+        """
+        try:
+            return self._rows_of(conversation)
+        except DataError as error:
+            problem = error.problems[0]
+            cure = problem.cure or role_cure(conversation.messages, self.tokenizer)
+            return Refusal("invalid", problem.what, cure)
+
+    def _rows_of(self, conversation: Conversation) -> Rendered:
+        said = spoken(conversation, self.dialect)
+        text = self._text(conversation, said)
+        turns = []
+        for number in self._trained(conversation):
+            turn = self._turn(conversation, said, number)
+            if isinstance(turn, Refusal):
+                return turn
+            turns.append(turn)
+        if any(not turn.answer.strip() for turn in turns):
+            return Refusal("empty_completion", "an assistant turn is empty", text=text)
+        left_out = _left_out(conversation, said, text, self)
+        if any(role == "tool" for role in left_out):
+            return Refusal("invalid", "the chat template leaves out messages of role tool", _TEMPLATE_CURE)
+        notes = (
+            *(f"the chat template leaves out messages of role {role}" for role in left_out),
+            *self.tokenizer.template_notes,
+            *conversation.notes,
+            *([NO_TOOLS] if conversation.tools and not self.dialect.shows_tools else []),
+            *_unread_fields(conversation, self.tokenizer),
+        )
+        first = conversation.messages[0]
+        system = first["content"] if first["role"] in ("system", "developer") else ""
+        return tuple(replace(row, system=system) for row in self._placed(text, turns, notes))
+
+    def _trained(self, conversation: Conversation) -> list[int]:
+        """Numbers of the messages that are trained."""
+        numbers = [number for number, trains in enumerate(conversation.trains) if trains]
+        return numbers[-1:] if self.train_on == "last" else numbers
+
+    def _turn(self, conversation: Conversation, said: Messages, number: int) -> Turn | Refusal:
+        prompt = self.prompt(conversation, said[:number])
+        text = self._text(conversation, said[: number + 1])
+        turn = turn_of(number, prompt=prompt, text=text, endings=self.endings)
+        if isinstance(turn, Difference):
+            what = f"message {number + 1}: the generation prompt is no beginning of the text with the answer: {turn}"
+            cure = "set data.chat_template_kwargs (such as enable_thinking: false) so that both agree, give the answer "
+            cure += f"its {REASONING_FIELDS[0]}, or set data.chat_template to a template whose prompt is"
+            return Refusal("invalid", what, cure)
+        return _checked(conversation.messages[number], turn)
+
+    def prompt(self, conversation: Conversation, said: Messages) -> str:
+        """What a server gives to the model after these messages: their text with the generation prompt."""
+        return self.tokenizer.render(
+            said, add_generation_prompt=True, tools=conversation.tools, options=conversation.options
+        )
+
+    def _text(self, conversation: Conversation, said: Messages) -> str:
+        return self.tokenizer.render(said, tools=conversation.tools, options=conversation.options)
+
+    def _placed(self, text: str, turns: Sequence[Turn], notes: tuple[str, ...]) -> tuple[RenderedRow, ...]:
+        """Each turn in the whole text where it fits, else in a row of its own."""
+        ends = [turn.end_in(text) for turn in turns]
+        inside = [(turn, end) for turn, end in zip(turns, ends, strict=True) if end is not None]
+        apart = [turn for turn, end in zip(turns, ends, strict=True) if end is None and self.train_on != "all"]
+        rows = [_own_row(turn, (*notes, APART)) for turn in apart]
+        if inside or not apart:
+            rows.append(self._whole_row(text, inside, notes))
+        return tuple(rows)
+
+    def _whole_row(self, text: str, inside: Sequence[tuple[Turn, int]], notes: tuple[str, ...]) -> RenderedRow:
+        spans = tuple((turn.start, end) for turn, end in inside)
+        last = inside[-1][0] if inside else None
+        needs_end = last is not None and last.text == text and not last.is_ended
+        answer = (last.start, last.stop) if last is not None else (len(text), len(text))
+        if self.train_on == "all":
+            spans = ((0, len(text)),)
+        row = RenderedRow(text, spans, has_specials=True, ends_turn=needs_end, answer=answer)
+        return replace(row, notes=notes)
 
 
-def _rendered(
-    messages: Sequence[Mapping[str, Any]], *, tokenizer: TextTokenizer, specials: Specials
-) -> RenderedRow | Refusal:
-    text = tokenizer.render(messages)
-    turns = find_turns(messages, text, render=tokenizer.render)
-    left_out = _left_out(messages, text, tokenizer)
-    if turns is None:
-        return Refusal("invalid", _CHANGED, "use a template that writes messages as they are (data.chat_template)")
-    if any(role in _TOOL_ROLES for role in left_out):
-        return Refusal("invalid", f"the chat template leaves out messages of role {', '.join(left_out)}")
-    if any(start == stop or text[start:stop].isspace() for start, stop in turns):
-        return Refusal("empty_completion", "an assistant turn is empty", text=text)
-    row = _with_ends(messages, text, turns, tokenizer=tokenizer, specials=specials)
-    return replace(row, notes=tuple(f"the chat template leaves out messages of role {role}" for role in left_out))
+def _own_row(turn: Turn, notes: tuple[str, ...]) -> RenderedRow:
+    end = turn.ends[-1] if turn.is_ended else len(turn.text)
+    span, answer = (turn.start, end), (turn.start, turn.stop)
+    return RenderedRow(
+        turn.text[:end], (span,), has_specials=True, ends_turn=not turn.is_ended, answer=answer, notes=notes
+    )
 
 
-def _with_ends(
-    messages: Sequence[Mapping[str, Any]],
-    text: str,
-    turns: Sequence[tuple[int, int]],
-    *,
-    tokenizer: TextTokenizer,
-    specials: Specials,
-) -> RenderedRow:
-    """Stretch each turn to its end-of-turn token; ask for one where the template gives the last turn none.
-
-    There the last turn goes on to the end of the text, so that what the template writes before the end is learnt too:
-    whoever generates comes to the end only through it.
-    """
-    speaking = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
-    spans, is_ended = [], True
-    for turn, (start, stop) in zip(speaking, turns, strict=True):
-        end = end_of(messages, text, turn=turn, stop=stop, render=tokenizer.render, specials=specials)
-        spans.append((start, end or stop))
-        is_ended = end is not None
-    needs_end = messages[-1]["role"] == "assistant" and not is_ended
-    if needs_end:
-        spans[-1] = (spans[-1][0], len(text))
-    answer = turns[-1] if turns else (len(text), len(text))
-    return RenderedRow(text, tuple(spans), has_specials=True, ends_turn=needs_end, answer=answer)
+def chat_of(tokenizer: TextTokenizer, train_on: TrainOn) -> Chat:
+    """How a tokenizer's chat template renders conversations."""
+    return Chat(tokenizer, dialect_of(tokenizer), endings_of(tokenizer), train_on)
 
 
-def _left_out(messages: Sequence[Mapping[str, Any]], text: str, tokenizer: TextTokenizer) -> list[str]:
-    """Roles of the messages that the template does not write at all."""
-    roles = []
-    for number, message in enumerate(messages):
+def _checked(message: Mapping[str, Any], turn: Turn) -> Turn | Refusal:
+    """The turn, where the template writes all that the message says; a refusal where it leaves something out."""
+    written = turn.text[turn.start :]
+    parts = {"content": [part for part in _THINK.split(message["content"]) if part.strip()]}
+    parts["reasoning"] = [message[REASONING_FIELDS[0]]] if REASONING_FIELDS[0] in message else []
+    parts["tool calls"] = words_of(message.get("tool_calls", []))
+    for name, words in parts.items():
+        if not all(has_words(part, written) for part in words):
+            what = f"message {turn.message + 1}: the chat template leaves out or changes its {name}"
+            return Refusal("invalid", what, _TEMPLATE_CURE)
+    return turn
+
+
+def _left_out(conversation: Conversation, said: Messages, text: str, chat: Chat) -> list[str]:
+    """Roles of the messages before the last answer that the template does not write at all."""
+    roles = set()
+    for number, message in enumerate(conversation.messages):
         content = message["content"].strip()
-        if message["role"] == "assistant" or content in text:
+        if message["role"] == "assistant" or not content or has_words(content, text):
             continue
-        mark = next(unseen_marks(text))
-        probe = [{**other, "content": mark} if other is message else other for other in messages]
-        if mark not in tokenizer.render(probe):
-            roles.append(messages[number]["role"])
-    return sorted(set(roles))
+        mark = "\ue0fe"
+        probe = [*said]
+        marked = [{"type": "text", "text": mark}] if chat.dialect.has_parts else mark
+        probe[number] = {**said[number], "content": marked}
+        if mark not in chat.tokenizer.render(probe, tools=conversation.tools, options=conversation.options):
+            roles.add(message["role"])
+    return sorted(roles)
 
 
-def _notes(record: Mapping[str, Any], messages: Sequence[Mapping[str, Any]], specials: Specials) -> tuple[str, ...]:
-    notes = ["the tools column is not shown to the model"] if record.get("tools") else []
-    if any(specials.occurs_in(message["content"]) for message in messages):
-        notes.append(SPECIAL_IN_TEXT)
-    return tuple(notes)
+_ALWAYS_READ = frozenset({"role", "content", "tool_calls", *REASONING_FIELDS})
+
+
+def _unread_fields(conversation: Conversation, tokenizer: TextTokenizer) -> Iterator[str]:
+    """A note for each field of the messages that the template's text does not name."""
+    names = {name for message in conversation.messages for name in message} - _ALWAYS_READ
+    for name in sorted(names):
+        if not tokenizer.template_names(name):
+            yield f"field {name!r} of messages is read by nothing"

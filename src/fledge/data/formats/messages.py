@@ -1,49 +1,109 @@
-"""A conversation's messages, from either of the two common forms, checked one by one."""
+"""A conversation's messages, from the forms that rows have them in, checked one by one."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from fledge.data.formats.columns import is_text, missing
+from fledge.data.formats.tools import calls_of, tools_of
+from fledge.data.formats.weights import WEIGHT_FIELDS, trains
 from fledge.data.kinds import kind_of
 from fledge.data.rows import Refusal
 
-# ShareGPT's names for the roles that chat templates know.
-_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
-KNOWN_ROLES = ("system", "developer", "user", "assistant", "tool", "function", "observation", "ipython")
-_SHAREGPT_KEYS = ("from", "value")
+# ShareGPT's names, and others that are common, for the roles that chat templates know.
+_ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant"} | {
+    "ai": "assistant",
+    "function_call": "assistant",
+    "observation": "tool",
+    "function": "tool",
+    "function_response": "tool",
+    "tool_response": "tool",
+    "ipython": "tool",
+}
+KNOWN_ROLES = ("system", "developer", "user", "assistant", "tool")
+REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
+_CONTENT_FIELDS = ("content", "value", "text")
+_MEDIA_FIELDS = ("images", "image", "videos", "video", "audios", "audio")
+_OWN_FIELDS = frozenset(
+    (*_CONTENT_FIELDS, *WEIGHT_FIELDS, *REASONING_FIELDS, *_MEDIA_FIELDS, "role", "from", "tool_calls", "function_call")
+)
+_NOT_ASSISTANT = "a message that is not the assistant's asks to be trained; only the assistant's are"
 
 
-def messages_of(record: Mapping[str, Any]) -> list[dict[str, Any]] | Refusal:
-    """The messages with `role` and `content` (text), from `messages` or from ShareGPT's `conversations`.
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A row's conversation.
 
-    A `system` column beside them becomes the first message where there is none.
+    Each message has `role` and `content` (text), and whatever else the row gives it. An assistant's may have
+    `reasoning_content` (text) and `tool_calls`.
+    """
+
+    messages: tuple[dict[str, Any], ...]
+    trains: tuple[bool, ...]
+    """For each message, whether the row lets it be trained. Only the assistant's messages are."""
+    tools: tuple[dict[str, Any], ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Values for the chat template that the row brings (`chat_template_kwargs`)."""
+    notes: tuple[str, ...] = ()
+
+
+def conversation_of(record: Mapping[str, Any]) -> Conversation | Refusal:
+    """The conversation of a record: `messages`, or ShareGPT's `conversations`.
+
+    A `system` column beside them becomes the first message where there is none; `tools` (or `functions`) are what the
+    assistant may call.
     """
     column = "messages" if "messages" in record else "conversations"
     if column not in record:
         refusal = missing(record, "messages")
         return Refusal("invalid", refusal.what.replace("'messages'", "'messages' or 'conversations'"), refusal.cure)
-    value = record[column]
-    if not isinstance(value, (list, tuple)):
-        return Refusal("invalid", f"column {column!r} holds {kind_of(value)}, not a list of messages")
+    found = messages_of(record[column], where=f"column {column!r}")
+    return found if isinstance(found, Refusal) else with_columns(found, record)
+
+
+def with_columns(found: Conversation, record: Mapping[str, Any]) -> Conversation | Refusal:
+    """The conversation with what other columns of its record add: system text, tools, values for the template."""
+    tools = tools_of(record.get("tools") or record.get("functions"), where="column 'tools'")
+    if isinstance(tools, Refusal):
+        return tools
+    options = record.get("chat_template_kwargs") or {}
+    if not isinstance(options, Mapping):
+        return Refusal("invalid", f"column 'chat_template_kwargs' holds {kind_of(options)}, not an object")
+    named = {str(name): value for name, value in options.items() if value is not None}
+    whole = Conversation(found.messages, found.trains, tools, named, found.notes)
+    return _with_system(whole, record.get("system"))
+
+
+def messages_of(value: Any, *, where: str) -> Conversation | Refusal:
+    """A list of messages, checked one by one; `where` says what holds the list."""
+    if not isinstance(value, list | tuple):
+        return Refusal("invalid", f"{where} holds {kind_of(value)}, not a list of messages")
     if not value:
         return Refusal("empty", "the conversation has no message")
-    messages = []
+    messages, trained, notes = [], [], []
     for number, item in enumerate(value, 1):
         message = _message(item)
-        if isinstance(message, Refusal):
-            return Refusal("invalid", f"message {number}: {message.what}", message.cure)
+        is_trained = trains(item) if isinstance(item, Mapping) else True
+        for refusal in (message, is_trained):
+            if isinstance(refusal, Refusal):
+                return Refusal("invalid", f"message {number}: {refusal.what}", refusal.cure)
+        assert isinstance(message, dict) and not isinstance(is_trained, Refusal)
         messages.append(message)
-    return _with_system(messages, record.get("system"))
+        trained.append(is_trained is not False and message["role"] == "assistant")
+        if is_trained is True and message["role"] != "assistant":
+            notes.append(_NOT_ASSISTANT)
+    return Conversation(tuple(messages), tuple(trained), notes=tuple(dict.fromkeys(notes)))
 
 
-def _with_system(messages: list[dict[str, Any]], system: Any) -> list[dict[str, Any]] | Refusal:
-    if system is None or system == "":
-        return messages
+def _with_system(found: Conversation, system: Any) -> Conversation | Refusal:
+    if system is None or system == "" or system != system:  # NaN, as tables write what is missing
+        return found
     if not isinstance(system, str) or not is_text(system):
         return Refusal("invalid", f"column 'system' holds {kind_of(system)}, not text")
-    if messages[0]["role"] == "system":
+    if found.messages[0]["role"] in ("system", "developer"):
         return Refusal("invalid", "there is a system column and a system message too", "keep one of the two")
-    return [{"role": "system", "content": system}, *messages]
+    messages = ({"role": "system", "content": system}, *found.messages)
+    return Conversation(messages, (False, *found.trains), found.tools, found.options, found.notes)
 
 
 def _message(item: Any) -> dict[str, Any] | Refusal:
@@ -52,32 +112,71 @@ def _message(item: Any) -> dict[str, Any] | Refusal:
     role = item["role"] if "role" in item else item.get("from")
     if not isinstance(role, str):
         return Refusal("invalid", "it has no role", 'each message is {"role": ..., "content": ...}')
-    role = _ROLES.get(role, role)
-    if role not in KNOWN_ROLES:
+    known = _ROLES.get(role.lower(), role.lower())
+    if known not in KNOWN_ROLES:
         return Refusal("invalid", f"unknown role {role!r}", f"known: {', '.join((*KNOWN_ROLES, *_ROLES))}")
-    if item.get("tool_calls") or item.get("function_call"):
-        cure = "write the call as the message's content, as the model is to write it"
-        return Refusal("invalid", "its tool_calls have no text of their own that could be trained exactly", cure)
-    content = _content(item["content"] if "content" in item else item.get("value"))
-    if isinstance(content, Refusal):
-        return content
-    return {**_others(item), "role": role, "content": content}
+    for name in _MEDIA_FIELDS:
+        if item.get(name):
+            return Refusal("invalid", f"it has {name}, and only text can be trained on")
+    calls = calls_of(_called(item, role.lower()))
+    if isinstance(calls, Refusal):
+        return calls
+    if calls and known != "assistant":
+        return Refusal("invalid", f"a message of role {known} has tool calls; only the assistant calls tools")
+    content = "" if role.lower() == "function_call" else _content_of(item, may_lack=bool(calls))
+    reasoning = _reasoning_of(item)
+    for text in (content, reasoning):
+        if isinstance(text, Refusal):
+            return text
+    others = {key: value for key, value in item.items() if key not in _OWN_FIELDS and value is not None}
+    thought = {REASONING_FIELDS[0]: reasoning} if reasoning else {}
+    return {**others, "role": known, "content": content, **thought, **({"tool_calls": calls} if calls else {})}
 
 
-def _others(item: Mapping[str, Any]) -> dict[str, Any]:
-    """What a template may ask of a message besides: a tool's name, the id of a call."""
-    return {key: value for key, value in item.items() if key not in _SHAREGPT_KEYS and value is not None}
+def _called(item: Mapping[str, Any], role: str) -> Any:
+    """Where a message has its tool calls: a field, or ShareGPT's own role for them."""
+    if role == "function_call":
+        return next((item[name] for name in _CONTENT_FIELDS if name in item), None) or item.get("tool_calls")
+    return item.get("tool_calls") or item.get("function_call")
 
 
-def _content(value: Any) -> str | Refusal:
-    if isinstance(value, (list, tuple)):
-        parts = [
-            part.get("text") if isinstance(part, Mapping) and part.get("type", "text") == "text" else None
-            for part in value
-        ]
-        if not parts or not all(isinstance(part, str) for part in parts):
+def _content_of(item: Mapping[str, Any], *, may_lack: bool) -> str | Refusal:
+    column = next((name for name in _CONTENT_FIELDS if name in item), None)
+    if column is None and not may_lack:
+        return Refusal("invalid", "it has no content", 'each message is {"role": ..., "content": ...}')
+    return text_in(item.get(column or "", ""))
+
+
+def text_in(value: Any) -> str | Refusal:
+    """A content as text: a text, or parts of text put together; null, NaN and nothing are the empty text."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, list | tuple):
+        parts = [_part(part) for part in value]
+        if not all(isinstance(part, str) for part in parts):
             return Refusal("invalid", "its content has parts that are not text", "only text can be trained on")
         value = "".join(str(part) for part in parts)
     if not isinstance(value, str):
         return Refusal("invalid", f"its content is {kind_of(value)}, not text")
     return value if is_text(value) else Refusal("invalid", "its content holds half a surrogate pair")
+
+
+def _part(part: Any) -> str | None:
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, Mapping) or part.get("type", "text") not in ("text", None):
+        return None
+    found = [part[name] for name in ("text", "value", "content") if isinstance(part.get(name), str)]
+    return found[0] if found else None
+
+
+def _reasoning_of(item: Mapping[str, Any]) -> str | Refusal:
+    """The reasoning that a message brings in a field of its own, the empty text where it brings none."""
+    given = {name: item[name] for name in REASONING_FIELDS if item.get(name)}
+    texts = {name: text_in(value) for name, value in given.items()}
+    for name, text in texts.items():
+        if isinstance(text, Refusal):
+            return Refusal("invalid", text.what.replace("content", name, 1))
+    if len(set(texts.values())) > 1:
+        return Refusal("invalid", f"{' and '.join(texts)} say different things", "keep one of them")
+    return next((str(text) for text in texts.values()), "")

@@ -2,72 +2,105 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
-from fledge.config.data import SourceConfig
-from fledge.data.formats.chat import render_chat
+from fledge.config.data import DataConfig, SourceConfig
+from fledge.data.formats.chat import Chat, chat_of
+from fledge.data.formats.control import Render, Rendered, control_of, note_tokens, render_as_text
+from fledge.data.formats.messages import Conversation, messages_of, with_columns
 from fledge.data.formats.plain import render_alpaca, render_completion, render_text
-from fledge.data.formats.turns import SPECIAL_IN_TEXT, Specials, specials_of
 from fledge.data.rows import Refusal, RenderedRow
 from fledge.data.tokenize import TextTokenizer
 from fledge.errors import DataError
 
-Render = Callable[[Mapping[str, Any]], RenderedRow | Refusal]
 _NO_END = "no end token stands after the answer, for the tokenizer has none: what is trained so does not learn to stop"
+_One = Callable[[Mapping[str, Any]], RenderedRow | Refusal]
 
 
-def renderer(source: SourceConfig, tokenizer: TextTokenizer, *, trains_all: bool) -> Render:
-    """The function that turns a record of `source` into text with trained spans.
+def renderer(source: SourceConfig, tokenizer: TextTokenizer, data: DataConfig) -> Render:
+    """The function that turns a record of `source` into rows of text with trained spans.
 
-    `trains_all` trains the prompt too. An encoder-decoder needs a prompt: a row without one is refused. Raises
-    DataError where chat is asked of a tokenizer whose template is missing or broken.
+    An encoder-decoder needs a prompt: a row without one is refused. Raises DataError where chat is asked of a tokenizer
+    whose template is missing or broken.
     """
-    render = _of_format(source, tokenizer)
+    render = _of_format(source, tokenizer, data)
     if tokenizer.eos_token_id is None:
         render = partial(_endless, render)
-    return partial(_all_trained, render) if trains_all else render
+    if source.format == "text":
+        return render
+    return partial(render_as_text if data.sanitize_control_tokens else note_tokens, render, control_of(tokenizer))
 
 
-def _of_format(source: SourceConfig, tokenizer: TextTokenizer) -> Render:
+def _of_format(source: SourceConfig, tokenizer: TextTokenizer, data: DataConfig) -> Render:
     if source.format == "chat":
-        return _of_chat(source, tokenizer)
-    specials = specials_of(tokenizer)
-    needs_prompt = tokenizer.decoder_start_id is not None
+        return _chat(source, tokenizer, data).render
+    needs_prompt, trains_all = tokenizer.decoder_start_id is not None, data.train_on == "all"
     if source.format == "alpaca":
-        return partial(_noted, partial(render_alpaca, needs_prompt=needs_prompt), specials)
-    if source.format == "completion":
-        joined = partial(
-            render_completion,
-            prompt_column=source.prompt,
-            completion_column=source.completion,
-            prefix=source.prompt_prefix,
-            needs_prompt=needs_prompt,
-        )
-        return partial(_noted, joined, specials)
-    return partial(render_text, column=source.text_column, eos=tokenizer.eos_token)
+        return partial(_alone, partial(render_alpaca, needs_prompt=needs_prompt), trains_all)
+    if source.format == "text":
+        return partial(_alone, partial(render_text, column=source.text_column, eos=tokenizer.eos_token), False)
+    texts = partial(
+        render_completion,
+        prompt_column=source.prompt,
+        completion_column=source.completion,
+        prefix=source.prompt_prefix,
+        needs_prompt=needs_prompt,
+    )
+    chat = cache(lambda: _chat(source, tokenizer, data))
+    return partial(_completion, partial(_alone, texts, trains_all), source, chat)
 
 
-def _of_chat(source: SourceConfig, tokenizer: TextTokenizer) -> Render:
+def _chat(source: SourceConfig, tokenizer: TextTokenizer, data: DataConfig) -> Chat:
     if not tokenizer.has_chat_template:
         cure = "set data.chat_template: chatml, or a Jinja file; or use another format"
-        raise DataError("this base has no chat template", where=f"{source.path} (format: chat)", cure=cure)
+        raise DataError("this base has no chat template", where=f"{source.path} (format: {source.format})", cure=cure)
     tokenizer.check_template()
-    return partial(render_chat, tokenizer=tokenizer, specials=specials_of(tokenizer))
+    return chat_of(tokenizer, data.train_on)
 
 
-def _all_trained(render: Render, record: Mapping[str, Any]) -> RenderedRow | Refusal:
+def _completion(
+    render: Render, source: SourceConfig, chat_of_source: Callable[[], Chat], record: Mapping[str, Any]
+) -> Rendered:
+    """Texts as they are; a prompt or a completion that is a list of messages through the chat template."""
+    prompt, completion = record.get(source.prompt), record.get(source.completion)
+    if not _is_messages(prompt) and not _is_messages(completion):
+        return render(record)
+    chat = chat_of_source()
+    if chat.tokenizer.decoder_start_id is not None:
+        return Refusal("invalid", "an encoder-decoder reads no conversation", "write prompt and completion as text")
+    if source.prompt_prefix:
+        return Refusal("invalid", "a prompt of messages has no place for prompt_prefix", "remove prompt_prefix")
+    asked = messages_of(_as_messages(prompt, "user"), where=f"column {source.prompt!r}")
+    answered = messages_of(_as_messages(completion, "assistant"), where=f"column {source.completion!r}")
+    for part in (asked, answered):
+        if isinstance(part, Refusal):
+            return part
+    assert isinstance(asked, Conversation) and isinstance(answered, Conversation)
+    trains = (*(False for _ in asked.messages), *answered.trains)
+    whole = Conversation((*asked.messages, *answered.messages), trains, notes=(*asked.notes, *answered.notes))
+    found = with_columns(whole, record)
+    return found if isinstance(found, Refusal) else chat.rows_of(found)
+
+
+def _is_messages(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(item, Mapping) for item in value)
+
+
+def _as_messages(value: Any, role: str) -> Any:
+    return [{"role": role, "content": value}] if isinstance(value, str) else value
+
+
+def _alone(render: _One, trains_all: bool, record: Mapping[str, Any]) -> Rendered:
+    """The one row of a record, all of its text trained where `trains_all`."""
     row = render(record)
-    return row if isinstance(row, Refusal) else replace(row, spans=((0, len(row.text)),))
+    if isinstance(row, Refusal):
+        return row
+    return (replace(row, spans=((0, len(row.text)),)) if trains_all else row,)
 
 
-def _endless(render: Render, record: Mapping[str, Any]) -> RenderedRow | Refusal:
-    row = render(record)
-    return replace(row, notes=(*row.notes, _NO_END)) if isinstance(row, RenderedRow) and row.ends_turn else row
-
-
-def _noted(render: Render, specials: Specials, record: Mapping[str, Any]) -> RenderedRow | Refusal:
-    row = render(record)
-    if isinstance(row, RenderedRow) and specials.occurs_in(row.text):
-        return replace(row, notes=(*row.notes, SPECIAL_IN_TEXT))
-    return row
+def _endless(render: Render, record: Mapping[str, Any]) -> Rendered:
+    rows = render(record)
+    if isinstance(rows, Refusal):
+        return rows
+    return tuple(replace(row, notes=(*row.notes, _NO_END)) if row.ends_turn else row for row in rows)

@@ -1,155 +1,114 @@
-"""Where each assistant turn lies in a rendered conversation, proven by rebuilding the text from its parts."""
+"""Where an assistant's turn begins and ends, by one rule: as serving would write it.
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+A turn begins where the rendering of what stands before it, with the generation prompt, ends. It ends with the tokens on
+which serving stops. Both are read off the rendering in which the turn is the last one.
+"""
+
 from dataclasses import dataclass
-from typing import Any
 
 from fledge.data.tokenize import TextTokenizer
-from fledge.errors import DataError
 
-Messages = Sequence[Mapping[str, Any]]
-Rendering = Callable[[Messages], str]
-
-# What templates are known to do to a message's content besides leaving it alone.
-_TRIMS: tuple[Callable[[str], str], ...] = (
-    lambda text: text,
-    str.strip,
-    str.lstrip,
-    str.rstrip,
-    lambda text: text.strip("\n"),
-    lambda text: text.lstrip("\n"),
-    lambda text: text.rstrip("\n"),
-)
-SPECIAL_IN_TEXT = "a special token is written in the row's own text, and becomes that token"
-_PRIVATE_USE = range(0xE000, 0xF900)
+_MOST_SHOWN = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Specials:
-    """A tokenizer's special tokens, made quick to look for in text."""
+class Turn:
+    """One answer as serving would write it. `text` is its prompt, the answer, and what the template writes after it."""
 
-    control: re.Pattern[str]
-    """BOS, EOS and what the chat template writes: the tokens that mean something when a row's own text holds them."""
-    turn_end: re.Pattern[str]
-    """White space and then a token that ends a turn: one that generation stops at."""
-    starts: frozenset[str]
+    message: int
+    text: str
+    start: int
+    """Where the answer begins: the length of the prompt."""
+    stop: int
+    """Where the answer ends without the tokens that end the turn."""
+    ends: tuple[int, ...]
+    """Where each control token ends that stands at the end of the text, in order."""
+    stops: tuple[bool, ...]
+    """For each of these tokens, whether serving stops on it."""
 
-    def occurs_in(self, text: str) -> bool:
-        return any(start in text for start in self.starts) and self.control.search(text) is not None
+    @property
+    def is_ended(self) -> bool:
+        """Whether the template writes a token on which serving stops."""
+        return any(self.stops)
+
+    @property
+    def answer(self) -> str:
+        """What the model writes, the tokens that end the turn left out."""
+        return self.text[self.start : self.stop]
+
+    def end_in(self, text: str) -> int | None:
+        """Where this turn ends within `text`, a rendering of the whole conversation; None where it is not in it.
+
+        It is in it where both are the same up to and with a token on which serving stops.
+        """
+        if text == self.text:
+            return self.ends[-1] if self.is_ended else len(text)
+        for end, is_stop in zip(reversed(self.ends), reversed(self.stops), strict=True):
+            if is_stop and text.startswith(self.text[:end]):
+                return end
+        return None
 
 
-def specials_of(tokenizer: TextTokenizer) -> Specials:
-    """The special tokens; those of white space alone are ordinary text.
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """That a generation prompt is not the beginning of the text that is trained."""
 
-    What may follow a turn in the middle of a conversation (a BOS, the next turn's opening) ends no turn; what follows
-    the last one does.
-    """
-    tokens = sorted((token for token in tokenizer.special_tokens if token.strip()), key=len, reverse=True)
-    ends = [token for token in tokens if tokenizer.special_tokens[token] in tokenizer.stop_ids]
-    written = _written_by_template(tokenizer)
-    control = [token for token in tokens if token in (tokenizer.bos_token, tokenizer.eos_token) or token in written]
-    return Specials(
-        control=_any_of(control),
-        turn_end=re.compile(r"\s*(?:" + _any_of(ends).pattern + ")"),
-        starts=frozenset(token[:2] for token in control),
+    prompt_goes_on: str
+    text_goes_on: str
+
+    def __str__(self) -> str:
+        return f"the prompt goes on with {_shown(self.prompt_goes_on)} where the text has {_shown(self.text_goes_on)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Endings:
+    """A tokenizer's tokens that can end a turn."""
+
+    tokens: tuple[str, ...]
+    """Control tokens and those on which serving stops, the longest first."""
+    stops: frozenset[str]
+
+
+def endings_of(tokenizer: TextTokenizer) -> Endings:
+    """The tokens that can end a turn; those of white space alone are ordinary text."""
+    stops = frozenset(token for token, index in tokenizer.special_tokens.items() if index in tokenizer.stop_ids)
+    tokens = (token for token in stops | tokenizer.control_tokens if token.strip())
+    return Endings(tuple(sorted(tokens, key=lambda token: (-len(token), token))), stops)
+
+
+def turn_of(number: int, *, prompt: str, text: str, endings: Endings) -> Turn | Difference:
+    """The turn of message `number`, from its generation prompt and from the rendering that ends with it."""
+    if not text.startswith(prompt):
+        same = _common(prompt, text)
+        return Difference(prompt[same:], text[same:])
+    places = _tail(text, len(prompt), endings.tokens)
+    stops = tuple(text[first:last] in endings.stops for first, last in places)
+    stop = next((first for (first, _), is_stop in zip(places, stops, strict=True) if is_stop), len(text))
+    return Turn(number, text, len(prompt), stop, tuple(last for _, last in places), stops)
+
+
+def _tail(text: str, start: int, tokens: tuple[str, ...]) -> list[tuple[int, int]]:
+    """Where the tokens lie that `text` ends with, white space between and after them, none before `start`."""
+    places: list[tuple[int, int]] = []
+    stop = len(text.rstrip())
+    while text.endswith(tokens, start, stop):
+        token = next(token for token in tokens if text.endswith(token, start, stop))
+        places.append((stop - len(token), stop))
+        stop = max(start, len(text[: places[-1][0]].rstrip()))
+    return places[::-1]
+
+
+def _common(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    return next(
+        (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
     )
 
 
-def _written_by_template(tokenizer: TextTokenizer) -> str:
-    try:
-        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-        return tokenizer.render(turns) if tokenizer.has_chat_template else ""
-    except DataError:
-        return ""
+def _shown(text: str) -> str:
+    return repr(text[:_MOST_SHOWN] + "..." * (len(text) > _MOST_SHOWN)) if text else "nothing more"
 
 
-def _any_of(tokens: Sequence[str]) -> re.Pattern[str]:
-    return re.compile("|".join(re.escape(token) for token in tokens) or r"(?!)")
-
-
-def find_turns(messages: Messages, text: str, *, render: Rendering) -> list[tuple[int, int]] | None:
-    """Character range of each assistant message's content in `text`, its rendering; None where it cannot be proven.
-
-    The conversation is rendered once more with each content between two marks. That gives the text between the
-    contents and the contents as the template changes them; the ranges count only if these parts, each content
-    trimmed in some way, put together are `text` to the letter.
-    """
-    turns = [message for message in messages if message["role"] == "assistant"]
-    opening, closing = _marks(messages, text)
-    marked = render([_marked(message, opening, closing) for message in messages])
-    parts = re.split(f"{opening}([^{opening}{closing}]*){closing}", marked)
-    if len(parts) != 2 * len(turns) + 1 or any(mark in part for part in parts for mark in (opening, closing)):
-        return None
-    return _fit(text, fixed=parts[0::2], contents=parts[1::2])
-
-
-def _marks(messages: Messages, text: str) -> tuple[str, str]:
-    seen = text + "".join(message["content"] for message in messages)
-    unseen = unseen_marks(seen)
-    return next(unseen), next(unseen)
-
-
-def unseen_marks(text: str) -> Iterator[str]:
-    """Characters of the private use area that `text` does not hold."""
-    return (chr(code) for code in _PRIVATE_USE if chr(code) not in text)
-
-
-def _marked(message: Mapping[str, Any], opening: str, closing: str) -> dict[str, Any]:
-    if message["role"] != "assistant":
-        return dict(message)
-    return {**message, "content": f"{opening}{message['content']}{closing}"}
-
-
-def end_of(messages: Messages, text: str, *, turn: int, stop: int, render: Rendering, specials: Specials) -> int | None:
-    """Where the token ends that closes message `turn`, whose content ends at `stop`; None where there is no such token.
-
-    A token with which the next message's own words begin is no such token: where that could be, the conversation is
-    rendered once more with a mark before these words.
-    """
-    after = messages[turn + 1] if turn + 1 < len(messages) else None
-    if after is not None and specials.turn_end.match(after["content"]):
-        mark = next(unseen_marks(text))
-        content = mark + after["content"]
-        text = render([*messages[: turn + 1], {**after, "content": content}, *messages[turn + 2 :]])
-    end = specials.turn_end.match(text, stop)
-    return end.end() if end else None
-
-
-def _fit(text: str, *, fixed: Sequence[str], contents: Sequence[str]) -> list[tuple[int, int]] | None:
-    """Trim each content so that fixed[0] + contents[0] + fixed[1] + ... is `text`; ranges of the trimmed contents.
-
-    A search over (turn, position), each tried once, so that it ends soon on any input.
-    """
-    if not text.startswith(fixed[0]):
-        return None
-    failed: set[tuple[int, int]] = set()
-    found: list[tuple[int, int]] = []
-    pending = [_options(contents, 0, len(fixed[0]))]
-    while pending:
-        turn = len(pending) - 1
-        if turn == len(contents):
-            end = found[-1][1] + len(fixed[-1]) if found else len(fixed[0])
-            if end == len(text):
-                return found
-            option = None
-        else:
-            option = next(pending[-1], None)
-        if option is None:
-            pending.pop()
-            if found:
-                start, stop = found.pop()
-                failed.add((len(found) + 1, stop))
-            continue
-        start, content = option
-        stop = start + len(content)
-        after = fixed[turn + 1]
-        if (turn + 1, stop) not in failed and text.startswith(content, start) and text.startswith(after, stop):
-            found.append((start, stop))
-            pending.append(_options(contents, turn + 1, stop + len(after)))
-    return None
-
-
-def _options(contents: Sequence[str], turn: int, start: int) -> Iterator[tuple[int, str]]:
-    if turn < len(contents):
-        yield from ((start, trim(contents[turn])) for trim in _TRIMS)
+def has_words(words: str, text: str) -> bool:
+    """Whether `text` holds `words`, white space left aside: templates trim it, and some fold it."""
+    return "".join(words.split()) in "".join(text.split())

@@ -1,0 +1,125 @@
+"""Control tokens in a row's own text: found, kept as text, and told."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fledge.data.rows import Refusal, RenderedRow
+from fledge.data.tokenize import Text, TextTokenizer
+
+Rendered = tuple[RenderedRow, ...] | Refusal
+Render = Callable[[Mapping[str, Any]], Rendered]
+KEPT_AS_TEXT = "a control token is written in the row's own text, and is kept as text (data.sanitize_control_tokens)"
+BECOMES_TOKEN = "a control token is written in the row's own text, and becomes that token"
+_PRIVATE_USE = range(0xE000, 0xF900)
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A tokenizer's control tokens, made quick to look for."""
+
+    pattern: re.Pattern[str]
+    starts: frozenset[str]
+    """The first two characters of each: a text that holds none of these holds no token."""
+
+    def occurs_in(self, text: str) -> bool:
+        """Whether the text spells a control token."""
+        return any(start in text for start in self.starts) and self.pattern.search(text) is not None
+
+
+def control_of(tokenizer: TextTokenizer) -> Control:
+    """The control tokens of a tokenizer: those that people's text must not become."""
+    tokens = sorted(tokenizer.control_tokens, key=len, reverse=True)
+    return Control(any_of(tokens), frozenset(token[:2] for token in tokens))
+
+
+def any_of(tokens: list[str]) -> re.Pattern[str]:
+    """A pattern of any of the texts; of none it matches nothing."""
+    return re.compile("|".join(map(re.escape, tokens)) or r"(?!)")
+
+
+@dataclass(frozen=True, slots=True)
+class Marking:
+    """Marks in the place of the first characters of control tokens, so that these are found again in a rendered text.
+
+    A mark is as long as what it stands for, so places in a text stay the same.
+    """
+
+    control: Control
+    mark_of: Mapping[str, str]
+
+    def mark(self, value: Any) -> Any:
+        """The value with every control token in its texts marked; keys are left as they are."""
+        if isinstance(value, str):
+            return self.control.pattern.sub(lambda match: self.mark_of[match[0][0]] + match[0][1:], value)
+        if isinstance(value, Mapping):
+            return {key: self.mark(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.mark(item) for item in value]
+        return value
+
+    def unmark(self, text: str) -> Text:
+        """The text as it was, and where in it control tokens begin that must stay text."""
+        original = str.maketrans({mark: character for character, mark in self.mark_of.items()})
+        literals = tuple(place for place, character in enumerate(text) if ord(character) in original)
+        return Text(text.translate(original), literals)
+
+
+def marking_of(value: Any, control: Control) -> Marking | None:
+    """Marks for the control tokens that the texts of `value` spell; None where they spell none."""
+    texts = list(strings_of(value))
+    if not any(control.occurs_in(text) for text in texts):
+        return None
+    seen = "".join(texts)
+    marks = (chr(code) for code in _PRIVATE_USE if chr(code) not in seen)
+    found = {match[0][0] for text in texts for match in control.pattern.finditer(text)}
+    return Marking(control, {character: next(marks) for character in sorted(found)})
+
+
+def text_of_people(value: Any, render: Callable[[Any], str], control: Control) -> Text:
+    """The text that `render` makes of a person's words, in which no control token of theirs becomes a token."""
+    marking = marking_of(value, control)
+    return Text(render(value)) if marking is None else marking.unmark(render(marking.mark(value)))
+
+
+def render_as_text(render: Render, control: Control, record: Mapping[str, Any]) -> Rendered:
+    """Render a record so that control tokens in its own text stay text.
+
+    The first character of each is changed into a mark before the record is rendered, and back after it. So whatever a
+    format or a template does with the text, it is known which control tokens of the result are the row's.
+    """
+    marking = marking_of(record, control)
+    if marking is None:
+        return render(record)
+    rows = render(marking.mark(record))
+    if isinstance(rows, Refusal):
+        return replace(rows, what=marking.unmark(rows.what).text, text=marking.unmark(rows.text).text)
+    return tuple(_unmarked(row, marking) for row in rows)
+
+
+def _unmarked(row: RenderedRow, marking: Marking) -> RenderedRow:
+    found = marking.unmark(row.text)
+    notes = (*row.notes, KEPT_AS_TEXT) if found.literals else row.notes
+    system = row.system and marking.unmark(row.system).text
+    return replace(row, text=found.text, literals=found.literals, notes=notes, system=system)
+
+
+def note_tokens(render: Render, control: Control, record: Mapping[str, Any]) -> Rendered:
+    """Render a record as it is, and note where its own text spells a control token."""
+    rows = render(record)
+    if isinstance(rows, Refusal) or not any(control.occurs_in(text) for text in strings_of(record)):
+        return rows
+    return tuple(replace(row, notes=(*row.notes, BECOMES_TOKEN)) for row in rows)
+
+
+def strings_of(value: Any) -> Iterator[str]:
+    """Every text in a value of JSON's kinds, keys left out."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from strings_of(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from strings_of(item)
