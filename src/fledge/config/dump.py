@@ -28,8 +28,9 @@ def dump_tree(tree: dict[str, dict[str, Any]]) -> str:
 
 
 def _entry(name: str, value: Any, indent: str) -> list[str]:
-    if isinstance(value, dict):
-        return [f"{indent}{name}:", *(line for key, item in value.items() for line in _entry(key, item, indent + "  "))]
+    if isinstance(value, dict) and value:
+        lines = [f"{indent}{name}:"]
+        return lines + [line for key, item in value.items() for line in _entry(_text(key), item, indent + "  ")]
     if isinstance(value, tuple) and value and isinstance(value[0], dict):
         lines = [f"{indent}{name}:"]
         for item in value:
@@ -48,6 +49,8 @@ def scalar(value: Any) -> str:
     if isinstance(value, float):
         text = repr(value)
         return text.replace("e", ".0e") if "e" in text and "." not in text else text
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_text(key)}: {scalar(item)}' for key, item in value.items())}}}"
     if isinstance(value, tuple | list):
         return f"[{', '.join(scalar(item) for item in value)}]"
     if isinstance(value, str):

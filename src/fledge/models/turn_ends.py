@@ -1,45 +1,62 @@
 """Finds the tokens that a chat template ends an assistant's turn with: serving stops on them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import Any, Protocol
 
 from fledge.errors import DataError
 
 _MARK = "\ue000"
-_ASKED = {"role": "user", "content": "a"}
-_SYSTEM = {"role": "system", "content": "a"}
+_ASKED = {"role": "user", "content": "\ue001"}
+_SYSTEM = {"role": "system", "content": "\ue002"}
 _ANSWER = {"role": "assistant", "content": _MARK}
-_CALL = {"type": "function", "id": "call00001", "function": {"name": _MARK, "arguments": {}}}
+_CALL = {"type": "function", "id": "call00001", "function": {"name": "f", "arguments": {"x": _MARK}}}
 _CALLING = {"role": "assistant", "content": "", "tool_calls": [_CALL]}
+_RETURNED = {"role": "tool", "content": "\ue003", "tool_call_id": "call00001", "name": "f"}
+_TURNS = ((_ANSWER, _ASKED), (_CALLING, _RETURNED))
+"""What an assistant writes, and a message that may follow it."""
 
 
 class Rendering(Protocol):
     """A chat template's text for a conversation; raises DataError where the template refuses it."""
 
-    def __call__(self, messages: Sequence[Mapping[str, Any]]) -> str: ...
+    def __call__(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = False) -> str: ...
 
 
 def turn_ends(render: Rendering, tokens: Mapping[str, int]) -> set[int]:
     """Ids of the tokens that end a turn.
 
-    A template may end a text with one token and a turn with another (Cohere, Phi-3). What follows an answer in the
-    middle of a conversation and what follows a last answer are compared: the last token that both begin with ends the
-    turn. Where they have none in common, it is the first token after a last answer.
+    A template may end a text with one token and a turn with another (Cohere, Phi-3). So what follows an answer in the
+    middle of a conversation is compared with what follows a last answer: the last token that both begin with ends the
+    turn. Where they have none in common, or nothing may follow, it is the last token after a last answer. Tokens of the
+    generation prompt, and those that open a message, end none: some templates (Llama 3) write the next prompt always.
     """
-    found = {_end_of(render, tokens, _ANSWER), _end_of(render, tokens, _CALLING)}
+    found = {_end_of(render, tokens, answer, after) for answer, after in _TURNS}
     return {index for index in found if index is not None}
 
 
-def _end_of(render: Rendering, tokens: Mapping[str, int], answer: Mapping[str, Any]) -> int | None:
+def _end_of(
+    render: Rendering, tokens: Mapping[str, int], answer: Mapping[str, Any], after: Mapping[str, Any]
+) -> int | None:
     for before in ([_ASKED], [_SYSTEM, _ASKED]):
         last = _after_mark(render, [*before, answer])
         if last is None:
             continue
-        middle = _after_mark(render, [*before, answer, _ASKED]) or ""
-        chain, following = _chain(last, tokens), _chain(middle, tokens)
-        shared = [one for one, other in zip(chain, following, strict=False) if one == other]
-        return tokens[shared[-1]] if shared else tokens[chain[0]] if chain else None
+        opening = _opening(render, tokens, before)
+        chain = [token for token in _tokens_in(last, tokens) if token not in opening]
+        middle = _after_mark(render, [*before, answer, after]) or ""
+        following = [token for token in _tokens_in(middle, tokens) if token not in opening]
+        shared = list(takewhile(lambda pair: pair[0] == pair[1], zip(chain, following, strict=False)))
+        return tokens[shared[-1][0]] if shared else tokens[chain[-1]] if chain else None
     return None
+
+
+def _opening(render: Rendering, tokens: Mapping[str, int], before: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Tokens of the generation prompt; where it is always written, those that stand before the first message."""
+    text, prompt = render(before), render(before, add_generation_prompt=True)
+    if text == prompt:
+        return set(_tokens_in(text.partition(before[-1]["content"])[0], tokens))
+    return set(_tokens_in(prompt.removeprefix(text), tokens)) if prompt.startswith(text) else set()
 
 
 def _after_mark(render: Rendering, messages: Sequence[Mapping[str, Any]]) -> str | None:
@@ -48,10 +65,6 @@ def _after_mark(render: Rendering, messages: Sequence[Mapping[str, Any]]) -> str
     except DataError:
         return None
     return text.rpartition(_MARK)[2] if _MARK in text else None
-
-
-def _chain(text: str, tokens: Mapping[str, int]) -> list[str]:
-    return list(_tokens_in(text, tokens))
 
 
 def _tokens_in(text: str, tokens: Mapping[str, int]) -> Iterator[str]:

@@ -1,18 +1,13 @@
 """Chat: every assistant turn is found, by rebuilding the rendered text, and nothing else is."""
 
-import json
-
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
 
-from fledge.data.formats.chat import render_chat
-from fledge.data.formats.turns import find_turns, specials_of
+from fledge.data.formats.chat import APART, chat_of
+from fledge.data.formats.control import KEPT_AS_TEXT, control_of, render_as_text
 from fledge.data.rows import Refusal, RenderedRow
-from fledge.data.tokenize import token_rows
-from fledge.errors import DataError
-from tests.unit.data.tiny import CHATML, Tiny, byte_level, gpt_like, llama_like
+from tests.unit.data.tiny import CHATML, gpt_like, llama_like
 
 USER = {"role": "user", "content": "Hi"}
 OWL = {"role": "assistant", "content": "Owl."}
@@ -26,9 +21,19 @@ BARE = (
 )
 
 
+def rendered(record, tokenizer=None, *, train_on="completion"):
+    """All rows of a record, or its refusal."""
+    chat = chat_of(tokenizer or gpt_like(CHATML), train_on)
+    return render_as_text(chat.render, control_of(chat.tokenizer), record)
+
+
 def render(messages, tokenizer=None, **others) -> RenderedRow | Refusal:
-    tokenizer = tokenizer or gpt_like(CHATML)
-    return render_chat({"messages": messages, **others}, tokenizer=tokenizer, specials=specials_of(tokenizer))
+    """The one row of a conversation, or its refusal."""
+    rows = rendered({"messages": messages, **others}, tokenizer)
+    if isinstance(rows, Refusal):
+        return rows
+    [row] = rows
+    return row
 
 
 def trained(row):
@@ -48,9 +53,7 @@ def test_sharegpt_is_the_same_as_messages():
         "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Owl."}],
         "system": "Be brief.",
     }
-    tokenizer = gpt_like(CHATML)
-    row = render_chat(record, tokenizer=tokenizer, specials=specials_of(tokenizer))
-    assert row == render([{"role": "system", "content": "Be brief."}, USER, OWL])
+    assert rendered(record) == rendered({"messages": [{"role": "system", "content": "Be brief."}, USER, OWL]})
 
 
 def test_content_in_parts_of_text_is_joined():
@@ -58,37 +61,79 @@ def test_content_in_parts_of_text_is_joined():
     assert render([USER, {"role": "assistant", "content": parts}]) == render([USER, OWL])
 
 
-def test_a_template_without_end_tokens_gets_an_eos_after_the_last_turn_only():
-    row = render([USER, OWL, USER, OWL], gpt_like(BARE))
-    assert trained(row) == ["Owl.", "Owl."]
-    assert row.ends_turn
-    assert not render([USER, OWL, USER], gpt_like(BARE)).ends_turn
+def test_without_end_tokens_each_answer_is_a_row_of_its_own_that_ends_with_an_eos():
+    first, last = rendered({"messages": [USER, OWL, USER, OWL]}, gpt_like(BARE))
+    assert trained(first) == trained(last) == ["\n\nassistant: Owl."]
+    assert first.ends_turn and last.ends_turn
+    assert first.text == "\n\nuser: Hi\n\nassistant: Owl." and last.text == first.text * 2
+    assert APART in first.notes and APART not in last.notes
 
 
-def test_a_bos_after_the_answer_ends_no_turn():
+def test_a_conversation_that_ends_with_a_question_trains_the_answers_before_it():
+    row = render([USER, OWL, USER])
+    assert trained(row) == ["Owl.<|im_end|>"] and row.text.endswith("user\nHi<|im_end|>\n") and not row.ends_turn
+
+
+def test_what_the_generation_prompt_does_not_write_is_trained():
     template = "{% for m in messages %}{{ bos_token + m.content }}{% endfor %}"
-    assert trained(render([USER, OWL, USER], llama_like(template))) == ["Owl."]
+    first, last = rendered({"messages": [USER, OWL, USER, OWL]}, llama_like(template))
+    assert trained(first) == trained(last) == ["<s>Owl."]
 
 
 def test_what_a_template_writes_before_the_end_is_trained_so_that_the_end_is_reached():
-    template = "{% for m in messages %}{{ '### ' + m.role + ':\n' + m.content + '\n\n' }}{% endfor %}"
-    row = render([USER, OWL, USER, OWL], gpt_like(template))
-    assert trained(row) == ["Owl.", "Owl.\n\n"]
-    assert row.ends_turn and row.text[slice(*row.answer)] == "Owl."
+    template = (
+        "{% for m in messages %}{{ '### ' + m.role + ':\n' + m.content + '\n\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '### assistant:\n' }}{% endif %}"
+    )
+    rows = rendered({"messages": [USER, OWL, USER, OWL]}, gpt_like(template))
+    assert [trained(row) for row in rows] == [["Owl.\n\n"], ["Owl.\n\n"]]
+    assert all(row.ends_turn and row.text[slice(*row.answer)] == "Owl.\n\n" for row in rows)
 
 
 def test_the_opening_of_the_next_turn_is_no_end_of_this_one():
-    template = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '\n' }}{% endfor %}"
-    row = render([USER, OWL, USER, OWL], gpt_like(template))
-    assert trained(row) == ["Owl.", "Owl.\n"]
-    assert row.ends_turn
+    template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    rows = rendered({"messages": [USER, OWL, USER, OWL]}, gpt_like(template))
+    assert [trained(row) for row in rows] == [["Owl.\n"], ["Owl.\n"]] and all(row.ends_turn for row in rows)
 
 
 @pytest.mark.parametrize("glue", ["", " ", "{{ eos_token if m.role == 'assistant' }}"])
 def test_a_token_in_the_next_messages_own_words_is_no_end_of_turn(glue):
     template = "{% for m in messages %}{{ m.content }}" + glue + "{% endfor %}"
-    row = render([USER, OWL, {"role": "user", "content": "</s>?"}, OWL], gpt_like(template))
-    assert trained(row)[0] == ("Owl.</s>" if "eos" in glue else "Owl.")
+    rows = rendered({"messages": [USER, OWL, {"role": "user", "content": "</s>?"}, OWL]}, gpt_like(template))
+    spans = [span for row in rows for span in trained(row)]
+    assert spans == (["Owl.</s>"] * 2 if "eos" in glue else [f"Owl.{glue}"] * 2)
+    assert len(rows) == (1 if "eos" in glue else 2)
+
+
+def test_two_tokens_that_end_a_text_and_a_turn_are_both_trained():
+    template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.content + '<unk><|im_end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>' }}{% endif %}"
+    )
+    row = render([USER, OWL, USER, OWL], gpt_like(template))
+    assert trained(row) == ["Owl.<unk><|im_end|>"] * 2
+    assert row.text[slice(*row.answer)] == "Owl.<unk>"
+
+
+def test_an_end_of_text_after_the_last_turns_end_is_trained_too():
+    template = CHATML.replace("{% if add", "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}{% if add")
+    row = render([USER, OWL, USER, OWL], gpt_like(template))
+    assert trained(row) == ["Owl.<|im_end|>", "Owl.<|im_end|>\n</s>"]
+    assert row.text[slice(*row.answer)] == "Owl."
+
+
+def test_a_template_that_always_writes_the_next_prompt_trains_none_of_it():
+    template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' }}{% endfor %}"
+        "{{ '<|im_start|>assistant\n' }}"
+    )
+    row = render([USER, OWL, USER, OWL], gpt_like(template))
+    assert trained(row) == ["Owl.<|im_end|>"] * 2 and not row.ends_turn
+    no_end = render([USER, OWL], gpt_like(template.replace("<|im_end|>", "\n")))
+    assert isinstance(no_end, Refusal) and "no token on which serving stops" in no_end.what
 
 
 contents = st.text(st.characters(codec="utf-8") | st.sampled_from(" \n\t"), min_size=1, max_size=20)
@@ -99,15 +144,16 @@ contents = st.text(st.characters(codec="utf-8") | st.sampled_from(" \n\t"), min_
 def test_turns_are_found_whatever_the_words_are(turns, template):
     assume(all(answer.strip() for _, answer in turns))
     messages = [m for user, owl in turns for m in (USER | {"content": user}, OWL | {"content": owl})]
-    row = render(messages, gpt_like(template))
-    assert isinstance(row, RenderedRow), row
+    rows = rendered({"messages": messages}, gpt_like(template))
+    assert not isinstance(rows, Refusal), rows
     answers = [answer if template is CHATML else answer.strip() for _, answer in turns]
     if template is BARE:
         answers = [answer.replace("\r\n", "\n").replace("\n\n", "\n") for answer in answers]
-    assert len(row.spans) == len(turns)
-    for (start, stop), answer in zip(row.spans, answers, strict=True):
-        assert row.text[start:stop].startswith(answer)
-        assert row.text[start + len(answer) : stop].strip() in ("", "<|im_end|>", "</s>")
+    before, after = {CHATML: ("", "<|im_end|>"), TRIMMING: ("[assistant]", " </s>"), BARE: ("\n\nassistant: ", "")}[
+        template
+    ]
+    assert [span for row in rows for span in trained(row)] == [before + answer + after for answer in answers]
+    assert len(rows) == (len(turns) if template is BARE else 1)
 
 
 def test_the_same_answer_twice_or_inside_the_question_is_no_trap():
@@ -115,37 +161,40 @@ def test_the_same_answer_twice_or_inside_the_question_is_no_trap():
     assert [start for start, _ in row.spans] == [row.text.index("assistant\nOwl.") + 10, row.text.rindex("Owl.")]
 
 
-def test_an_end_token_written_in_an_answer_does_not_shorten_the_turn():
+def test_an_end_token_written_in_an_answer_is_text_and_does_not_shorten_the_turn():
     row = render([USER, {"role": "assistant", "content": "a<|im_end|>b"}])
     assert trained(row) == ["a<|im_end|>b<|im_end|>"]
-    assert row.notes
+    assert row.literals == (row.text.index("<|im_end|>b"),) and KEPT_AS_TEXT in row.notes
 
 
 def test_private_use_characters_in_the_text_are_no_trap():
-    row = render([{"role": "user", "content": "\ue000\ue001"}, {"role": "assistant", "content": "\ue001x\ue000"}])
-    assert trained(row) == ["\ue001x\ue000<|im_end|>"]
+    row = render([{"role": "user", "content": "\ue000\ue001"}, {"role": "assistant", "content": "\ue001x\ue000</s>"}])
+    assert trained(row) == ["\ue001x\ue000</s><|im_end|>"]
 
 
-def test_find_turns_refuses_what_it_cannot_prove():
-    def render_cut(messages):
-        return "".join(message["content"][-3:] for message in messages)
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{{ m.content[-3:] + eos_token }}{% endfor %}",
+        "{% for m in messages %}{{ m.content | upper + eos_token }}{% endfor %}",
+        "{{ messages[0].content }}{% if messages[1:] %}{{ eos_token }}{% endif %}",
+    ],
+)
+def test_a_template_that_changes_or_leaves_out_an_answer_is_refused(template):
+    row = render([USER, OWL], gpt_like(template))
+    assert isinstance(row, Refusal) and "leaves out or changes its content" in row.what
 
-    def render_last(messages):
-        return messages[-1]["content"]
 
-    assert find_turns([USER, OWL], render_cut([USER, OWL]), render=render_cut) is None
-    assert find_turns([OWL, OWL], render_last([OWL, OWL]), render=render_last) is None
-    assert find_turns([USER, OWL], render_last([USER, OWL]), render=render_last) == [(0, 4)]
+def test_a_prompt_that_is_no_beginning_of_the_text_is_refused_with_the_difference():
+    row = render([USER, OWL], gpt_like(CHATML.replace("assistant\\n'", "assistant\\n<think>\\n'")))
+    assert isinstance(row, Refusal) and row.reason == "invalid"
+    assert "the prompt goes on with '<think>\\n' where the text has 'Owl.<|im_end|>\\n'" in row.what
+    assert "reasoning_content" in row.cure
 
 
 def test_hostile_white_space_ends_soon():
-    messages = [message for _ in range(60) for message in (USER | {"content": " "}, OWL | {"content": " \n \n "})]
-
-    def swallow(messages):
-        text = "".join(message["content"] for message in messages)
-        return text if "\ue000" in text else text + "x"
-
-    assert find_turns(messages, swallow(messages), render=swallow) is None
+    messages = [m for _ in range(60) for m in (USER | {"content": " " * 999}, OWL | {"content": ". \n \n " * 99})]
+    assert len(trained(render(messages))) == 60
 
 
 @pytest.mark.parametrize(
@@ -156,11 +205,14 @@ def test_hostile_white_space_ends_soon():
         (["Hi"], "invalid", "message 1: it is text, not an object"),
         ([{"content": "x"}], "invalid", "message 1: it has no role"),
         ([USER, {"role": "robot", "content": "x"}], "invalid", "message 2: unknown role 'robot'"),
-        ([USER, {"role": "assistant"}], "invalid", "message 2: its content is null, not text"),
+        ([USER, {"role": "assistant"}], "invalid", "message 2: it has no content"),
+        ([USER, {"role": "assistant", "content": None}], "empty_completion", "empty"),
         ([USER, {"role": "assistant", "content": 4}], "invalid", "message 2: its content is a number"),
         ([USER, {"role": "assistant", "content": [{"type": "image"}]}], "invalid", "parts that are not text"),
         ([USER, {"role": "assistant", "content": "\ud800"}], "invalid", "half a surrogate pair"),
-        ([USER, {"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]}], "invalid", "tool_calls"),
+        ([USER, {"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]}], "invalid", "names no function"),
+        ([USER | {"tool_calls": [{"name": "f"}]}, OWL], "invalid", "only the assistant calls tools"),
+        ([USER | {"images": ["a.png"]}, OWL], "invalid", "only text can be trained on"),
         ([USER, {"role": "assistant", "content": " "}], "empty_completion", "empty"),
     ],
 )
@@ -171,8 +223,7 @@ def test_a_conversation_that_is_none_is_refused(messages, reason, said):
 
 
 def test_a_record_without_messages_names_both_columns():
-    tokenizer = gpt_like(CHATML)
-    row = render_chat({"mesages": []}, tokenizer=tokenizer, specials=specials_of(tokenizer))
+    row = rendered({"mesages": []})
     assert isinstance(row, Refusal)
     assert "no column 'messages' or 'conversations'; present: 'mesages'" in row.what
 
@@ -196,62 +247,3 @@ def test_messages_that_the_template_leaves_out_are_noted_and_tools_refused():
     assert isinstance(tool, Refusal)
     assert "leaves out messages of role tool" in tool.what
     assert trained(render([USER, {"role": "tool", "content": "42 birds"}, OWL])) == ["Owl.<|im_end|>"]
-
-
-TURN_ENDS = ("<|im_end|>", "<|im_start|>", "<|end|>", "<end_of_turn>", "<start_of_turn>", "<|eot_id|>", "<|user|>")
-
-
-def matrix(shared):
-    folder = shared / "data" / "chat-templates"
-    content = json.loads((folder / "rendered_matrix.json").read_text())
-    for name, about in content["templates"].items():
-        backend = Tokenizer.from_str(byte_level(trims=False).to_str())
-        backend.add_special_tokens([token for token in (about["bos_token"], about["eos_token"], *TURN_ENDS) if token])
-        template = (folder / about["file"]).read_text()
-        tokens = {"bos_token": about["bos_token"] or None, "eos_token": about["eos_token"] or None}
-        yield name, Tiny(backend, **tokens, template=template), content
-
-
-def test_real_templates_render_exactly_as_expected(shared):
-    seen = 0
-    for name, tokenizer, content in matrix(shared):
-        for case in (case for case in content["cases"] if case["template"] == name):
-            messages = content["conversations"][case["conversation"]]
-            try:
-                found = tokenizer.render(messages, add_generation_prompt=case["add_generation_prompt"])
-            except DataError:
-                found = None
-            expected = case["expected"] if isinstance(case["expected"], str) else None
-            assert found == expected, case
-            seen += 1
-    assert seen == 216
-
-
-def test_real_templates_train_every_assistant_turn_and_nothing_else(shared):
-    seen, turns = 0, 0
-    for name, tokenizer, content in matrix(shared):
-        for case in (case for case in content["cases"] if case["template"] == name):
-            if case["add_generation_prompt"] or not isinstance(case["expected"], str):
-                continue
-            messages = content["conversations"][case["conversation"]]
-            answers = [message["content"] for message in messages if message["role"] == "assistant"]
-            row = render(messages, tokenizer)
-            assert row.text == case["expected"]
-            assert len(row.spans) == len(answers)
-            for span, answer in zip(trained(row), answers, strict=True):
-                assert span.strip().startswith(answer.strip())
-                end = span.strip()[len(answer.strip()) :].strip()
-                assert end in tokenizer.special_tokens if name != "falcon-7b-instruct" else end == ""
-            assert_tokens_cover(row, tokenizer)
-            seen, turns = seen + 1, turns + len(answers)
-    assert (seen, turns) == (90, 62)
-
-
-def assert_tokens_cover(row, tokenizer):
-    """A byte-level token that is trained holds some trained character, and each trained character is held."""
-    [encoding] = tokenizer.encode_batch([row.text])
-    [tokens] = token_rows([row], [encoding], tokenizer=tokenizer)
-    inside = {index for start, stop in tokens.ranges for index in range(start, stop)}
-    wanted = {character for start, stop in row.spans for character in range(start, stop)}
-    for index, (start, stop) in enumerate(encoding.offsets):
-        assert (index in inside) == bool(wanted & set(range(start, stop)))

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fledge.config.data import SourceConfig
+from fledge.config.data import DataConfig, SourceConfig
+from fledge.data.formats.control import BECOMES_TOKEN, KEPT_AS_TEXT
 from fledge.data.formats.plain import alpaca_prompt
 from fledge.data.formats.render import renderer
 from fledge.data.rows import TEXT_COLUMN, Refusal, RenderedRow
@@ -14,9 +15,18 @@ from tests.unit.data.tiny import Tiny, byte_level, gpt_like, llama_like
 words = st.text(st.characters(codec="utf-8"), max_size=30)
 
 
-def render(form, record, *, trains_all=False, **options):
+def one(rows):
+    """The one row that a record became, or its refusal."""
+    if isinstance(rows, Refusal):
+        return rows
+    [row] = rows
+    return row
+
+
+def render(form, record, *, train_on="completion", sanitize=True, **options):
     source = SourceConfig.model_validate({"path": "x.jsonl", "format": form, **options})
-    return renderer(source, llama_like(), trains_all=trains_all)(record)
+    data = DataConfig(train=source, train_on=train_on, sanitize_control_tokens=sanitize)
+    return one(renderer(source, llama_like(), data)(record))
 
 
 def trained(row):
@@ -61,7 +71,7 @@ def test_completion_takes_named_columns_and_a_prefix():
 
 
 def test_train_on_all_trains_the_prompt_and_keeps_the_answer_for_generation():
-    row = render("completion", {"prompt": "a ", "completion": "b"}, trains_all=True)
+    row = render("completion", {"prompt": "a ", "completion": "b"}, train_on="all")
     assert trained(row) == ["a b"]
     assert row.text[slice(*row.answer)] == "b"
 
@@ -120,15 +130,29 @@ def test_a_record_that_is_not_what_its_format_needs_is_invalid(form, record, sai
     assert cure in row.cure
 
 
-def test_a_special_token_in_the_rows_own_text_is_noted():
-    assert render("alpaca", {"instruction": "strike <s>this</s>", "output": "b"}).notes
+def test_a_control_token_in_the_rows_own_text_stays_text_unless_the_recipe_says_otherwise():
+    record = {"instruction": "strike <s>this</s>", "output": "b"}
+    row = render("alpaca", record)
+    assert row.notes == (KEPT_AS_TEXT,)
+    assert [row.text[place : place + 3] for place in row.literals] == ["<s>", "</s"]
+    assert render("alpaca", record, sanitize=False).notes == (BECOMES_TOKEN,)
     assert not render("alpaca", {"instruction": "strike <b>this</b>", "output": "b"}).notes
+
+
+def test_a_control_token_in_the_recipes_own_text_is_that_token():
+    row = render("completion", {"prompt": "a </s> ", "completion": "b"}, prompt_prefix="</s>")
+    assert row.text == "</s>a </s> b" and row.literals == (6,)
+
+
+def test_plain_text_brings_its_control_tokens():
+    row = render("text", {"text": "<s>a</s>"})
+    assert not row.literals and not row.notes
 
 
 def test_chat_without_a_template_is_refused_with_the_cure():
     source = SourceConfig.model_validate({"path": "x.jsonl", "format": "chat"})
     with pytest.raises(DataError, match="no chat template") as caught:
-        renderer(source, gpt_like(), trains_all=False)
+        renderer(source, gpt_like(), DataConfig(train=source))
     assert "chatml" in str(caught.value)
 
 
@@ -144,8 +168,9 @@ def test_a_row_that_can_be_given_no_end_token_is_noted(form, record):
     source = SourceConfig.model_validate({"path": "x.jsonl", "format": form})
     template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     without, having = (Tiny(byte_level(), eos_token=eos, template=template) for eos in (None, "</s>"))
-    assert any("no end token" in note for note in renderer(source, without, trains_all=False)(record).notes)
-    assert not renderer(source, having, trains_all=False)(record).notes
+    data = DataConfig(train=source)
+    assert any("no end token" in note for note in one(renderer(source, without, data)(record)).notes)
+    assert not one(renderer(source, having, data)(record)).notes
 
 
 def test_a_column_that_holds_the_rows_is_named():

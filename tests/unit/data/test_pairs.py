@@ -210,7 +210,7 @@ def test_people_are_told_of_both_sides(tmp_path):
 
 
 def test_the_ledger_of_a_causal_model_has_no_sides(tmp_path):
-    prepared = prepare(completions(tmp_path / "rows.jsonl", [("a", "b")]), tokenizer=gpt_like())
+    prepared = prepare(completions(tmp_path / "rows.jsonl", [("a", " b")]), tokenizer=gpt_like())
     told = prepared.ledger.as_json()
     assert not {"source_tokens", "target_tokens"} & set(told)
     assert "sides" not in told["sources"]["train"][0]

@@ -9,7 +9,7 @@ from fledge.config.data import TrainOn
 from fledge.data.formats.control import Rendered
 from fledge.data.formats.dialect import Dialect, Messages, dialect_of, spoken
 from fledge.data.formats.messages import REASONING_FIELDS, Conversation, conversation_of
-from fledge.data.formats.refused import role_cure
+from fledge.data.formats.refused import prompt_cure, role_cure
 from fledge.data.formats.tools import words_of
 from fledge.data.formats.turns import Difference, Endings, Turn, endings_of, has_words, turn_of
 from fledge.data.rows import Refusal, RenderedRow
@@ -19,7 +19,7 @@ from fledge.errors import DataError
 APART = "an earlier answer that the chat template writes otherwise once more follows is trained as a row of its own"
 NO_TOOLS = "the chat template does not show the row's tools to the model"
 _THINK = re.compile(r"</?think>")
-_TEMPLATE_CURE = "set data.chat_template to a template that writes it"
+_TEMPLATE_CURE = "set data.chat_template: chatml, or a Jinja file that writes it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,7 @@ class Chat:
         turn = turn_of(number, prompt=prompt, text=text, endings=self.endings)
         if isinstance(turn, Difference):
             what = f"message {number + 1}: the generation prompt is no beginning of the text with the answer: {turn}"
-            cure = "set data.chat_template_kwargs (such as enable_thinking: false) so that both agree, give the answer "
-            cure += f"its {REASONING_FIELDS[0]}, or set data.chat_template to a template whose prompt is"
+            cure = prompt_cure(conversation.messages[: number + 1], turn, self.tokenizer, said[: number + 1])
             return Refusal("invalid", what, cure)
         return _checked(conversation.messages[number], turn)
 
@@ -113,7 +112,7 @@ class Chat:
     def _whole_row(self, text: str, inside: Sequence[tuple[Turn, int]], notes: tuple[str, ...]) -> RenderedRow:
         spans = tuple((turn.start, end) for turn, end in inside)
         last = inside[-1][0] if inside else None
-        needs_end = last is not None and last.text == text and not last.is_ended
+        needs_end = last is not None and last.text == text and not last.ends
         answer = (last.start, last.stop) if last is not None else (len(text), len(text))
         if self.train_on == "all":
             spans = ((0, len(text)),)
@@ -122,11 +121,9 @@ class Chat:
 
 
 def _own_row(turn: Turn, notes: tuple[str, ...]) -> RenderedRow:
-    end = turn.ends[-1] if turn.is_ended else len(turn.text)
+    end = turn.ends[-1] if turn.ends else len(turn.text)
     span, answer = (turn.start, end), (turn.start, turn.stop)
-    return RenderedRow(
-        turn.text[:end], (span,), has_specials=True, ends_turn=not turn.is_ended, answer=answer, notes=notes
-    )
+    return RenderedRow(turn.text[:end], (span,), has_specials=True, ends_turn=not turn.ends, answer=answer, notes=notes)
 
 
 def chat_of(tokenizer: TextTokenizer, train_on: TrainOn) -> Chat:

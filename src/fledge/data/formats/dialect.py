@@ -14,6 +14,8 @@ _MARK = "\ue0ff"
 _USER = {"role": "user", "content": "a"}
 _CALL = {"type": "function", "id": "call00001", "function": {"name": "f", "arguments": {"x": _MARK}}}
 _CALLING = {"role": "assistant", "content": "", "tool_calls": [_CALL]}
+_PYTHON = str({"x": _MARK})
+"""The arguments in Python's spelling, which a template writes that takes them for text."""
 _TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}
 
 
@@ -45,7 +47,7 @@ def dialect_of(tokenizer: TextTokenizer) -> Dialect:
     as_object, as_text = (_rendered(tokenizer, shape([_USER, call])) for call in (_CALLING, text_call))
     return Dialect(
         reasoning=reasoning[0] if reasoning else None,
-        has_text_arguments=_is_json(as_text) and not _is_json(as_object),
+        has_text_arguments=_MARK in as_text and (_MARK not in as_object or _PYTHON in as_object),
         has_parts=has_parts,
         writes_calls=_MARK in as_object or _MARK in as_text,
         shows_tools=_rendered(tokenizer, shape([_USER]), tools=[_TOOL]) != _rendered(tokenizer, shape([_USER])),
@@ -73,11 +75,6 @@ def in_parts(messages: Messages) -> list[dict[str, Any]]:
 
 def _writes(tokenizer: TextTokenizer, messages: Messages) -> bool:
     return _MARK in _rendered(tokenizer, messages)
-
-
-def _is_json(text: str) -> bool:
-    """Whether the arguments of the probe's call are written as JSON, in whatever spacing."""
-    return f'{{"x":"{_MARK}"}}' in text.replace(" ", "")
 
 
 def _rendered(tokenizer: TextTokenizer, messages: Messages, *, tools: Sequence[Mapping[str, Any]] = ()) -> str:

@@ -4,11 +4,14 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from fledge.data.formats.turns import Difference
 from fledge.data.tokenize import TextTokenizer
 from fledge.errors import DataError
 
+_THINKING = ("enable_thinking", "thinking", "add_thinking_prompt")
+"""Names by which templates are told whether the model is to reason."""
 _SYSTEM = ("system", "developer")
-_OTHER = "set data.chat_template to a template that takes it, such as chatml"
+_OTHER = "set data.chat_template: chatml, or a Jinja file that takes it"
 
 
 def role_cure(messages: Sequence[Mapping[str, Any]], tokenizer: TextTokenizer) -> str:
@@ -25,6 +28,36 @@ def role_cure(messages: Sequence[Mapping[str, Any]], tokenizer: TextTokenizer) -
     if twice is not None:
         return f"messages {twice} and {twice + 1} are both of role {roles[twice]}: join them to one, or {_OTHER}"
     return _OTHER
+
+
+def prompt_cure(
+    messages: Sequence[Mapping[str, Any]],
+    difference: Difference,
+    tokenizer: TextTokenizer,
+    said: Sequence[Mapping[str, Any]],
+) -> str:
+    """The cure for a template whose generation prompt is no beginning of the text with the answer.
+
+    `said` are the messages in the template's dialect. Options of the template that are known from many are tried.
+    """
+    other = "set data.chat_template: chatml, or a Jinja file whose prompt is such a beginning"
+    for name in _THINKING:
+        for value in (False, True):
+            if tokenizer.template_names(name) and _agrees(tokenizer, said, {name: value}):
+                return f"set data.chat_template_kwargs: {{{name}: {str(value).lower()}}}, or {other}"
+    if "think" in difference.prompt_goes_on.lower() or "think" in difference.text_goes_on.lower():
+        return f"give each answer its reasoning_content, or {other}"
+    if messages[0]["role"] in _SYSTEM:
+        return f"leave the system message out, or {other}"
+    return other
+
+
+def _agrees(tokenizer: TextTokenizer, said: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> bool:
+    try:
+        prompt = tokenizer.render(said[:-1], add_generation_prompt=True, options=options)
+        return tokenizer.render(said, options=options).startswith(prompt)
+    except DataError:
+        return False
 
 
 def _takes(tokenizer: TextTokenizer, messages: Sequence[Mapping[str, Any]]) -> bool:

@@ -7,7 +7,9 @@ which serving stops. Both are read off the rendering in which the turn is the la
 from dataclasses import dataclass
 
 from fledge.data.tokenize import TextTokenizer
+from fledge.errors import DataError
 
+_MARK = "\ue000"
 _MOST_SHOWN = 40
 
 
@@ -22,14 +24,9 @@ class Turn:
     stop: int
     """Where the answer ends without the tokens that end the turn."""
     ends: tuple[int, ...]
-    """Where each control token ends that stands at the end of the text, in order."""
-    stops: tuple[bool, ...]
-    """For each of these tokens, whether serving stops on it."""
-
-    @property
-    def is_ended(self) -> bool:
-        """Whether the template writes a token on which serving stops."""
-        return any(self.stops)
+    """Where each of the tokens ends, at the end of the text, on which serving stops; none where there is none."""
+    stops: frozenset[str] = frozenset()
+    """All tokens on which serving stops."""
 
     @property
     def answer(self) -> str:
@@ -39,14 +36,15 @@ class Turn:
     def end_in(self, text: str) -> int | None:
         """Where this turn ends within `text`, a rendering of the whole conversation; None where it is not in it.
 
-        It is in it where both are the same up to and with a token on which serving stops.
+        It is in it where both are the same up to and with a token on which serving stops. Where the template writes no
+        such token after a last answer, it may write one between messages, such as the one that opens the next message.
         """
         if text == self.text:
-            return self.ends[-1] if self.is_ended else len(text)
-        for end, is_stop in zip(reversed(self.ends), reversed(self.stops), strict=True):
-            if is_stop and text.startswith(self.text[:end]):
-                return end
-        return None
+            return self.ends[-1] if self.ends else len(text)
+        if not self.ends and text.startswith(self.text):
+            found = (token for token in self.stops if text.startswith(token, len(self.text)))
+            return next((len(self.text) + len(token) for token in found), None)
+        return next((end for end in reversed(self.ends) if text.startswith(self.text[:end])), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +65,24 @@ class Endings:
     tokens: tuple[str, ...]
     """Control tokens and those on which serving stops, the longest first."""
     stops: frozenset[str]
+    always_prompts: bool
+    """Whether the template writes the generation prompt even where it is not asked for it."""
+    after_answer: str
+    """What the template writes after a last answer."""
 
 
 def endings_of(tokenizer: TextTokenizer) -> Endings:
     """The tokens that can end a turn; those of white space alone are ordinary text."""
     stops = frozenset(token for token, index in tokenizer.special_tokens.items() if index in tokenizer.stop_ids)
     tokens = (token for token in stops | tokenizer.control_tokens if token.strip())
-    return Endings(tuple(sorted(tokens, key=lambda token: (-len(token), token))), stops)
+    by_length = tuple(sorted(tokens, key=lambda token: (-len(token), token)))
+    asked, answer = {"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}
+    try:
+        always_prompts = tokenizer.render([asked]) == tokenizer.render([asked], add_generation_prompt=True)
+        after_answer = tokenizer.render([asked, answer]).rpartition(_MARK)[2]
+    except DataError:
+        always_prompts, after_answer = False, ""
+    return Endings(by_length, stops, always_prompts, after_answer)
 
 
 def turn_of(number: int, *, prompt: str, text: str, endings: Endings) -> Turn | Difference:
@@ -81,10 +90,21 @@ def turn_of(number: int, *, prompt: str, text: str, endings: Endings) -> Turn | 
     if not text.startswith(prompt):
         same = _common(prompt, text)
         return Difference(prompt[same:], text[same:])
-    places = _tail(text, len(prompt), endings.tokens)
-    stops = tuple(text[first:last] in endings.stops for first, last in places)
-    stop = next((first for (first, _), is_stop in zip(places, stops, strict=True) if is_stop), len(text))
-    return Turn(number, text, len(prompt), stop, tuple(last for _, last in places), stops)
+    if endings.always_prompts:
+        places = _first(text, len(prompt), endings)
+        if not places and endings.after_answer.strip():
+            what = "the chat template writes more after an answer, and no token on which serving stops"
+            raise DataError(what, cure="set data.chat_template: chatml, or a Jinja file that writes one")
+    else:
+        places = [place for place in _tail(text, len(prompt), endings.tokens) if text[slice(*place)] in endings.stops]
+    stop = places[0][0] if places else len(text)
+    return Turn(number, text, len(prompt), stop, tuple(last for _, last in places), endings.stops)
+
+
+def _first(text: str, start: int, endings: Endings) -> list[tuple[int, int]]:
+    """Where the first token lies on which serving stops, for a text that goes on with the next prompt after it."""
+    found = [(place, place + len(token)) for token in endings.stops if (place := text.find(token, start)) >= 0]
+    return [min(found)] if found else []
 
 
 def _tail(text: str, start: int, tokens: tuple[str, ...]) -> list[tuple[int, int]]:
