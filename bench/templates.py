@@ -2,10 +2,11 @@
 
     python bench/templates.py FOLDER [--rounds 300] [--json OUT]
 
-FOLDER holds NAME.jinja files and may hold index.json: {NAME: {"bos_token": ..., "eos_token": ..., "added_tokens": [...],
-"stop_tokens": [...]}}. For each template random conversations are rendered (a system message, tools and reasoning where
-the template takes them), and each trained span is compared with what transformers' own rendering says that serving gives
-to the model and reads from it. It prints a line for each template and a tally.
+FOLDER holds NAME.jinja files and may hold index.json with what is known of each template's tokenizer:
+{NAME: {"bos_token": ..., "eos_token": ..., "added_tokens": [...], "stop_tokens": [...]}}. For each template random
+conversations are rendered (a system message, tools and reasoning where the template takes them). Each trained span is
+compared with what transformers' own rendering says that serving gives to the model and reads from it. The script prints
+a line for each template and a tally.
 """
 
 import argparse
@@ -30,7 +31,7 @@ def told(about: dict[str, Any], name: str) -> str | None:
 
 
 def checked(path: Path, about: dict[str, Any], rounds: int) -> tuple[str, str]:
-    """What became of a template: right, refused (its prompt is never a beginning of the text), or wrong; and details."""
+    """What became of a template, and details: right, wrong, or refused, where no conversation can be trained."""
     template = path.read_text(encoding="utf-8")
     added = [one["token"] if isinstance(one, dict) else one for one in about.get("added_tokens") or []]
     names = [*sorted(set(TOKEN.findall(template))), *added, *(about.get("stop_tokens") or [])]

@@ -78,6 +78,9 @@ class TextTokenizer(Protocol):
 
     @property
     def has_chat_template(self) -> bool: ...
+    def marked_answers(self, messages: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]] | None:
+        """Character ranges that the template's {% generation %} tags mark; None where it has no such tags."""
+
     def template_names(self, field: str) -> bool:
         """Whether the chat template's text names this field of a message."""
 

@@ -141,7 +141,7 @@ def render(
 
 def answer_spans(
     template: str, messages: Sequence[Mapping[str, Any]], *, tokens: Mapping[str, Any]
-) -> list[Any] | None:
+) -> list[tuple[int, int]] | None:
     """Character ranges that the template's own {% generation %} tags mark; None where it has no such tags."""
     if not _GENERATION_TAG.search(template):
         return None
@@ -152,7 +152,7 @@ def answer_spans(
         )
     except (jinja2.TemplateSyntaxError, *_FAILURES):
         return None
-    return [tuple(span) for span in spans[0]]
+    return [(int(start), int(stop)) for start, stop in spans[0]]
 
 
 def with_defaults(template: str, options: Mapping[str, Any]) -> str:

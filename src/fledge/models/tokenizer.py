@@ -21,6 +21,7 @@ from fledge.errors import DataError, ModelError
 from fledge.models.chat_template import (
     RENDERING,
     TODAY,
+    answer_spans,
     asks_the_date,
     check,
     named_template,
@@ -137,6 +138,10 @@ class Tokenizer:
     def encode_literal(self, text: str, literals: Sequence[int]) -> Encoding:
         """Tokenise as `encode_batch` does, but control tokens that begin at the positions `literals` stay text."""
         return self._literal.encode(text, literals)
+
+    def marked_answers(self, messages: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]] | None:
+        """Character ranges that the template's {% generation %} tags mark; None where it has no such tags."""
+        return answer_spans(self._template(), messages, tokens=self.hf.special_tokens_map)
 
     def template_names(self, field: str) -> bool:
         """Whether the chat template's text names this field of a message."""

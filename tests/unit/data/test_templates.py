@@ -179,3 +179,16 @@ def test_arguments_of_a_call_are_given_in_the_form_that_the_template_writes_as_j
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
     [row] = chat_of(tokenizer, "completion").render({"messages": messages})
     assert '{"x": "é"}' in row.text
+
+
+@pytest.mark.parametrize(("marks", "is_noted"), [("{{ m.content + '<|im_end|>' }}", False), ("{{ m.content }}", True)])
+def test_tags_of_the_template_that_mark_something_else_are_told(marks, is_noted):
+    inside = "{% generation %}" + marks + "{% endgeneration %}" + "{{ '<|im_end|>' }}" * is_noted
+    text = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}" + inside
+    text += "{% else %}{{ m.content + '<|im_end|>' }}{% endif %}{% endfor %}" + PROMPT
+    chat = chat_of(tokenizer_for(text, SPECIALS, bos=None, eos="</s>"), "completion")
+    assert [note for note in chat.template_notes if "generation" in note and "'b'" in note] == (
+        list(chat.template_notes) if is_noted else []
+    )
+    assert len(chat.template_notes) == is_noted
+    assert not failures(chat.tokenizer, 5)

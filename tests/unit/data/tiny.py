@@ -13,6 +13,7 @@ from tokenizers import Encoding, Tokenizer, decoders, models, normalizers, pre_t
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from fledge.errors import DataError
+from fledge.models.chat_template import answer_spans
 from fledge.models.literal import LiteralEncoder
 from fledge.models.turn_ends import turn_ends
 
@@ -86,6 +87,9 @@ class Tiny:
     @property
     def control_tokens(self) -> frozenset[str]:
         return frozenset(token for token in self.special_tokens if token.strip())
+
+    def marked_answers(self, messages: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]] | None:
+        return answer_spans(self.template, messages, tokens={"eos_token": self.eos_token or ""})
 
     def template_names(self, field: str) -> bool:
         return field in (self.template or "")

@@ -30,6 +30,7 @@ class Chat:
     dialect: Dialect
     endings: Endings
     train_on: TrainOn
+    template_notes: tuple[str, ...] = ()
 
     def render(self, record: Mapping[str, Any]) -> Rendered:
         """A record's conversation as one row, and further rows for answers that cannot be trained in it."""
@@ -66,7 +67,7 @@ class Chat:
             return Refusal("invalid", "the chat template leaves out messages of role tool", _TEMPLATE_CURE)
         notes = (
             *(f"the chat template leaves out messages of role {role}" for role in left_out),
-            *self.tokenizer.template_notes,
+            *self.template_notes,
             *conversation.notes,
             *([NO_TOOLS] if conversation.tools and not self.dialect.shows_tools else []),
             *_unread_fields(conversation, self.tokenizer),
@@ -128,7 +129,22 @@ def _own_row(turn: Turn, notes: tuple[str, ...]) -> RenderedRow:
 
 def chat_of(tokenizer: TextTokenizer, train_on: TrainOn) -> Chat:
     """How a tokenizer's chat template renders conversations."""
-    return Chat(tokenizer, dialect_of(tokenizer), endings_of(tokenizer), train_on)
+    chat = Chat(tokenizer, dialect_of(tokenizer), endings_of(tokenizer), train_on)
+    return replace(chat, template_notes=(*tokenizer.template_notes, *_disagreement(chat)))
+
+
+def _disagreement(chat: Chat) -> Iterator[str]:
+    """A note where the template's own {% generation %} tags mark other text of an answer than is trained."""
+    said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    marked = chat.tokenizer.marked_answers(said)
+    rows = chat.rows_of(Conversation(tuple(said), (False, True)))
+    if marked is None or isinstance(rows, Refusal):
+        return
+    [row] = rows
+    trained = "".join(row.text[start:stop] for start, stop in row.spans)
+    theirs = "".join(row.text[start:stop] for start, stop in marked)
+    if theirs != trained:
+        yield f"the template's own {{% generation %}} tags mark {theirs!r} of an answer where {trained!r} is trained"
 
 
 def _checked(message: Mapping[str, Any], turn: Turn) -> Turn | Refusal:
