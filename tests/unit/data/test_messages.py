@@ -1,0 +1,207 @@
+"""Messages in the forms that rows have them in: every known field is honoured, and what is not is said."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fledge.data.formats.chat import NO_TOOLS, chat_of
+from fledge.data.formats.messages import Conversation, conversation_of
+from fledge.data.formats.weights import WEIGHT_FIELDS
+from fledge.data.rows import Refusal
+from fledge.models.chat_template import CHATML
+from tests.unit.data.tiny import CHATML as BARE_CHATML
+from tests.unit.data.tiny import gpt_like
+
+USER = {"role": "user", "content": "Hi"}
+OWL = {"role": "assistant", "content": "Owl."}
+TOOL = {"name": "weather", "parameters": {"type": "object"}}
+CALL = {"name": "weather", "arguments": {"city": "Oslo"}}
+WRITTEN = '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call><|im_end|>'
+
+
+def rows(record, template=CHATML, train_on="completion"):
+    return chat_of(gpt_like(template), train_on).render(record)
+
+
+def spans(record, template=CHATML, train_on="completion"):
+    found = rows(record, template, train_on)
+    assert not isinstance(found, Refusal), found
+    return [row.text[start:stop] for row in found for start, stop in row.spans]
+
+
+@pytest.mark.parametrize(("name", "off"), [*((name, 0) for name in WEIGHT_FIELDS if name != "masked"), ("masked", 1)])
+@pytest.mark.parametrize("kind", [int, float, bool, str])
+def test_a_message_of_weight_zero_is_context_only(name, off, kind):
+    messages = [USER, OWL | {name: kind(off)}, USER, OWL | {name: kind(1 - off)}]
+    if kind is str:
+        messages = json.loads(json.dumps(messages))
+    assert spans({"messages": messages}) == ["Owl.<|im_end|>"]
+    [row] = rows({"messages": messages})
+    assert row.spans[0][0] > row.text.index("Owl.") and not row.notes
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"weight": 0.5}, "its weight is 0.5; only 0 and 1"),
+        ({"loss": "perhaps"}, "its loss is text; only 0 and 1"),
+        ({"train": [1]}, "its train is a list; only 0 and 1"),
+        ({"weight": 1, "masked": True}, "weight and masked contradict"),
+    ],
+)
+def test_a_weight_that_is_neither_is_refused(fields, said):
+    found = rows({"messages": [USER, OWL | fields]})
+    assert isinstance(found, Refusal) and found.reason == "invalid" and f"message 2: {said}" in found.what
+
+
+def test_a_question_that_asks_to_be_trained_is_said():
+    [row] = rows({"messages": [USER | {"train": True}, OWL]})
+    assert any("only the assistant's are" in note for note in row.notes)
+    assert not rows({"messages": [USER | {"train": False, "weight": None}, OWL]})[0].notes
+
+
+def test_only_the_last_answer_is_trained_where_the_recipe_says_so():
+    messages = [USER, OWL, USER, {"role": "assistant", "content": "Kite."}]
+    assert spans({"messages": messages}, train_on="last") == ["Kite.<|im_end|>"]
+    masked = [*messages[:-1], messages[-1] | {"weight": 0}]
+    assert spans({"messages": masked}, train_on="last") == ["Owl.<|im_end|>"]
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "thinking", "reasoning"])
+def test_reasoning_in_a_field_of_its_own_is_trained(name):
+    record = {"messages": [USER, OWL | {name: "It hoots."}]}
+    assert spans(record) == ["<think>\nIt hoots.\n</think>\n\nOwl.<|im_end|>"]
+    refused = rows(record, BARE_CHATML)
+    assert isinstance(refused, Refusal) and "leaves out or changes its reasoning" in refused.what
+
+
+def test_reasoning_said_twice_must_agree():
+    both = OWL | {"reasoning": "a", "thinking": "a"}
+    assert spans({"messages": [USER, both]}) == spans({"messages": [USER, OWL | {"thinking": "a"}]})
+    assert isinstance(rows({"messages": [USER, both | {"thinking": "b"}]}), Refusal)
+
+
+def test_reasoning_in_the_content_is_trained_as_the_template_writes_it():
+    template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}"
+        "{% if '</think>' in m.content %}{{ '<think>' + m.content.split('</think>')[0].split('<think>')[-1].strip() }}"
+        "{{ '</think>\\n' + m.content.split('</think>')[-1].strip() }}{% else %}{{ m.content }}{% endif %}"
+        "{{ '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    )
+    answer = {"role": "assistant", "content": "<think>\nIt hoots.\n</think>\n\nOwl."}
+    assert spans({"messages": [USER, answer]}, template) == ["<think>It hoots.</think>\nOwl.<|im_end|>"]
+    dropping = template.replace("{{ '<think>' + m.content.split('</think>')[0].split('<think>')[-1].strip() }}", "")
+    refused = rows({"messages": [USER, answer]}, dropping)
+    assert isinstance(refused, Refusal) and "leaves out or changes its content" in refused.what
+
+
+FORMS = {
+    "openai": ({"tool_calls": [{"id": "c1", "function": CALL}]}, [{"type": "function", "function": TOOL}]),
+    "arguments as text": ({"tool_calls": [{"function": CALL | {"arguments": '{"city": "Oslo"}'}}]}, json.dumps([TOOL])),
+    "a bare call": ({"tool_calls": [CALL]}, [json.dumps(TOOL)]),
+    "calls as text": ({"tool_calls": json.dumps([CALL])}, TOOL),
+    "the old form": ({"function_call": CALL}, [TOOL]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_tool_calls_are_trained_and_tools_shown(form):
+    fields, tools = FORMS[form]
+    messages = [USER, {"role": "assistant", "content": None} | fields, {"role": "tool", "content": "rain"}, OWL]
+    record = {"messages": messages, "tools": tools}
+    assert spans(record) == [WRITTEN, "Owl.<|im_end|>"]
+    [row] = rows(record)
+    assert '{"name": "weather", "parameters"' in row.text and "<|im_start|>tool\nrain" in row.text and not row.notes
+
+
+def test_sharegpts_calls_and_observations_are_the_same():
+    sharegpt = [
+        {"from": "human", "value": "Hi"},
+        {"from": "function_call", "value": json.dumps(CALL)},
+        {"from": "observation", "value": "rain"},
+        {"from": "gpt", "value": "Owl."},
+    ]
+    openai = [USER, {"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "content": "rain"}, OWL]
+    assert rows({"conversations": sharegpt, "tools": json.dumps([TOOL])}) == rows({"messages": openai, "tools": [TOOL]})
+
+
+def test_several_calls_in_one_message_are_all_trained():
+    two = {"role": "assistant", "content": "Let me look.", "tool_calls": [CALL, CALL | {"arguments": {}}]}
+    [span] = spans({"messages": [USER, two]})
+    assert span.count("<tool_call>") == 2 and span.startswith("Let me look.\n<tool_call>") and '"arguments": {}' in span
+
+
+def test_a_template_that_writes_no_calls_refuses_them_and_one_that_shows_no_tools_is_noted():
+    calling = {"messages": [USER, {"role": "assistant", "content": "", "tool_calls": [CALL]}]}
+    refused = rows(calling, BARE_CHATML)
+    assert isinstance(refused, Refusal) and "leaves out or changes its tool calls" in refused.what
+    [row] = rows({"messages": [USER, OWL], "tools": [TOOL]}, BARE_CHATML)
+    assert row.notes == (NO_TOOLS,)
+
+
+@pytest.mark.parametrize("tools", [3, "no json", [{"description": "no name"}], ["neither"]])
+def test_tools_that_are_none_are_refused(tools):
+    refused = rows({"messages": [USER, OWL], "tools": tools})
+    assert isinstance(refused, Refusal) and "column 'tools'" in refused.what
+
+
+@pytest.mark.parametrize("tools", [None, "", [], "[]"])
+def test_no_tools_are_no_tools(tools):
+    assert rows({"messages": [USER, OWL], "tools": tools}) == rows({"messages": [USER, OWL]})
+
+
+def test_a_field_that_nothing_reads_is_noted_and_one_that_the_template_reads_is_not():
+    named = CHATML.replace("message['role'] +", "message['role'] + (message['name'] or '') +")
+    messages = [USER | {"name": "Ada", "mood": "curious"}, OWL]
+    [row] = rows({"messages": messages}, named)
+    assert row.notes == ("field 'mood' of messages is read by nothing",) and "userAda" in row.text
+
+
+def test_parts_of_text_are_joined_whatever_they_are_called():
+    parts = [{"type": "text", "text": "Ow"}, {"type": "text", "value": "l"}, "."]
+    assert spans({"messages": [USER, {"role": "assistant", "content": parts}]}) == ["Owl.<|im_end|>"]
+
+
+def test_values_for_the_template_may_come_with_the_row():
+    template = CHATML.replace("assistant\\n' }}{% endif %}", "assistant\\n' + ('!' if loud else '') }}{% endif %}")
+    row = {"messages": [USER, OWL], "chat_template_kwargs": {"loud": True, "other": None}}
+    assert isinstance(rows(row, template), Refusal)  # the prompt of a loud one is no beginning of the text
+    assert not isinstance(rows({"messages": [USER, OWL]}, template), Refusal)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=True) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+names = st.sampled_from(
+    ["role", "content", "from", "value", "tool_calls", "function_call", "reasoning", "weight", "images", "name", "x"]
+)
+
+
+@given(st.lists(st.dictionaries(names, json_values, max_size=5), max_size=4), json_values, json_values)
+def test_any_messages_are_a_conversation_or_refused_in_words(messages, system, tools):
+    found = conversation_of({"messages": messages, "system": system, "tools": tools})
+    assert isinstance(found, Conversation | Refusal)
+    if isinstance(found, Refusal):
+        assert found.what
+    else:
+        assert len(found.trains) == len(found.messages) and all("content" in message for message in found.messages)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["Owl.", "Kite."]), st.dictionaries(st.sampled_from(["mood", "id", "score"]), json_values)
+        )
+    ),
+)
+def test_no_field_of_a_message_is_lost_unsaid(answers):
+    messages = [m for answer, extra in answers for m in (USER, {"role": "assistant", "content": answer, **extra})]
+    found = rows({"messages": messages}) if messages else ()
+    assert not isinstance(found, Refusal)
+    given = {name for _, extra in answers for name, value in extra.items() if value is not None}
+    said = {note.split("'")[1] for row in found for note in row.notes if note.startswith("field ")}
+    assert said == given
