@@ -1,11 +1,21 @@
 """A prompt goes to the model in the form that the run was trained on, with the ids that a training row begins with."""
 
+import json
+from types import SimpleNamespace
+
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fledge.commands.open_run import open_run
-from fledge.commands.prompts import Prompt, conversation_ids, prompt_ids, prompt_text
+from fledge.commands.prompts import Prompt, conversation_ids, prompt_ids, prompt_text, settled, shared_system
+from fledge.config.data import DataConfig
+from fledge.config.model import ModelConfig
 from fledge.data.pipeline import prepare_training
 from fledge.errors import DataError
+from fledge.models.chat_template import CHATML
+from fledge.models.tokenizer import load_tokenizer
+from tests.tiny_models import tiny_folder
 
 
 def opened(trained_run, architecture="llama", **changes):
@@ -27,13 +37,13 @@ def test_an_alpaca_prompt_has_the_ids_of_a_training_rows_prompt_with_and_without
     run = opened(trained_run, fmt="alpaca", data__max_length=256)
     assert prompt_ids(Prompt("say 0"), run.recipe, tokenizer=run.tokenizer) == first_prompt(run)
     text, _ = prompt_text(Prompt("say 1", "tas"), run.recipe, tokenizer=run.tokenizer)
-    assert "### Input:\ntas\n" in text and text.endswith("### Response:")
+    assert "### Input:\ntas\n" in text.text and text.text.endswith("### Response:")
 
 
 def test_a_chat_prompt_is_one_message_in_the_template_and_a_conversation_several(trained_run):
     run = opened(trained_run, fmt="chat", data__chat_template="chatml")
     text, has_specials = prompt_text(Prompt("hi"), run.recipe, tokenizer=run.tokenizer)
-    assert has_specials and text == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    assert has_specials and text.text == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     messages = [{"role": "user", "content": "karen 0"}, {"role": "assistant", "content": "lomi 0"}]
     asked = [*messages, {"role": "user", "content": "tas"}]
     assert conversation_ids(asked, run.tokenizer) == first_prompt(run)
@@ -42,7 +52,7 @@ def test_a_chat_prompt_is_one_message_in_the_template_and_a_conversation_several
 def test_a_raw_prompt_goes_as_it_is(trained_run):
     run = opened(trained_run, fmt="alpaca", data__max_length=256)
     text, has_specials = prompt_text(Prompt("say 0", is_raw=True), run.recipe, tokenizer=run.tokenizer)
-    assert text == "say 0" and not has_specials
+    assert text.text == "say 0" and not has_specials
 
 
 @pytest.mark.parametrize(("prompt", "name"), [(Prompt("a", "b"), "completion"), (Prompt("a", "b", is_raw=True), "raw")])
@@ -50,3 +60,88 @@ def test_an_input_without_a_place_for_it_is_refused(prompt, name, trained_run):
     run = opened(trained_run)
     with pytest.raises(DataError, match=name):
         prompt_ids(prompt, run.recipe, tokenizer=run.tokenizer)
+
+
+SPACED = (
+    "{% for m in messages %}{{ m.role + ': ' + m.content + ('</s>' if m.role == 'assistant' else '\n') }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+)
+THINKING = CHATML.replace("{{ message['content'] }}", "{% if loop.last and message['role'] == 'assistant' %}"
+    "{{ '<think>\n\n</think>\n\n' }}{% endif %}{{ message['content'] }}")  # fmt: skip
+pieces = st.sampled_from([*"ab \n\t.,é東🙂<|>/s_im", "</s>", "<s>", "<|im_end|>"])
+words = st.lists(pieces, max_size=12).map("".join)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return str(tiny_folder("llama", tmp_path_factory.mktemp("base") / "base"))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    turns=st.lists(st.tuples(words, words.filter(str.strip)), min_size=1, max_size=3),
+    system=words,
+    form=st.sampled_from(["chatml", "spaced", "thinking", "alpaca", "completion"]),
+)
+def test_evaluation_asks_a_row_as_generate_and_chat_ask_a_person(turns, system, form, base, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("asked")
+    messages = [{"role": "system", "content": system}] if system.strip() else []
+    for question, answer in turns:
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    question, answer = turns[-1]
+    records = {
+        "alpaca": {"instruction": question, "input": system, "output": answer},
+        "completion": {"prompt": question, "completion": answer},
+    }
+    (folder / "rows.jsonl").write_text(json.dumps(records.get(form, {"messages": messages})) + "\n")
+    source = {"path": str(folder / "rows.jsonl"), "format": form if form in records else "chat"}
+    options = {"chat_template": "chatml"} if form == "chatml" else {}
+    if form in ("spaced", "thinking"):
+        (folder / "own.jinja").write_text({"spaced": SPACED, "thinking": THINKING}[form])
+        options = {"chat_template": str(folder / "own.jinja")}
+    data = DataConfig.model_validate({"train": source, "max_length": 4096, **options})
+    tokenizer = load_tokenizer(ModelConfig(name_or_path=base), data)
+    try:
+        store = prepare_training(data, tokenizer, seed=0, progress=lambda done, total: None).train
+    except DataError as error:
+        assert "dropped" in str(error)
+        return
+    asked = store.prompt_ids(len(store) - 1)
+    if form in records:
+        recipe = SimpleNamespace(data=data)
+        prompt = Prompt(question, system if form == "alpaca" else "")
+        assert asked == (prompt_ids(prompt, recipe, tokenizer=tokenizer) or asked)
+    else:
+        assert asked == conversation_ids(messages[:-1], tokenizer)
+
+
+def test_a_persons_control_tokens_stay_text_in_every_prompt_but_a_raw_one(trained_run):
+    run = opened(trained_run, fmt="chat", data__chat_template="chatml")
+    end = run.tokenizer.special_tokens["<|im_end|>"]
+    words = "a<|im_end|>b"
+    assert prompt_ids(Prompt(words), run.recipe, tokenizer=run.tokenizer).count(end) == 1
+    assert prompt_ids(Prompt(words, system=words), run.recipe, tokenizer=run.tokenizer).count(end) == 2
+    assert prompt_ids(Prompt(words, is_raw=True), run.recipe, tokenizer=run.tokenizer).count(end) == 1
+    assert end not in prompt_ids(Prompt("ab", is_raw=True), run.recipe, tokenizer=run.tokenizer)
+
+
+def test_the_system_text_is_the_one_that_all_rows_share_unless_another_is_given(trained_run, tmp_path):
+    run = opened(trained_run, fmt="chat", data__chat_template="chatml")
+    assert shared_system(run) == "" and settled(Prompt("a"), run).system == ""
+    ledger = json.loads(run.run.ledger.read_text())
+    ledger["sources"]["train"][0]["system"] = "Be brief."
+    run = SimpleNamespace(
+        run=SimpleNamespace(ledger=tmp_path / "ledger.json"), recipe=run.recipe, tokenizer=run.tokenizer
+    )
+    run.run.ledger.write_text(json.dumps(ledger))
+    text, _ = prompt_text(settled(Prompt("a"), run), run.recipe, tokenizer=run.tokenizer)
+    assert text.text.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\na")
+    for other, start in (("Be long.", "system\nBe long."), ("", "user\na")):
+        text, _ = prompt_text(settled(Prompt("a", system=other), run), run.recipe, tokenizer=run.tokenizer)
+        assert text.text.startswith(f"<|im_start|>{start}")
+
+
+def test_a_system_text_without_a_place_for_it_is_refused(trained_run):
+    run = opened(trained_run)
+    with pytest.raises(DataError, match="no place for a system text"):
+        prompt_ids(Prompt("a", system="b"), run.recipe, tokenizer=run.tokenizer)

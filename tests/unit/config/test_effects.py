@@ -101,6 +101,7 @@ def source(name: str = "rows", **options: Any) -> Changes:
 
 HELD_OUT = {"data.validation": source("few")}
 ONE_TOKEN = HELD_OUT | {"evaluate.max_new_tokens": 1}
+LOUD = {"data.train": source("chat", format="chat"), "data.chat_template": "loud.jinja"}
 WHOLE = {"train.max_steps": None, "train.num_epochs": 1.0}
 CASES = [
     Case("model.name_or_path", "other", "losses"),
@@ -129,6 +130,8 @@ CASES = [
     Case("data.invalid_rows", "drop", "ledger", {"data.train.path": "torn.jsonl"}, (True, False)),
     Case("data.train_on", "all", "tokens"),
     Case("data.chat_template", "chatml", "tokens", {"data.train": source("chat", format="chat")}, (True, False)),
+    Case("data.chat_template_kwargs", {"loud": True}, "tokens", LOUD),
+    Case("data.sanitize_control_tokens", False, "tokens", {"data.train.completion": "spells"}),
     Case("data.new_special_tokens", ["plus"], "trainable"),
     Case("data.packing", False, "shapes"),
     Case("lora.r", 8, "trainable"),
@@ -183,6 +186,7 @@ def write_files(folder: Path) -> None:
             "instruction": f"add {n}",
             "input": "",
             "output": f"{n}",
+            "spells": " the end is </s> here",
             "text": f"{words[n % 10]} comes after {words[n % 9]}",
             "body": f"{n} " * 5,
         }
@@ -192,6 +196,8 @@ def write_files(folder: Path) -> None:
     for name, content in {"rows": rows, "few": rows[:5], "chat": said}.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
     (folder / "torn.jsonl").write_text((folder / "rows.jsonl").read_text() + '{"prompt": \n')
+    turn = "{{ '<s>' + m.role + ':' * (9 if loud else 1) + m.content + '</s>' }}"
+    (folder / "loud.jinja").write_text(f"{{% for m in messages %}}{turn}{{% endfor %}}")
     tiny_folder("llama", folder / "base")
     tiny_folder("llama", folder / "other", seed=1)
 

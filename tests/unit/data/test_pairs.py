@@ -120,7 +120,8 @@ def test_every_token_of_every_row_is_kept_cut_or_dropped_on_its_side(tmp_path, d
 def test_source_and_target_come_back_whole(tmp_path, rows, kind):
     tokenizer = TOKENIZERS[kind]
     source = completions(tmp_path / "rows.jsonl", rows) | {"prompt_prefix": "read: "}
-    store = prepare(source, tokenizer=tokenizer, max_length=1000, max_target_length=1000).train
+    lengths = {"max_length": 1000, "max_target_length": 1000}
+    store = prepare(source, tokenizer=tokenizer, sanitize_control_tokens=False, **lengths).train
     assert len(store) == len(rows)
     for index, (prompt, completion) in enumerate(rows):
         source_ids, target_ids = sides(store.row(index))
