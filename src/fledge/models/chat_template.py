@@ -190,7 +190,13 @@ def names_read(template: str) -> frozenset[str]:
 def _literal(value: Any) -> str:
     """A value of a recipe as Jinja writes it. JSON's text has no brace, percent or line end that Jinja would take."""
     if isinstance(value, str):
-        return json.dumps(value).replace("{", "\\x7b").replace("}", "\\x7d").replace("%", "\\x25").replace("#", "\\x23")
+        return (
+            json.dumps(value, ensure_ascii=False)
+            .replace("{", "\\x7b")
+            .replace("}", "\\x7d")
+            .replace("%", "\\x25")
+            .replace("#", "\\x23")
+        )
     if isinstance(value, list):
         return f"[{', '.join(map(_literal, value))}]"
     if value is None or isinstance(value, bool):
