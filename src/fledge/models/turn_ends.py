@@ -1,5 +1,6 @@
 """Finds the tokens that a chat template ends an assistant's turn with: serving stops on them."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, Protocol
@@ -70,9 +71,4 @@ def _after_mark(render: Rendering, messages: Sequence[Mapping[str, Any]]) -> str
 def _tokens_in(text: str, tokens: Mapping[str, int]) -> Iterator[str]:
     """The tokens that stand in a text, in order."""
     by_length = sorted((token for token in tokens if token.strip()), key=len, reverse=True)
-    place = 0
-    while place < len(text):
-        token = next((token for token in by_length if text.startswith(token, place)), None)
-        if token is not None:
-            yield token
-        place += len(token) if token is not None else 1
+    yield from re.findall("|".join(map(re.escape, by_length)) or r"(?!)", text)

@@ -42,6 +42,7 @@ class Tiny:
     puts_eos: bool = False
     decoder_start_id: int | None = None
     calls: list[int] = field(default_factory=list)
+    known: dict[str, Any] = field(default_factory=dict, compare=False, init=False)
 
     @property
     def identity(self) -> str:
@@ -78,6 +79,11 @@ class Tiny:
 
     @property
     def stop_ids(self) -> frozenset[int]:
+        if "stop_ids" not in self.known:
+            self.known["stop_ids"] = self._stop_ids()
+        return self.known["stop_ids"]
+
+    def _stop_ids(self) -> frozenset[int]:
         found = {self.eos_token_id} - {None}
         with contextlib.suppress(jinja2.TemplateSyntaxError):
             if self.template:
