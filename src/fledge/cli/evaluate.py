@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fledge.cli.options import AsJson, Run, Which
-from fledge.cli.show import as_points, counting, for_terminal, show_beside, show_json
+from fledge.cli.show import as_points, counting, echo, show_beside, show_json
+from fledge.units import for_terminal
 
 if TYPE_CHECKING:
     from fledge.commands.evaluate import Evaluation
@@ -53,33 +54,33 @@ def run(
         return
     _show(result)
     for row in _predictions(result.folder, show):
-        typer.echo()
-        typer.echo(f"prompt     {_brief(row['prompt'])}")
-        typer.echo(f"reference  {_brief(row['reference'])}")
+        echo()
+        echo(f"prompt     {_brief(row['prompt'])}")
+        echo(f"reference  {_brief(row['reference'])}")
         show_beside(("base", row["base"]), ("tuned", row["tuned"]))
-    typer.echo(f"\nwritten to {result.folder}")
+    echo(f"\nwritten to {result.folder}")
 
 
 def _show(result: "Evaluation") -> None:
     """Print the numbers, base beside tuned."""
-    typer.echo(f"{result.rows:,} {result.on} rows, {result.tokens:,} supervised tokens")
+    echo(f"{result.rows:,} {result.on} rows, {result.tokens:,} supervised tokens")
     if result.answered not in (None, result.rows):
-        typer.echo(f"{result.answered:,} of them have a prompt and a whole answer, and were answered")
-    typer.echo(f"{'':<12}  {'base':>10}  {'tuned':>10}")
-    typer.echo(f"{'loss':<12}  {result.base.loss:>10.4f}  {result.tuned.loss:>10.4f}")
-    typer.echo(f"{'perplexity':<12}  {result.base.perplexity:>10.4g}  {result.tuned.perplexity:>10.4g}")
+        echo(f"{result.answered:,} of them have a prompt and a whole answer, and were answered")
+    echo(f"{'':<12}  {'base':>10}  {'tuned':>10}")
+    echo(f"{'loss':<12}  {result.base.loss:>10.4f}  {result.tuned.loss:>10.4f}")
+    echo(f"{'perplexity':<12}  {result.base.perplexity:>10.4g}  {result.tuned.perplexity:>10.4g}")
     if result.base.exact_match is not None and result.tuned.exact_match is not None:
-        typer.echo(f"{'exact match':<12}  {result.base.exact_match:>10.1%}  {result.tuned.exact_match:>10.1%}")
+        echo(f"{'exact match':<12}  {result.base.exact_match:>10.1%}  {result.tuned.exact_match:>10.1%}")
     if result.rouge is None:
         return
-    typer.echo(f"\n{'ROUGE x 100':<12}  {'base [95 %]':>20}  {'tuned [95 %]':>20}  {'tuned - base [95 %]':>22}")
+    echo(f"\n{'ROUGE x 100':<12}  {'base [95 %]':>20}  {'tuned [95 %]':>20}  {'tuned - base [95 %]':>22}")
     base, tuned, difference = result.rouge.base, result.rouge.tuned, result.rouge.difference
     for name in base.means:
         one, other = (as_points(part.means[name], part.intervals[name]) for part in (base, tuned))
         between = as_points(difference.means[name], difference.intervals[name], is_difference=True)
-        typer.echo(f"{name:<12}  {one:>20}  {other:>20}  {between:>22}")
+        echo(f"{name:<12}  {one:>20}  {other:>20}  {between:>22}")
     if result.wordless:
-        typer.echo(f"{result.wordless:,} references have no Latin letter and no digit: ROUGE is 0 for them")
+        echo(f"{result.wordless:,} references have no Latin letter and no digit: ROUGE is 0 for them")
 
 
 def _predictions(folder: Path, count: int) -> list[dict[str, str]]:

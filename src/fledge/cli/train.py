@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from fledge.cli.options import AsJson
-from fledge.cli.show import as_points, is_first_rank, show_json, show_pairs
+from fledge.cli.show import as_points, echo, is_first_rank, show_json, show_pairs
 
 
 def run(
@@ -38,7 +38,7 @@ def run(
         show_json(result)
         return
     if result.was_finished:
-        typer.echo("this run is finished; nothing was done")
+        echo("this run is finished; nothing was done")
     show_pairs(_lines(result.run, result.summary))
 
 

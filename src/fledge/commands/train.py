@@ -64,7 +64,7 @@ def train(recipe: Recipe, *, observers: Sequence[Tell] = (), on_prepare: OnPrepa
     with _held(run):
         recipe = settled_recipe(recipe, run)
         if run.summary.exists() and is_adapter(run.adapter):
-            return TrainResult(run.root, json.loads(run.summary.read_text()), was_finished=True)
+            return TrainResult(run.root, json.loads(run.summary.read_text(encoding="utf-8")), was_finished=True)
         with _telling(run, observers, recipe.output.trackers) as tell:
             summary = _train(recipe, run, tell, on_prepare=on_prepare)
     return TrainResult(run.root, summary, was_finished=False)
@@ -174,7 +174,7 @@ def _write_beginnings(
         hardware=hardware,
     )
     if run.manifest.exists():
-        _check_same_ground(json.loads(run.manifest.read_text()), manifest, run)
+        _check_same_ground(json.loads(run.manifest.read_text(encoding="utf-8")), manifest, run)
     else:
         write_json(run.manifest, manifest)
     write_json(run.ledger, data.ledger.as_json())
@@ -196,7 +196,7 @@ def _use_threads(run: RunDir, tell: Tell) -> None:
     """Use the thread count that the run began with, for the order of sums depends on it."""
     if not run.manifest.exists():
         return
-    threads = json.loads(run.manifest.read_text())["hardware"]["threads"]
+    threads = json.loads(run.manifest.read_text(encoding="utf-8"))["hardware"]["threads"]
     if torch.get_num_threads() != threads:
         tell(Notice(text=f"using {threads} threads, as this run began with, instead of {torch.get_num_threads()}"))
         torch.set_num_threads(threads)
@@ -205,7 +205,7 @@ def _use_threads(run: RunDir, tell: Tell) -> None:
 def _settle_machine(run: RunDir, hardware: Mapping[str, Any], tell: Tell) -> None:
     """Use the thread count that the run's first rank wrote down, and say what has changed since."""
     _use_threads(run, tell)
-    if changes := changes_since(json.loads(run.manifest.read_text()), hardware):
+    if changes := changes_since(json.loads(run.manifest.read_text(encoding="utf-8")), hardware):
         tell(Notice(text=f"this run began with {'; '.join(changes)}: losses agree, last bits may not"))
 
 

@@ -68,7 +68,7 @@ def load_newest(run: RunDir, trained: Trained) -> Progress | None:
     if not steps:
         return None
     folder = run.checkpoint(steps[-1])
-    state: dict[str, Any] = json.loads((folder / "state.json").read_text())
+    state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     _load_weights(trained.model, load_file(folder / "weights.safetensors"), folder)
     _load_moments(trained.optimizer, load_file(folder / "optimizer.safetensors"))
     if state["scaler"]:

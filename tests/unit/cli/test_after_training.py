@@ -16,8 +16,8 @@ import pytest
 
 from fledge.cli.evaluate import _predictions
 from fledge.cli.main import run as fledge
-from fledge.cli.show import for_terminal
 from fledge.observe.console import Console
+from fledge.units import for_terminal
 from tests.runs import environment
 
 ROOT = Path(__file__).parents[3]
