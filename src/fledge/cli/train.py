@@ -53,6 +53,9 @@ def _lines(run: Path, summary: dict[str, Any]) -> dict[str, str]:
     if summary.get("exact_match_after") is not None:
         before, after = summary["exact_match_before"], summary["exact_match_after"]
         lines["exact match"] = f"{before:.1%} before, {after:.1%} after"
+    if summary.get("cut_answers_before") or summary.get("cut_answers_after"):
+        before, after = summary["cut_answers_before"], summary["cut_answers_after"]
+        lines["answers cut"] = f"{before:,} before, {after:,} after, of {summary['answered']:,}"
     for name, mean in summary.get("rouge_after", {}).items():
         before = 100 * summary["rouge_before"][name]
         lines[name] = f"{before:.1f} before, {as_points(mean, summary['rouge_intervals']['after'][name])} after"
