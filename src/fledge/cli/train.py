@@ -46,6 +46,8 @@ def _lines(run: Path, summary: dict[str, Any]) -> dict[str, str]:
     from fledge.units import format_bytes, format_count, format_seconds
 
     lines = {"run folder": str(run), "steps": f"{summary['steps']:,}"}
+    if summary.get("stopped_early"):
+        lines["stopped early"] = "no better validation loss for as long as the recipe waits"
     if summary["first_loss"] is not None:
         lines["loss"] = f"{summary['first_loss']:.4f} at first, {summary['last_loss']:.4f} at last"
     if summary["validation_loss"] is not None:
@@ -63,5 +65,6 @@ def _lines(run: Path, summary: dict[str, Any]) -> dict[str, str]:
         lines["tokens per second"] = format_count(summary["tokens_per_second"])
     lines["training time"] = format_seconds(summary["wall_seconds"])
     lines["peak memory"] = format_bytes(summary["peak_memory_bytes"])
-    lines["adapter"] = str(run / "adapter")
+    step = summary.get("adapter_step", summary["steps"])
+    lines["adapter"] = f"{run / 'adapter'}" + (f", of step {step:,}, the best" if step != summary["steps"] else "")
     return lines

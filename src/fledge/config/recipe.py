@@ -97,6 +97,9 @@ def _of_data(recipe: Recipe) -> Iterator[Conflict]:
     if data.validation is None and recipe.evaluate.every_steps != EvaluateConfig().every_steps:
         keys = (("evaluate", "every_steps"), ("data", "validation"))
         yield Conflict("has no effect without data.validation", keys, "remove it, or give data.validation")
+    if data.validation is None and recipe.evaluate.early_stopping_patience is not None:
+        keys = (("evaluate", "early_stopping_patience"), ("data", "validation"))
+        yield Conflict("needs data.validation", keys, "give data.validation a source, or {fraction: 0.01}")
     for name in ("exact_match", "rouge"):
         if not getattr(recipe.evaluate, name):
             continue
@@ -172,6 +175,12 @@ def _of_output(recipe: Recipe) -> Iterator[Conflict]:
     trackers = recipe.output.trackers
     if len(set(trackers)) < len(trackers):
         yield Conflict("a tracker is given twice", (("output", "trackers"),), "keep one of the two")
+    for name in ("wandb_project", "wandb_name"):
+        if getattr(recipe.output, name) is not None and "wandb" not in trackers:
+            keys = (("output", name), ("output", "trackers"))
+            yield Conflict(
+                "has no effect where wandb is no tracker", keys, "remove it, or add wandb to output.trackers"
+            )
     model = recipe.model
     if model.revision != "main" and model.name_or_path.startswith(("/", "builtin:")):
         keys = (("model", "revision"), ("model", "name_or_path"))
