@@ -1,14 +1,12 @@
 """The `output` section: where a run lies and who listens to it."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from fledge.config.section import Section
 
 Tracker = Literal["tensorboard", "wandb"]
-Project = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^/\\#?%:]+$")]
-"""A name that wandb takes for a project."""
 
 
 class OutputConfig(Section):
@@ -18,7 +16,7 @@ class OutputConfig(Section):
     """The run folder; default runs/NAME beside the recipe, where NAME is the recipe's file name."""
     trackers: tuple[Tracker, ...] = ()
     """tensorboard, wandb; each needs its extra (pip install 'fledge[tensorboard]')."""
-    wandb_project: Project | None = None
+    wandb_project: str | None = None
     """wandb: the project; null for WANDB_PROJECT where it is set, and fledge where not."""
-    wandb_name: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    wandb_name: str | None = None
     """wandb: the run's name there; null for WANDB_NAME where it is set, and the run folder's name where not."""

@@ -17,6 +17,9 @@ from fledge.config.train import TrainConfig
 # Options of a source that only one format reads.
 _ONLY_FOR = {"prompt": "completion", "completion": "completion", "prompt_prefix": "completion", "text_column": "text"}
 
+_NOT_IN_A_PROJECT, _LONGEST_NAME = "/\\#?%:", 128
+"""What wandb refuses, told before a training instead of in it."""
+
 
 class Recipe(Section):
     """Everything that one training is."""
@@ -175,13 +178,24 @@ def _of_output(recipe: Recipe) -> Iterator[Conflict]:
     trackers = recipe.output.trackers
     if len(set(trackers)) < len(trackers):
         yield Conflict("a tracker is given twice", (("output", "trackers"),), "keep one of the two")
-    for name in ("wandb_project", "wandb_name"):
-        if getattr(recipe.output, name) is not None and "wandb" not in trackers:
-            keys = (("output", name), ("output", "trackers"))
-            yield Conflict(
-                "has no effect where wandb is no tracker", keys, "remove it, or add wandb to output.trackers"
-            )
+    yield from _of_wandb(recipe.output)
     model = recipe.model
     if model.revision != "main" and model.name_or_path.startswith(("/", "builtin:")):
         keys = (("model", "revision"), ("model", "name_or_path"))
         yield Conflict("has no effect on a base that is not on the hub", keys, "remove it")
+
+
+def _of_wandb(output: OutputConfig) -> Iterator[Conflict]:
+    for name, refused in (("wandb_project", _NOT_IN_A_PROJECT), ("wandb_name", "")):
+        value, key = getattr(output, name), ("output", name)
+        if value is None:
+            continue
+        if "wandb" not in output.trackers:
+            cure = "remove it, or add wandb to output.trackers"
+            yield Conflict("has no effect where wandb is not a tracker", (key, ("output", "trackers")), cure)
+        if not 1 <= len(value.strip()) <= _LONGEST_NAME:
+            what = f"wandb takes 1 to {_LONGEST_NAME} characters, and this has {len(value.strip())}"
+            yield Conflict(what, (key,), f"write a shorter name, or remove {name}" if value else f"remove {name}")
+        if found := sorted(set(value) & set(refused)):
+            what = f"wandb takes no {' '.join(refused)} in a project's name, and this has {' '.join(found)}"
+            yield Conflict(what, (key,), "leave these characters out")
