@@ -19,17 +19,6 @@ class AnsweredRows(Protocol):
         """The trained ids without the end token; none where the answer was cut."""
 
 
-class AnswerVocabulary(Vocabulary, Protocol):
-    """What answers are read with."""
-
-    @property
-    def unk_token_id(self) -> int | None:
-        """The id that stands for characters which the tokenizer cannot write."""
-
-    def decode_whole(self, ids: Sequence[int]) -> str:
-        """Text of ids, special tokens among it."""
-
-
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """One row's prompt, what should follow, and what the model wrote, special tokens left out.
@@ -52,7 +41,7 @@ class Prediction:
 
 def answer_rows(
     model: Any,
-    vocabulary: AnswerVocabulary,
+    vocabulary: Vocabulary,
     *,
     store: AnsweredRows,
     sampling: Sampling,

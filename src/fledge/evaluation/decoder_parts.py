@@ -54,7 +54,7 @@ def _on_tokens(part: Spec, *, is_joined_next: bool) -> Callable[[], Part] | None
     if kind in ("Replace", "Strip"):
         return lambda: _Each(part)
     if kind in ("Metaspace", "WordPiece"):
-        return lambda: _EachAfterFirst(part)
+        return lambda: _Each(part, is_first_special=True)
     if kind == "ByteLevel":
         return _ByteLevel
     if kind == "ByteFallback":
@@ -82,27 +82,20 @@ def _decoder(part: Spec) -> Decoder:
 
 
 class _Each:
-    """Each token by itself, as the library has it."""
+    """Each token by itself, as the library has it. Of some parts the first token is another case."""
 
-    def __init__(self, part: Spec) -> None:
-        self._decoder = _decoder(part)
-
-    def push(self, token: str) -> list[str]:
-        return [self._decoder.decode([token])]
-
-    def end(self) -> list[str]:
-        return []
-
-
-class _EachAfterFirst(_Each):
-    """Each token by itself; the first one is another case."""
-
-    _before: tuple[str, ...] = ()
+    def __init__(self, part: Spec, *, is_first_special: bool = False) -> None:
+        self._decoder, self._is_first_special = _decoder(part), is_first_special
+        self._before: list[str] = []
 
     def push(self, token: str) -> list[str]:
         told = self._decoder.decode([*self._before, token])[len(self._before) :]
-        self._before = ("x",)
+        if self._is_first_special:
+            self._before = ["x"]
         return [told]
+
+    def end(self) -> list[str]:
+        return []
 
 
 class _Spaced:

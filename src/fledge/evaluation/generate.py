@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from tokenizers import Tokenizer
 
 from fledge.errors import FledgeError
 from fledge.evaluation.batching import Batches, bytes_at_hand, footprint
 from fledge.evaluation.mode import evaluating
-from fledge.evaluation.streaming import Decoding, TextStream
+from fledge.evaluation.streaming import TextStream
 
 OnAnswers = Callable[[int, int], None]
 """Told how many answers are written, and of how many."""
@@ -20,14 +21,28 @@ def ignore_answers(done: int, total: int) -> None:
     """Nobody is told."""
 
 
-class Vocabulary(Decoding, Protocol):
-    """What generation needs of a tokenizer."""
+class Vocabulary(Protocol):
+    """What generation, and reading what was generated, need of a tokenizer."""
+
+    @property
+    def backend(self) -> Tokenizer:
+        """The library's tokenizer."""
 
     @property
     def pad_token_id(self) -> int: ...
     @property
+    def unk_token_id(self) -> int | None:
+        """The id that stands for characters which the tokenizer cannot write."""
+
+    @property
     def stop_ids(self) -> frozenset[int]:
         """Ids after which an answer is complete."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens left out."""
+
+    def decode_whole(self, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens among it."""
 
 
 @dataclass(frozen=True, slots=True)
