@@ -17,8 +17,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from fledge.commands.steps import row_order
 from fledge.commands.train import train
-from fledge.commands.workshop import row_order
 from fledge.config.load import load_recipe
 from fledge.data.pipeline import prepare_training
 from fledge.models.tokenizer import load_tokenizer

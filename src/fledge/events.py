@@ -144,9 +144,11 @@ class Failed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished(Event):
-    """The run is complete."""
+    """The run is complete. `adapter_step` is the step that the adapter is of: the last, or the best by validation."""
 
     event: ClassVar[str] = "finished"
     step: int
     adapter_sha256: str
     seconds: float
+    adapter_step: int | None = None
+    stopped_early: bool = False

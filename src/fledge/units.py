@@ -1,4 +1,6 @@
-"""Numbers as people read them: bytes, seconds, counts."""
+"""What people read: bytes, seconds and counts as they say them, text without what would command a terminal."""
+
+import unicodedata
 
 _BYTE_UNITS = ("B", "KB", "MB", "GB", "TB")
 
@@ -28,3 +30,8 @@ def format_count(count: float) -> str:
     if abs(count) >= 1_000_000:
         return f"{count / 1_000_000:.1f} M"
     return f"{count:,.0f}"
+
+
+def for_terminal(text: str) -> str:
+    """Text whose control characters are U+FFFD, for they would move the cursor or worse; new line and tab stay."""
+    return "".join(sign if sign in "\n\t" or unicodedata.category(sign) != "Cc" else "\ufffd" for sign in text)

@@ -50,7 +50,7 @@ AT_HOME = {
     "safetensors": "models adapters training exporting",
     "starlette": "web",
     "tensorboard": "observe",
-    "tokenizers": "data models",
+    "tokenizers": "data models evaluation",
     # torchrun's agent is started by a command; every other use of torch.distributed is the machine's
     "torch.distributed": "runtime commands",
     "torch": _FROM_OPS_ON,

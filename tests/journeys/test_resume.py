@@ -74,6 +74,46 @@ def test_killed_anywhere_and_resumed_changes_no_bit(workplace, undisturbed, seed
     }
 
 
+@pytest.fixture(scope="module")
+def stopping(tmp_path_factory):
+    """A recipe whose validation rows contradict what is trained, so that it stops early."""
+    folder = tmp_path_factory.mktemp("stopping")
+    base, rows = tiny_folder("llama", folder / "base"), write_rows(folder / "rows.jsonl")
+    body = [json.loads(line) | {"completion": " please one"} for line in rows.read_text().splitlines()[:8]]
+    (folder / "others.jsonl").write_text("".join(json.dumps(row) + "\n" for row in body))
+
+    def recipe(name: str) -> tuple:
+        content = recipe_dict(
+            base,
+            rows,
+            folder / name,
+            data__validation={"path": str(folder / "others.jsonl"), "format": "completion"},
+            lora__lora_dropout=0.1,
+            train__max_steps=60,
+            train__learning_rate=3e-3,
+            train__save_every_steps=3,
+            evaluate__every_steps=2,
+            evaluate__early_stopping_patience=3,
+        )
+        return write_recipe(folder / f"{name}.yaml", content), folder / name
+
+    return recipe
+
+
+def test_a_run_that_is_killed_stops_early_at_the_same_step_with_the_same_adapter(stopping):
+    recipe, run = stopping("undisturbed")
+    fledge("train", str(recipe))
+    summary, steps = json.loads((run / "summary.json").read_text()), steps_of(run)
+    assert summary["stopped_early"] and summary["adapter_step"] == summary["steps"] - 6 < 54
+    recipe, run = stopping("killed")
+    outcome = train_through_kills(recipe, run, kills=2, seed=5)
+    assert outcome.kills and outcome.steps == steps
+    assert states_of(run) == states_of(run.parent / "undisturbed")
+    names = ("adapter_sha256", "adapter_file_sha256", "steps", "stopped_early", "best_step", "adapter_step")
+    names += ("validation_loss", "best_validation_loss", "tokens", "rows", "first_loss", "last_loss")
+    assert [outcome.summary[name] for name in names] == [summary[name] for name in names]
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_finishes_the_step_saves_and_exits_and_the_same_command_goes_on(workplace, undisturbed, number, code):
     recipe, run = workplace(f"stopped-{code}")

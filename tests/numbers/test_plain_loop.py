@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from fledge.commands.steps import row_order
 from fledge.commands.train import train
-from fledge.commands.workshop import row_order
 from fledge.data.pipeline import prepare_training
 from fledge.models.tokenizer import load_tokenizer
 from fledge.rundir import RunDir, read_steps

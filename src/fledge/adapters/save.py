@@ -74,7 +74,7 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
 
 def _fit_vocabulary(model: PreTrainedModel, folder: Path) -> None:
     """Make room for the rows of new tokens, which the adapter holds."""
-    indices = json.loads((folder / CONFIG_NAME).read_text()).get("trainable_token_indices") or {}
+    indices = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8")).get("trainable_token_indices") or {}
     lists = [indices] if isinstance(indices, list) else indices.values()
     rows = {row for rows in lists for row in rows}
     if rows:

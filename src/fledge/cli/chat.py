@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
-import typer
-
 from fledge.cli.options import AsJson, MaxNewTokens, Run, Seed, System, Temperature, TopP, UseBase, Which
-from fledge.cli.show import show_json, show_piece
+from fledge.cli.show import echo, show_json
+from fledge.cli.streams import as_text
 from fledge.errors import FledgeError
 
 if TYPE_CHECKING:
@@ -41,8 +40,10 @@ def run(
             import readline  # noqa: F401  # gives input() a history and editing
     if not as_json:
         _greet(conversation)
+    count = 0
     while (line := _read("> " if is_person else "")) is not None:
-        message = line.strip()
+        count += 1
+        message = _message(line, where="this line" if is_person else f"stdin, line {count}", is_person=is_person)
         if message == "/exit":
             return
         if message == "/reset":
@@ -52,11 +53,11 @@ def run(
 
 
 def _greet(conversation: "Conversation") -> None:
-    typer.echo(_HELP, err=True)
+    echo(_HELP, err=True)
     how = "messages go through the chat template, and what was said before goes along"
     if not conversation.remembers:
         how = f"each message is a prompt of its own, in the form that was trained: {conversation.form}"
-    typer.echo(how, err=True)
+    echo(how, err=True)
 
 
 def _read(prompt: str) -> str | None:
@@ -65,8 +66,19 @@ def _read(prompt: str) -> str | None:
         return input(prompt)
     except (EOFError, KeyboardInterrupt):
         if prompt:
-            typer.echo()
+            echo()
         return None
+
+
+def _message(line: str, *, where: str, is_person: bool) -> str:
+    """What a line says; of bytes that are no text a person is told, and may try again."""
+    try:
+        return as_text(line, where=where).strip()
+    except FledgeError as error:
+        if not is_person:
+            raise
+        echo(f"fledge: {error}", err=True)
+        return ""
 
 
 @contextlib.contextmanager
@@ -98,7 +110,7 @@ def _answer(conversation: "Conversation", message: str, *, as_json: bool, is_per
         if pressed:
             raise KeyboardInterrupt
         if not as_json:
-            show_piece(piece)
+            echo(piece, nl=False)
 
     try:
         with _noting_ctrl_c(pressed) if is_person else contextlib.nullcontext():
@@ -106,14 +118,14 @@ def _answer(conversation: "Conversation", message: str, *, as_json: bool, is_per
     except KeyboardInterrupt:
         if not is_person:
             raise
-        typer.echo("\n(stopped; this exchange is forgotten)", err=True)
+        echo("\n(stopped; this exchange is forgotten)", err=True)
         return
     except FledgeError as error:
         if not is_person:
             raise
-        typer.echo(f"fledge: {error}", err=True)
+        echo(f"fledge: {error}", err=True)
         return
     if as_json:
         show_json({"message": message, "answer": answer.text, "is_complete": answer.is_complete})
     else:
-        typer.echo()
+        echo()

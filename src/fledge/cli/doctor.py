@@ -3,7 +3,7 @@
 import typer
 
 from fledge.cli.options import AsJson
-from fledge.cli.show import show_json, show_pairs
+from fledge.cli.show import echo, show_json, show_pairs
 
 
 def run(as_json: AsJson = False) -> None:
@@ -16,6 +16,6 @@ def run(as_json: AsJson = False) -> None:
     else:
         show_pairs(found.as_lines())
         for problem in found.problems:
-            typer.echo(f"fledge: {problem}", err=True)
+            echo(f"fledge: {problem}", err=True)
     if found.problems:
         raise typer.Exit(1)

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fledge.cli.options import AsJson, Run, Which
-from fledge.cli.show import as_points, counting, for_terminal, show_beside, show_json
+from fledge.cli.show import as_points, counting, echo, show_beside, show_json
+from fledge.errors import FledgeError
+from fledge.units import for_terminal
 
 if TYPE_CHECKING:
     from fledge.commands.evaluate import Evaluation
 
-LONGEST_LINE = 100
+LONGEST_LINE, SHOWN = 100, 5
 
 
 class On(StrEnum):
@@ -37,49 +39,65 @@ def run(
     ] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
     num_beams: Annotated[int | None, typer.Option(min=1, help="Beams of the search; 1 is greedy.")] = None,
-    show: Annotated[int, typer.Option(min=0, help="So many answers are shown, base beside tuned.")] = 5,
+    show: Annotated[
+        int | None, typer.Option(min=0, help="So many answers are shown, base beside tuned; 5 unless given.")
+    ] = None,
     which: Which = "last",
     as_json: AsJson = False,
 ) -> None:
     """Measure RUN: loss, perplexity and, where asked, exact match and ROUGE of its rows, base beside tuned."""
+    if as_json and show is not None:
+        cure = "leave one of the two out; predictions.jsonl has every answer"
+        raise FledgeError("has no effect with --json", where="--show", cure=cure)
+
     from fledge.commands.console import console
     from fledge.commands.evaluate import Question, evaluate
 
-    question = Question(on.value, max_rows, exact_match, max_new_tokens, rouge, num_beams)
+    question = Question(on.value, max_rows, exact_match, max_new_tokens, rouge, num_beams, show)
     with console() as screen, counting("answering", "answers") as answering:
         result = evaluate(run, question=question, which=which, on_prepare=screen.preparing, on_answers=answering)
     if as_json:
         show_json(result.as_json())
         return
     _show(result)
-    for row in _predictions(result.folder, show):
-        typer.echo()
-        typer.echo(f"prompt     {_brief(row['prompt'])}")
-        typer.echo(f"reference  {_brief(row['reference'])}")
-        show_beside(("base", row["base"]), ("tuned", row["tuned"]))
-    typer.echo(f"\nwritten to {result.folder}")
+    for row in _predictions(result.folder, SHOWN if show is None else show):
+        echo()
+        echo(f"prompt     {_brief(row['prompt'])}")
+        reference, *both = (
+            row.get(f"{name}_with_special_tokens", row[name]) for name in ("reference", "base", "tuned")
+        )
+        echo(f"reference  {_brief(reference)}")
+        show_beside(*zip(("base", "tuned"), both, strict=True))
+    if result.fuller is not None:
+        echo(f"\na fuller result lies in {result.fuller} and was left alone")
+    echo(f"\nwritten to {result.folder}")
 
 
 def _show(result: "Evaluation") -> None:
     """Print the numbers, base beside tuned."""
-    typer.echo(f"{result.rows:,} {result.on} rows, {result.tokens:,} supervised tokens")
+    echo(f"{result.rows:,} {result.on} rows, {result.tokens:,} supervised tokens")
     if result.answered not in (None, result.rows):
-        typer.echo(f"{result.answered:,} of them have a prompt and a whole answer, and were answered")
-    typer.echo(f"{'':<12}  {'base':>10}  {'tuned':>10}")
-    typer.echo(f"{'loss':<12}  {result.base.loss:>10.4f}  {result.tuned.loss:>10.4f}")
-    typer.echo(f"{'perplexity':<12}  {result.base.perplexity:>10.4g}  {result.tuned.perplexity:>10.4g}")
+        echo(f"{result.answered:,} of them have a prompt and a whole answer, and were answered")
+    echo(f"{'':<12}  {'base':>10}  {'tuned':>10}")
+    echo(f"{'loss':<12}  {result.base.loss:>10.4f}  {result.tuned.loss:>10.4f}")
+    echo(f"{'perplexity':<12}  {result.base.perplexity:>10.4g}  {result.tuned.perplexity:>10.4g}")
     if result.base.exact_match is not None and result.tuned.exact_match is not None:
-        typer.echo(f"{'exact match':<12}  {result.base.exact_match:>10.1%}  {result.tuned.exact_match:>10.1%}")
+        echo(f"{'exact match':<12}  {result.base.exact_match:>10.1%}  {result.tuned.exact_match:>10.1%}")
+    if result.marks is not None and any(result.marks.cut):
+        base_cut, tuned_cut = result.marks.cut
+        echo(f"{'cut answers':<12}  {base_cut:>10,}  {tuned_cut:>10,}")
+    for text in result.warnings():
+        echo(text)
     if result.rouge is None:
         return
-    typer.echo(f"\n{'ROUGE x 100':<12}  {'base [95 %]':>20}  {'tuned [95 %]':>20}  {'tuned - base [95 %]':>22}")
+    echo(f"\n{'ROUGE x 100':<12}  {'base [95 %]':>20}  {'tuned [95 %]':>20}  {'tuned - base [95 %]':>22}")
     base, tuned, difference = result.rouge.base, result.rouge.tuned, result.rouge.difference
     for name in base.means:
         one, other = (as_points(part.means[name], part.intervals[name]) for part in (base, tuned))
         between = as_points(difference.means[name], difference.intervals[name], is_difference=True)
-        typer.echo(f"{name:<12}  {one:>20}  {other:>20}  {between:>22}")
-    if result.wordless:
-        typer.echo(f"{result.wordless:,} references have no Latin letter and no digit: ROUGE is 0 for them")
+        echo(f"{name:<12}  {one:>20}  {other:>20}  {between:>22}")
+    if result.marks is not None and result.marks.wordless:
+        echo(f"{result.marks.wordless:,} references have no Latin letter and no digit: ROUGE is 0 for them")
 
 
 def _predictions(folder: Path, count: int) -> list[dict[str, str]]:
@@ -88,6 +106,11 @@ def _predictions(folder: Path, count: int) -> list[dict[str, str]]:
     # a line ends with \n alone: answers hold what str.splitlines takes for ends of lines too
     lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
     return [json.loads(line) for line in lines[:count] if line]
+
+
+def _whole(row: dict[str, str], name: str) -> str:
+    """A text with the special tokens in it, where there are any."""
+    return row.get(f"{name}_with_special_tokens", row[name])
 
 
 def _brief(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fledge.cli.options import AsJson, Run, Which
-from fledge.cli.show import show_json
+from fledge.cli.show import echo, show_json
 
 
 class To(StrEnum):
@@ -65,5 +65,5 @@ def run(
         show_json(result.as_json())
         return
     for line in result.findings():
-        typer.echo(line)
-    typer.echo(f"written to {result.out}; certificate.html there tells what was compared")
+        echo(line)
+    echo(f"written to {result.out}; certificate.html there tells what was compared")

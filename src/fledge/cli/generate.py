@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from fledge.cli.options import AsJson, MaxNewTokens, Run, Seed, System, Temperature, TopP, UseBase, Which
-from fledge.cli.show import show_json, show_piece
+from fledge.cli.show import echo, show_json
+from fledge.cli.streams import as_text
 
 
 def run(
@@ -24,13 +25,14 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Answer one prompt as RUN learnt to; the prompt is put into the format of the run's first source."""
-    from fledge.commands.generate import Prompt, Sampling, generate
-
     text = sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt
+    text, context = as_text(text, where="the prompt"), as_text(context, where="--input")
+
+    from fledge.commands.generate import Prompt, Sampling, generate
 
     def write(piece: str) -> None:
         if not as_json:
-            show_piece(piece)
+            echo(piece, nl=False)
 
     result = generate(
         run,
@@ -43,4 +45,4 @@ def run(
     if as_json:
         show_json(result)
     else:
-        typer.echo()
+        echo()

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fledge.cli.options import AsJson
-from fledge.cli.show import show_json
+from fledge.cli.show import echo, show_json
 
 
 def run(
@@ -24,8 +24,8 @@ def run(
         show_json(result)
         return
     if out is None:
-        typer.echo(result.recipe, nl=False)
+        echo(result.recipe, nl=False)
         return
     for line in result.account:
-        typer.echo(str(line))
-    typer.echo(f"wrote {out}")
+        echo(str(line))
+    echo(f"wrote {out}")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fledge.cli.options import AsJson
-from fledge.cli.show import show_json
+from fledge.cli.show import echo, show_json
 
 
 def run(
@@ -20,4 +20,4 @@ def run(
     if as_json:
         show_json({"recipe": written})
     else:
-        typer.echo(f"wrote {written}; train it with: fledge train {written}")
+        echo(f"wrote {written}; train it with: fledge train {written}")

@@ -11,7 +11,8 @@ from importlib.metadata import version
 import typer
 from typer.exceptions import TyperException
 
-from fledge.cli.show import show_problems
+from fledge.cli.show import echo, show_problems
+from fledge.cli.streams import check_arguments, prepare_streams
 from fledge.errors import FledgeError, Problem
 
 VERBS = {
@@ -45,7 +46,9 @@ def run(arguments: Sequence[str]) -> int:
     """
     arguments = arguments or ["--help"]
     as_json = "--json" in arguments
+    prepare_streams()
     try:
+        check_arguments(arguments)
         code = build_app(arguments)(args=list(arguments), prog_name="fledge", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
@@ -95,7 +98,7 @@ def _top(
     is_version: bool = typer.Option(False, "--version", help="Print the version and exit."),
 ) -> None:
     if is_version:
-        typer.echo(f"fledge {version('fledge')}")
+        echo(f"fledge {version('fledge')}")
         raise typer.Exit
 
 
@@ -112,6 +115,9 @@ def _lack_of_the_machine(error: Exception) -> FledgeError | None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         cure = "free some space, or choose another output.dir; a run goes on from its last checkpoint"
         return FledgeError(f"cannot be written: {error.strerror}", where=str(error.filename or "disk"), cure=cure)
+    if isinstance(error, UnicodeEncodeError) and error.encoding == sys.getfilesystemencoding() != "utf-8":
+        cure = "set PYTHONUTF8=1, or LC_ALL=C.UTF-8"
+        return FledgeError(f"this locale has no name for {error.object[:80]!r}", where=error.encoding, cure=cure)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         cure = "lower train.micro_batch_tokens, or set train.gradient_checkpointing=true; the result stays the same"
         return FledgeError("there is not enough memory", cure=cure)
@@ -121,7 +127,7 @@ def _lack_of_the_machine(error: Exception) -> FledgeError | None:
 def _show_bug(error: Exception, *, as_json: bool) -> None:
     lines = traceback.format_exception(error)
     if os.environ.get(_TRACEBACK_SWITCH):
-        typer.echo("".join(lines), err=True)
+        echo("".join(lines), err=True)
     frame = traceback.extract_tb(error.__traceback__)[-1]
     problem = Problem(
         f"this is a bug in Fledge: {type(error).__name__}: {error}",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from fledge.cli.options import AsJson, Run
-from fledge.cli.show import for_terminal, show_json
+from fledge.cli.show import echo, show_json
 
 if TYPE_CHECKING:
     from fledge.commands.push import Pushed
@@ -63,7 +63,7 @@ def run(
         repo,
         parcel=Parcel(to.value if to else None, dtype.value if dtype else None, which, export),
         address=Address(revision, public, commit_message),
-        tell=lambda line: typer.echo(for_terminal(line), err=True),
+        tell=lambda line: echo(line, err=True),
         shows_bars=sys.stderr.isatty() and not as_json,
     )
     if as_json:
@@ -75,5 +75,5 @@ def run(
 def _show(result: "Pushed") -> None:
     sent = result.sent
     who = "everybody" if sent.is_public else "only its owner"
-    typer.echo(f"{sent.url}  ({who} can see it)")
-    typer.echo(f"commit {sent.commit}" + ("" if sent.is_changed else ", as before: nothing had changed"))
+    echo(f"{sent.url}  ({who} can see it)")
+    echo(f"commit {sent.commit}" + ("" if sent.is_changed else ", as before: nothing had changed"))

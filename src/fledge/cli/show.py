@@ -13,11 +13,10 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-
-import typer
+from typing import Any, TextIO
 
 from fledge.errors import FledgeError, StoppedBySignal
+from fledge.units import for_terminal
 
 _WIDTH_OF_NAMES = 24
 _SECONDS_OF_SILENCE = 30.0
@@ -34,34 +33,41 @@ def show_problems(error: FledgeError, *, as_json: bool) -> None:
         return
     speaker = "fledge" if is_first_rank() else f"fledge rank {os.environ['RANK']}"
     for problem in error.problems:
-        typer.echo(f"{speaker}: {problem}", err=True)
+        echo(f"{speaker}: {problem}", err=True)
     if len(error.problems) > 1:
-        typer.echo(f"{speaker}: {len(error.problems)} problems", err=True)
+        echo(f"{speaker}: {len(error.problems)} problems", err=True)
     if as_json and is_first_rank():
         problems = [dataclasses.asdict(problem) for problem in error.problems]
         show_json({"error": type(error).__name__, "problems": problems})
 
 
-def show_piece(text: str) -> None:
-    """Print a piece of what a model writes, at once and without a new line."""
-    typer.echo(for_terminal(text) if sys.stdout.isatty() else text, nl=False)
+def echo(text: object = "", *, nl: bool = True, err: bool = False) -> None:
+    """Print to stdout, or to stderr. All that Fledge prints goes through here.
 
-
-def for_terminal(text: str) -> str:
-    """Text without control characters, which would let a model move the cursor or worse; new line and tab stay."""
-    return "".join(sign if sign in "\n\t" or unicodedata.category(sign) != "Cc" else "\ufffd" for sign in text)
+    On a terminal control characters are shown, not sent. What the stream's encoding lacks is written as an escape:
+    `typer.echo` would write UTF-8 into a stream that is not.
+    """
+    stream, line = sys.stderr if err else sys.stdout, f"{text}\n" if nl else str(text)
+    stream.write(for_terminal(line) if stream.isatty() else line)
+    stream.flush()
 
 
 def show_json(value: Any) -> None:
-    """Print one JSON object."""
-    typer.echo(json.dumps(plain(value), ensure_ascii=False))
+    """Print one JSON object, in ASCII where stdout is not UTF-8."""
+    text = json.dumps(plain(value), ensure_ascii=not _is_utf8(sys.stdout))
+    # control characters beyond ASCII, which JSON leaves as they are
+    echo("".join(f"\\u{ord(sign):04x}" if unicodedata.category(sign) == "Cc" else sign for sign in text))
+
+
+def _is_utf8(stream: TextIO) -> bool:
+    return (getattr(stream, "encoding", None) or "utf-8").lower().replace("_", "-") in ("utf-8", "utf8")
 
 
 def show_pairs(pairs: dict[str, str]) -> None:
     """Print names and values in two columns."""
     width = min(max(map(len, pairs), default=0), _WIDTH_OF_NAMES)
     for name, value in pairs.items():
-        typer.echo(f"{name:<{width}}  {value}".rstrip())
+        echo(f"{name:<{width}}  {value}".rstrip())
 
 
 def show_beside(left: tuple[str, str], right: tuple[str, str]) -> None:
@@ -69,7 +75,7 @@ def show_beside(left: tuple[str, str], right: tuple[str, str]) -> None:
     width = max(20, (min(shutil.get_terminal_size().columns, 120) - 3) // 2)
     columns = [[title, *_wrapped(text, width)] for title, text in (left, right)]
     for one, other in itertools.zip_longest(*columns, fillvalue=""):
-        typer.echo(f"{one:<{width}} | {other}".rstrip())
+        echo(f"{one:<{width}} | {other}".rstrip())
 
 
 @contextlib.contextmanager
@@ -93,7 +99,7 @@ def counting(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
             bar.update(task, completed=done, total=total)
         elif time.monotonic() - last_line > _SECONDS_OF_SILENCE:
             last_line = time.monotonic()
-            typer.echo(f"{what}  {done:,} of {total:,} {unit}", err=True)
+            echo(f"{what}  {done:,} of {total:,} {unit}", err=True)
 
     try:
         yield tell

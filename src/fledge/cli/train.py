@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from fledge.cli.options import AsJson
-from fledge.cli.show import as_points, is_first_rank, show_json, show_pairs
+from fledge.cli.show import as_points, echo, is_first_rank, show_json, show_pairs
 
 
 def run(
@@ -38,7 +38,7 @@ def run(
         show_json(result)
         return
     if result.was_finished:
-        typer.echo("this run is finished; nothing was done")
+        echo("this run is finished; nothing was done")
     show_pairs(_lines(result.run, result.summary))
 
 
@@ -46,6 +46,8 @@ def _lines(run: Path, summary: dict[str, Any]) -> dict[str, str]:
     from fledge.units import format_bytes, format_count, format_seconds
 
     lines = {"run folder": str(run), "steps": f"{summary['steps']:,}"}
+    if summary.get("stopped_early"):
+        lines["stopped early"] = "no better validation loss for as long as the recipe waits"
     if summary["first_loss"] is not None:
         lines["loss"] = f"{summary['first_loss']:.4f} at first, {summary['last_loss']:.4f} at last"
     if summary["validation_loss"] is not None:
@@ -53,6 +55,9 @@ def _lines(run: Path, summary: dict[str, Any]) -> dict[str, str]:
     if summary.get("exact_match_after") is not None:
         before, after = summary["exact_match_before"], summary["exact_match_after"]
         lines["exact match"] = f"{before:.1%} before, {after:.1%} after"
+    if summary.get("cut_answers_before") or summary.get("cut_answers_after"):
+        before, after = summary["cut_answers_before"], summary["cut_answers_after"]
+        lines["answers cut"] = f"{before:,} before, {after:,} after, of {summary['answered']:,}"
     for name, mean in summary.get("rouge_after", {}).items():
         before = 100 * summary["rouge_before"][name]
         lines[name] = f"{before:.1f} before, {as_points(mean, summary['rouge_intervals']['after'][name])} after"
@@ -60,5 +65,6 @@ def _lines(run: Path, summary: dict[str, Any]) -> dict[str, str]:
         lines["tokens per second"] = format_count(summary["tokens_per_second"])
     lines["training time"] = format_seconds(summary["wall_seconds"])
     lines["peak memory"] = format_bytes(summary["peak_memory_bytes"])
-    lines["adapter"] = str(run / "adapter")
+    step = summary.get("adapter_step", summary["steps"])
+    lines["adapter"] = f"{run / 'adapter'}" + (f", of step {step:,}, the best" if step != summary["steps"] else "")
     return lines

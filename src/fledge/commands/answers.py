@@ -1,8 +1,9 @@
 """Answers before and after a training, written once each, remembered in the run folder and compared."""
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 from fledge.commands.workshop import Workshop
@@ -36,13 +37,39 @@ def marks_after(shop: Workshop, tell: Tell) -> dict[str, Any]:
         return {}
     remembered = folder / "marks.json"
     if shop.mesh.rank == 0 and not remembered.exists():
-        base = [Prediction(**one) for one in json.loads((folder / "answers_before.json").read_text(encoding="utf-8"))]
+        base = _remembered(folder / "answers_before.json", tell)
         assert shop.data.validation is not None
         marks = mark(base, _answers(shop, "tuned model", tell), wanted=wanted, where=shop.data.validation.where)
+        for text in warnings_of(marks, max_new_tokens=shop.recipe.evaluate.max_new_tokens):
+            tell(Notice(text=text))
         write_text(folder / "predictions.jsonl", marks.predictions)
         write_json(remembered, _entries(marks))
     shop.mesh.barrier()
     return dict(json.loads(remembered.read_text(encoding="utf-8")))
+
+
+def warnings_of(marks: Marks, *, max_new_tokens: int | None) -> Iterator[str]:
+    """What to know of the answers before their numbers are believed, in words."""
+    for who, cut in zip(("base", "tuned model"), marks.cut, strict=True):
+        if cut:
+            yield (
+                f"{cut:,} of {marks.rows:,} answers of the {who} were cut before they ended, "
+                f"at {max_new_tokens} tokens or where the base has no more positions: none of them counts as exact"
+            )
+    if marks.lacking:
+        yield (
+            f"{marks.lacking:,} of {marks.rows:,} references have characters that the tokenizer cannot write: "
+            "no answer to them counts as exact"
+        )
+
+
+def _remembered(path: Path, tell: Tell) -> list[Prediction]:
+    """The base's answers. What an older Fledge did not note of them is said, and taken for the best."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if any(len(one) < len(fields(Prediction)) for one in found):
+        tell(Notice(text="an older Fledge wrote the base's answers: which of them were cut is not known"))
+    best = {"whole_reference": "", "whole_answer": "", "is_complete": True, "reference_lacks": False}
+    return [Prediction(**(best | one)) for one in found]
 
 
 def _wanted(shop: Workshop) -> Wanted:
@@ -68,7 +95,8 @@ def _answers(shop: Workshop, who: str, tell: Tell) -> tuple[Prediction, ...]:
 
 
 def _entries(marks: Marks) -> dict[str, Any]:
-    entries: dict[str, Any] = {}
+    entries: dict[str, Any] = {"answered": marks.rows, "references_lacking_characters": marks.lacking}
+    entries |= {"cut_answers_before": marks.cut[0], "cut_answers_after": marks.cut[1]}
     if marks.exact_match is not None:
         entries |= {"exact_match_before": marks.exact_match[0], "exact_match_after": marks.exact_match[1]}
     if marks.rouge is not None:

@@ -6,10 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from fledge.commands.answers import warnings_of
 from fledge.commands.engine import build_engine, kernels_of
 from fledge.commands.known_ids import check_known
 from fledge.commands.open_run import OpenRun, Tuned, Which, load_tuned, open_run
 from fledge.commands.progress import OnPrepare, ignore_progress
+from fledge.commands.results import PREDICTIONS, RESULT, Extent, place_of
 from fledge.commands.settle import longest_row
 from fledge.commands.workshop import plain_loss, room_of, shape_of
 from fledge.commands.writable import check_writable
@@ -17,7 +19,7 @@ from fledge.config.recipe import sources
 from fledge.data.batches import BatchSource
 from fledge.data.pipeline import prepare_sources, prepare_training
 from fledge.data.store import TokenStore
-from fledge.errors import RunError
+from fledge.errors import FledgeError, RunError
 from fledge.evaluation.answers import Prediction, answer_rows
 from fledge.evaluation.generate import OnAnswers, Sampling, ignore_answers
 from fledge.evaluation.perplexity import mean_loss, perplexity_of
@@ -43,6 +45,14 @@ class Question:
     max_new_tokens: int | None = None
     rouge: bool | None = None
     num_beams: int | None = None
+    show: int | None = None
+    """How many answers the asker wants to look at, where this is asked for at all."""
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """What answers are wanted for."""
+        asked = {"exact_match": self.exact_match, "rouge": self.rouge}
+        return tuple(name for name, is_asked in asked.items() if is_asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +72,8 @@ class Measured:
 class Evaluation:
     """Base beside tuned on `rows` rows with `tokens` supervised tokens; `folder` holds it all, predictions too.
 
-    `answered` of the rows have a prompt and a whole answer; None where no answers were asked for. `wordless` is how
-    many references have no word that ROUGE knows, Latin letters and digits.
+    `answered` of the rows have a prompt and a whole answer; None where no answers were asked for. `marks` is what these
+    came to, `extent` how much was measured. `fuller` is the folder of a fuller result, which was left alone.
     """
 
     run: Path
@@ -74,24 +84,43 @@ class Evaluation:
     base: Measured
     tuned: Measured
     folder: Path
-    answered: int | None = None
-    rouge: Comparison | None = None
-    wordless: int = 0
+    extent: Extent
+    marks: Marks | None = None
+    fuller: Path | None = None
+
+    @property
+    def answered(self) -> int | None:
+        """How many rows were answered; None where no answers were asked for."""
+        return None if self.marks is None else self.marks.rows
+
+    @property
+    def rouge(self) -> Comparison | None:
+        """ROUGE of the answers, where it was asked for."""
+        return None if self.marks is None else self.marks.rouge
+
+    def warnings(self) -> list[str]:
+        """What to know of the answers before their numbers are believed."""
+        return [] if self.marks is None else list(warnings_of(self.marks, max_new_tokens=self.extent.max_new_tokens))
 
     def as_json(self) -> dict[str, Any]:
         """The result as a JSON object."""
-        about = {"run": str(self.run), "on": self.on, "which": self.which, "rows": self.rows, "tokens": self.tokens}
-        if self.answered is not None:
-            about["answered"] = self.answered
+        about: dict[str, Any] = {"run": str(self.run), "on": self.on, "which": self.which}
+        about |= {"rows": self.rows, "tokens": self.tokens}
+        if self.marks is not None:
+            about |= {"answered": self.marks.rows, "max_new_tokens": self.extent.max_new_tokens}
+            about |= {"num_beams": self.extent.num_beams}
+            about |= {"cut_answers": dict(zip(("base", "tuned"), self.marks.cut, strict=True))}
+            about |= {"references_lacking_characters": self.marks.lacking}
         beside: dict[str, Any] = {
             "loss": {"base": self.base.loss, "tuned": self.tuned.loss},
             "perplexity": {"base": self.base.perplexity, "tuned": self.tuned.perplexity},
         }
-        if self.rouge is not None:
+        if self.marks is not None and self.rouge is not None:
             beside |= {"rouge": means_json(self.rouge), "rouge_intervals": intervals_json(self.rouge)}
-            beside |= {"rouge_wordless": self.wordless}
+            beside |= {"rouge_wordless": self.marks.wordless}
         models = {"base": self.base.as_json(), "tuned": self.tuned.as_json()}
-        return about | beside | models | {"folder": str(self.folder)}
+        places = {"folder": str(self.folder), "fuller": None if self.fuller is None else str(self.fuller)}
+        return about | beside | models | places
 
 
 def evaluate(
@@ -107,15 +136,19 @@ def evaluate(
     Both are measured on the same answers; `on_answers` is told how many are written, those of both models together.
 
     Each file whole or not at all, result.json and, where answers were generated, predictions.jsonl are written into
-    the run's evaluation/ folder; for other rows than the validation's, or the best adapter, into a folder inside it.
-    Raises RunError where the run has no such rows, where they are not those of the training any more, or where the
-    run folder cannot be written; DataError where rows cannot be read.
+    the run's evaluation/ folder; for other rows than the validation's, or the best adapter, into a folder inside it;
+    and into one inside that where a fuller result is there already, which is left alone. Raises RunError where the run
+    has no such rows, where they are not those of the training any more, or where the run folder cannot be written;
+    DataError where rows cannot be read; FledgeError where a setting of answers is given and none are generated.
     """
     opened = open_run(run, which=which)
     asked = _settled(question or Question(), opened)
-    folder = _folder(opened, asked.on, which)
-    check_writable(folder, cure="make it writable, or evaluate a copy of the run folder")
+    _check_effects(question or Question(), asked)
+    usual = _folder(opened, asked.on, which)
+    check_writable(usual, cure="make it writable, or evaluate a copy of the run folder")
     store = _rows(opened, asked.on, on_prepare)
+    extent = _extent(asked, len(store))
+    folder, fuller = place_of(extent, usual, trained=_extent(_settled(Question(), opened), len(store)))
     tuned = load_tuned(opened)
     check_known(store, tuned.model, tokenizer=opened.tokenizer, base=opened.recipe.model.name_or_path)
     learnt, tokens = _mean_loss(opened, tuned, store, asked)
@@ -127,14 +160,14 @@ def evaluate(
         run=opened.run.root,
         on=asked.on,
         which=which,
-        rows=len(store) if asked.max_rows is None else min(asked.max_rows, len(store)),
+        rows=extent.rows,
         tokens=tokens,
         base=Measured(untaught, perplexity_of(untaught), base_share),
         tuned=Measured(learnt, perplexity_of(learnt), tuned_share),
         folder=folder,
-        answered=marks.rows if marks else None,
-        rouge=marks.rouge if marks else None,
-        wordless=marks.wordless if marks else 0,
+        extent=extent,
+        marks=marks,
+        fuller=fuller,
     )
     _write(evaluation, marks.predictions if marks else None)
     return evaluation
@@ -148,7 +181,7 @@ def _folder(opened: OpenRun, on: Split, which: Which) -> Path:
 
 def _write(evaluation: Evaluation, predictions: str | None) -> None:
     """The files of an evaluation. Those of the one before go first, so that what lies together belongs together."""
-    result, answers = evaluation.folder / "result.json", evaluation.folder / "predictions.jsonl"
+    result, answers = evaluation.folder / RESULT, evaluation.folder / PREDICTIONS
     result.unlink(missing_ok=True)
     answers.unlink(missing_ok=True)
     if predictions is not None:
@@ -166,7 +199,26 @@ def _settled(question: Question, opened: OpenRun) -> Question:
         rouge=settings.rouge if question.rouge is None else question.rouge,
         max_new_tokens=question.max_new_tokens or settings.max_new_tokens,
         num_beams=question.num_beams or settings.num_beams,
+        show=question.show,
     )
+
+
+def _check_effects(question: Question, asked: Question) -> None:
+    """Raise FledgeError where something is given that has an effect on answers alone, and none are generated."""
+    if asked.measures:
+        return
+    for name in ("show", "max_new_tokens", "num_beams"):
+        if getattr(question, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            what = "has no effect where no answers are generated, and nothing asks for them"
+            raise FledgeError(what, where=option, cure=f"add --exact-match or --rouge, or leave {option} out")
+
+
+def _extent(asked: Question, num_rows: int) -> Extent:
+    rows = num_rows if asked.max_rows is None else min(asked.max_rows, num_rows)
+    has_answers = bool(asked.measures)
+    lengths = (asked.max_new_tokens, asked.num_beams) if has_answers else (None, None)
+    return Extent(rows, asked.measures, *lengths)
 
 
 def _rows(opened: OpenRun, on: Split, on_prepare: OnPrepare) -> TokenStore:

@@ -89,7 +89,7 @@ def fastest_size(
             return usual
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, answer)
-    return choose(json.loads(file.read_text()))
+    return choose(json.loads(file.read_text(encoding="utf-8")))
 
 
 def choose(seconds: dict[str, float]) -> int:
@@ -111,7 +111,9 @@ def _key(recipe: Recipe, facts: ModelFacts, question: Question) -> str:
 def _ask(question: Question) -> dict[str, float] | None:
     """Seconds of a step by size; None where the other process came to nothing, for a speed is not worth a failure."""
     command = [sys.executable, "-m", "fledge.commands.measure"]
-    done = subprocess.run(command, input=json.dumps(asdict(question)), capture_output=True, text=True)
+    done = subprocess.run(
+        command, input=json.dumps(asdict(question)), capture_output=True, encoding="utf-8", errors="replace"
+    )
     lines = done.stdout.strip().splitlines()
     return None if done.returncode or not lines else json.loads(lines[-1])
 

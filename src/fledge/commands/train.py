@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from fledge.commands.measure import fastest_size
 from fledge.commands.ownership import settled_recipe
 from fledge.commands.progress import OnPrepare, ignore_progress
 from fledge.commands.settle import GPU_TOKENS, activation_bytes, settle
-from fledge.commands.workshop import MEMORY_SHARE, Workshop, at_work, attach_adapter, row_order
+from fledge.commands.steps import check_steps, row_order
+from fledge.commands.workshop import MEMORY_SHARE, Workshop, at_work, attach_adapter
 from fledge.config.load import dump_recipe
 from fledge.config.recipe import Recipe
 from fledge.data.pipeline import PreparedData, prepare_training
@@ -34,8 +35,8 @@ from fledge.rundir import EventLog, RunDir, locked, remove_leftovers, whole_fold
 from fledge.runtime.device import choose_device, make_deterministic
 from fledge.runtime.memory import available_bytes, peak_bytes
 from fledge.runtime.mesh import Mesh, is_first_rank, joined_mesh, local_rank
-from fledge.training.checkpoint import load_newest
-from fledge.training.loop import run_loop
+from fledge.training.checkpoint import load_best, load_newest
+from fledge.training.loop import Parts, Plan, run_loop
 from fledge.training.state import Progress
 from fledge.training.stop import StopRequest, catching_signals
 
@@ -64,7 +65,7 @@ def train(recipe: Recipe, *, observers: Sequence[Tell] = (), on_prepare: OnPrepa
     with _held(run):
         recipe = settled_recipe(recipe, run)
         if run.summary.exists() and is_adapter(run.adapter):
-            return TrainResult(run.root, json.loads(run.summary.read_text()), was_finished=True)
+            return TrainResult(run.root, json.loads(run.summary.read_text(encoding="utf-8")), was_finished=True)
         with _telling(run, observers, recipe.output.trackers) as tell:
             summary = _train(recipe, run, tell, on_prepare=on_prepare)
     return TrainResult(run.root, summary, was_finished=False)
@@ -96,6 +97,7 @@ def _train(recipe: Recipe, run: RunDir, tell: Tell, *, on_prepare: OnPrepare) ->
     tokenizer = load_tokenizer(recipe.model, recipe.data)
     data = prepare_training(recipe.data, tokenizer, seed=recipe.train.seed, progress=on_prepare)
     _tell_prepared(data, tell)
+    check_steps(recipe, data, tell=tell)
     device = choose_device(recipe.model.placement, local_rank=local_rank())
     make_deterministic(device)
     with kernels_of(recipe), joined_mesh(device) as mesh:
@@ -112,6 +114,7 @@ def _train(recipe: Recipe, run: RunDir, tell: Tell, *, on_prepare: OnPrepare) ->
                 tell(Resumed(from_step=found.step))
             with catching_signals(stop):
                 progress = run_loop(parts, plan, progress=found or Progress())
+            progress = _choose_weights(shop, parts, plan, progress)
         return _finish(shop, progress, tell, marks_after(shop, tell))
 
 
@@ -174,7 +177,7 @@ def _write_beginnings(
         hardware=hardware,
     )
     if run.manifest.exists():
-        _check_same_ground(json.loads(run.manifest.read_text()), manifest, run)
+        _check_same_ground(json.loads(run.manifest.read_text(encoding="utf-8")), manifest, run)
     else:
         write_json(run.manifest, manifest)
     write_json(run.ledger, data.ledger.as_json())
@@ -196,7 +199,7 @@ def _use_threads(run: RunDir, tell: Tell) -> None:
     """Use the thread count that the run began with, for the order of sums depends on it."""
     if not run.manifest.exists():
         return
-    threads = json.loads(run.manifest.read_text())["hardware"]["threads"]
+    threads = json.loads(run.manifest.read_text(encoding="utf-8"))["hardware"]["threads"]
     if torch.get_num_threads() != threads:
         tell(Notice(text=f"using {threads} threads, as this run began with, instead of {torch.get_num_threads()}"))
         torch.set_num_threads(threads)
@@ -205,7 +208,7 @@ def _use_threads(run: RunDir, tell: Tell) -> None:
 def _settle_machine(run: RunDir, hardware: Mapping[str, Any], tell: Tell) -> None:
     """Use the thread count that the run's first rank wrote down, and say what has changed since."""
     _use_threads(run, tell)
-    if changes := changes_since(json.loads(run.manifest.read_text()), hardware):
+    if changes := changes_since(json.loads(run.manifest.read_text(encoding="utf-8")), hardware):
         tell(Notice(text=f"this run began with {'; '.join(changes)}: losses agree, last bits may not"))
 
 
@@ -238,6 +241,28 @@ def _tell_start(shop: Workshop, total_steps: int, tell: Tell) -> None:
     )
 
 
+def _adapter_step(shop: Workshop, progress: Progress) -> int:
+    """The step that the run's adapter is of: the last one, or with patience the best by validation loss."""
+    keeps_best = shop.recipe.evaluate.early_stopping_patience is not None and progress.best_step is not None
+    return progress.best_step if keeps_best and progress.best_step is not None else progress.step
+
+
+def _choose_weights(shop: Workshop, parts: Parts, plan: Plan, progress: Progress) -> Progress:
+    """Put back the weights that the run comes to, where these are not the last ones."""
+    chosen = _adapter_step(shop, progress)
+    if progress.stopped_early:
+        text = (
+            f"stopped early after step {progress.step:,} of {plan.total_steps:,}: no better validation loss in "
+            f"{plan.patience:,} validations; adapter/ is the one of step {chosen:,}"
+        )
+        parts.tell(Notice(text=text))
+    if chosen == progress.step:
+        return progress
+    shop.mesh.barrier()  # the first rank writes the best one
+    load_best(shop.run, parts.trained)
+    return replace(progress, validation_loss=progress.best_loss)
+
+
 def _peak(shop: Workshop, progress: Progress) -> int:
     """This rank's, over all starts of the run."""
     return max(progress.peak_memory_bytes, peak_bytes(shop.device))
@@ -245,7 +270,7 @@ def _peak(shop: Workshop, progress: Progress) -> int:
 
 def _finish(shop: Workshop, progress: Progress, tell: Tell, marks: dict[str, Any]) -> dict[str, Any]:
     """Write adapter/ and, last of all, summary.json, which says that the run is complete."""
-    digest = adapter_digest(shop.adapted.model)
+    digest, adapter_step = adapter_digest(shop.adapted.model), _adapter_step(shop, progress)
     summary = {
         "steps": progress.step,
         "rows": progress.rows,
@@ -256,6 +281,8 @@ def _finish(shop: Workshop, progress: Progress, tell: Tell, marks: dict[str, Any
         "validation_loss": progress.validation_loss,
         "best_validation_loss": progress.best_loss,
         "best_step": progress.best_step,
+        "adapter_step": adapter_step,
+        "stopped_early": progress.stopped_early,
         "tokens_per_second": progress.tokens / progress.seconds if progress.seconds else None,
         "prepare_seconds": shop.data.seconds,
         "peak_memory_bytes": max(int(peak) for peak in shop.mesh.gather([str(_peak(shop, progress))])),
@@ -266,7 +293,15 @@ def _finish(shop: Workshop, progress: Progress, tell: Tell, marks: dict[str, Any
     if shop.mesh.rank == 0:
         with whole_folder(shop.run.adapter) as folder:
             summary["adapter_file_sha256"] = shop.save_adapter(folder)
-        tell(Finished(step=progress.step, adapter_sha256=digest, seconds=progress.seconds))
+        tell(
+            Finished(
+                step=progress.step,
+                adapter_sha256=digest,
+                seconds=progress.seconds,
+                adapter_step=adapter_step,
+                stopped_early=progress.stopped_early,
+            )
+        )
         write_json(shop.run.summary, summary)
     shop.mesh.barrier()
     return summary

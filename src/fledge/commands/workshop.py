@@ -14,6 +14,7 @@ from fledge.adapters.dropout import DropoutKeys, KeyedDropout
 from fledge.adapters.save import file_digest, save_adapter
 from fledge.commands.engine import build_engine, kernels_of
 from fledge.commands.settle import longest_row
+from fledge.commands.steps import make_plan, row_order
 from fledge.config.recipe import Recipe
 from fledge.data.batches import BatchSource, Shape
 from fledge.data.pipeline import PreparedData
@@ -41,7 +42,6 @@ from fledge.training.fast_loss import FastLoss
 from fledge.training.loop import Parts, Plan, ValidationLoss
 from fledge.training.loss import CausalLoss, PairLoss, find_guilty, to_device
 from fledge.training.optimizer import build_optimizer
-from fledge.training.schedule import learning_rate_of
 from fledge.training.step import LossOf
 from fledge.training.stop import StopRequest
 
@@ -119,26 +119,6 @@ def _packing(shop: Workshop) -> Iterator[Documents]:
     with documents_apart(base) as documents:
         prove_apart(base, documents, takes_positions=shop.facts.takes_positions)
         yield documents
-
-
-def row_order(recipe: Recipe, data: PreparedData) -> RowOrder:
-    """Which rows each step takes."""
-    train = recipe.train
-    return RowOrder(data.train.source_sizes, data.weights, seed=train.seed, rows_per_step=train.global_batch_size)
-
-
-def make_plan(recipe: Recipe, order: RowOrder) -> Plan:
-    """When things happen."""
-    train = recipe.train
-    total = order.total_steps(train.num_epochs, train.max_steps)
-    return Plan(
-        total_steps=total,
-        learning_rate=learning_rate_of(train, total),
-        max_grad_norm=train.max_grad_norm,
-        validate_every=recipe.evaluate.every_steps,
-        save_every=train.save_every_steps,
-        keep_checkpoints=train.keep_checkpoints,
-    )
 
 
 def shape_of(recipe: Recipe, tokenizer: Tokenizer) -> Shape:

@@ -10,6 +10,9 @@ class EvaluateConfig(Section):
 
     every_steps: int = Field(default=200, ge=1)
     """Validation loss every so many steps, and after the last."""
+    early_stopping_patience: int | None = Field(default=None, ge=1)
+    """Stop after so many validations in a row without a better loss; adapter/ is then the best one, not the last, also
+    where the last step is reached. Null trains all steps and keeps the last."""
     max_rows: int | None = Field(default=None, ge=1)
     """At most this many validation rows; null for all."""
     exact_match: bool = False

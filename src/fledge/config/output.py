@@ -16,3 +16,7 @@ class OutputConfig(Section):
     """The run folder; default runs/NAME beside the recipe, where NAME is the recipe's file name."""
     trackers: tuple[Tracker, ...] = ()
     """tensorboard, wandb; each needs its extra (pip install 'fledge[tensorboard]')."""
+    wandb_project: str | None = None
+    """wandb: the project; null for WANDB_PROJECT where it is set, and fledge where not."""
+    wandb_name: str | None = None
+    """wandb: the run's name there; null for WANDB_NAME where it is set, and the run folder's name where not."""

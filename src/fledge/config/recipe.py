@@ -17,6 +17,9 @@ from fledge.config.train import TrainConfig
 # Options of a source that only one format reads.
 _ONLY_FOR = {"prompt": "completion", "completion": "completion", "prompt_prefix": "completion", "text_column": "text"}
 
+_NOT_IN_A_PROJECT, _LONGEST_NAME = "/\\#?%:", 128
+"""What wandb refuses, told before a training instead of in it."""
+
 
 class Recipe(Section):
     """Everything that one training is."""
@@ -91,19 +94,13 @@ def _of_data(recipe: Recipe) -> Iterator[Conflict]:
     data, tokens = recipe.data, recipe.data.new_special_tokens
     if len(set(tokens)) < len(tokens):
         yield Conflict("a token is given twice", (("data", "new_special_tokens"),), "keep one of the two")
-    if data.train_on == "all" and all(source.format == "text" for _, source in _located(recipe)):
-        keys = (("data", "train_on"), ("data", "train"))
-        yield Conflict("has no effect on plain text, which is trained whole", keys, "remove it")
-    formats = {source.format for _, source in _located(recipe)}
-    if data.train_on == "last" and not formats & {"chat", "completion"}:
-        keys = (("data", "train_on"), ("data", "train"))
-        yield Conflict("last has an effect on conversations only", keys, "write completion")
-    if not data.sanitize_control_tokens and formats == {"text"}:
-        keys = (("data", "sanitize_control_tokens"), ("data", "train"))
-        yield Conflict("has no effect on plain text, whose control tokens are tokens", keys, "remove it")
+    yield from _of_spans(recipe)
     if data.validation is None and recipe.evaluate.every_steps != EvaluateConfig().every_steps:
         keys = (("evaluate", "every_steps"), ("data", "validation"))
         yield Conflict("has no effect without data.validation", keys, "remove it, or give data.validation")
+    if data.validation is None and recipe.evaluate.early_stopping_patience is not None:
+        keys = (("evaluate", "early_stopping_patience"), ("data", "validation"))
+        yield Conflict("needs data.validation", keys, "give data.validation a source, or {fraction: 0.01}")
     for name in ("exact_match", "rouge"):
         if not getattr(recipe.evaluate, name):
             continue
@@ -114,6 +111,21 @@ def _of_data(recipe: Recipe) -> Iterator[Conflict]:
         asked = sources(data.train) if isinstance(data.validation, ValidationFraction) else sources(data.validation)
         if all(source.format == "text" for source in asked):
             yield Conflict("plain text has no prompt and no answer to compare", keys, f"write {name}: false")
+
+
+def _of_spans(recipe: Recipe) -> Iterator[Conflict]:
+    """Options that say which tokens are trained and which are read as control tokens."""
+    data = recipe.data
+    if data.train_on == "all" and all(source.format == "text" for _, source in _located(recipe)):
+        keys = (("data", "train_on"), ("data", "train"))
+        yield Conflict("has no effect on plain text, which is trained whole", keys, "remove it")
+    formats = {source.format for _, source in _located(recipe)}
+    if data.train_on == "last" and not formats & {"chat", "completion"}:
+        keys = (("data", "train_on"), ("data", "train"))
+        yield Conflict("last has an effect on conversations only", keys, "write completion")
+    if not data.sanitize_control_tokens and formats == {"text"}:
+        keys = (("data", "sanitize_control_tokens"), ("data", "train"))
+        yield Conflict("has no effect on plain text, whose control tokens are tokens", keys, "remove it")
 
 
 def _of_training(recipe: Recipe) -> Iterator[Conflict]:
@@ -179,7 +191,24 @@ def _of_output(recipe: Recipe) -> Iterator[Conflict]:
     trackers = recipe.output.trackers
     if len(set(trackers)) < len(trackers):
         yield Conflict("a tracker is given twice", (("output", "trackers"),), "keep one of the two")
+    yield from _of_wandb(recipe.output)
     model = recipe.model
     if model.revision != "main" and model.name_or_path.startswith(("/", "builtin:")):
         keys = (("model", "revision"), ("model", "name_or_path"))
         yield Conflict("has no effect on a base that is not on the hub", keys, "remove it")
+
+
+def _of_wandb(output: OutputConfig) -> Iterator[Conflict]:
+    for name, refused in (("wandb_project", _NOT_IN_A_PROJECT), ("wandb_name", "")):
+        value, key = getattr(output, name), ("output", name)
+        if value is None:
+            continue
+        if "wandb" not in output.trackers:
+            cure = "remove it, or add wandb to output.trackers"
+            yield Conflict("has no effect where wandb is not a tracker", (key, ("output", "trackers")), cure)
+        if not 1 <= len(value.strip()) <= _LONGEST_NAME:
+            what = f"wandb takes 1 to {_LONGEST_NAME} characters, and this has {len(value.strip())}"
+            yield Conflict(what, (key,), f"write a shorter name, or remove {name}" if value else f"remove {name}")
+        if found := sorted(set(value) & set(refused)):
+            what = f"wandb takes no {' '.join(refused)} in a project's name, and this has {' '.join(found)}"
+            yield Conflict(what, (key,), "leave these characters out")

@@ -21,9 +21,20 @@ class RowOrder:
     Rows are numbered through the sources: source 0 first. A source is an endless stream, one seeded permutation of its
     rows after another; an epoch takes the next round(size * weight) of it, at least one, so that over epochs each row
     comes `weight` times an epoch and a fraction takes other rows each time. The epoch is then shuffled as one.
+
+    Without `shuffle` a stream is the rows in their own order, again and again, and an epoch is what it takes of the
+    first source, then of the second, and so on.
     """
 
-    def __init__(self, source_sizes: Sequence[int], weights: Sequence[float], *, seed: int, rows_per_step: int) -> None:
+    def __init__(
+        self,
+        source_sizes: Sequence[int],
+        weights: Sequence[float],
+        *,
+        seed: int,
+        rows_per_step: int,
+        shuffle: bool = True,
+    ) -> None:
         assert len(source_sizes) == len(weights)
         assert rows_per_step >= 1
         self._sizes = tuple(source_sizes)
@@ -32,8 +43,9 @@ class RowOrder:
         )
         self._seed = seed
         self._rows_per_step = rows_per_step
+        self._is_shuffled = shuffle
         assert self.rows_per_epoch > 0
-        self._epoch = lru_cache(maxsize=2)(self._shuffled)  # a cache of a pure function, not a state
+        self._epoch = lru_cache(maxsize=2)(self._rows_of_epoch)  # a cache of a pure function, not a state
 
     @property
     def rows_per_epoch(self) -> int:
@@ -57,17 +69,26 @@ class RowOrder:
         start = within * self._rows_per_step
         return tuple(self._epoch(epoch)[start : start + self._rows_per_step].tolist())
 
-    def _shuffled(self, epoch: int) -> NDArray[np.int64]:
+    def _rows_of_epoch(self, epoch: int) -> NDArray[np.int64]:
         first_rows = np.concatenate([[0], np.cumsum(self._sizes)]).astype(np.int64)
         taken = [first_rows[source] + self._taken(source, epoch) for source, count in enumerate(self._counts) if count]
         rows = np.concatenate(taken)
-        return rows if len(taken) == 1 else generator(self._seed, "mixture", epoch).permutation(rows)
+        if len(taken) == 1 or not self._is_shuffled:
+            return rows
+        return generator(self._seed, "mixture", epoch).permutation(rows)
 
     def _taken(self, source: int, epoch: int) -> NDArray[np.int64]:
         """Rows that an epoch takes of one source's stream."""
         size, count = self._sizes[source], self._counts[source]
         start, stop = epoch * count, (epoch + 1) * count
         passes = range(start // size, (stop - 1) // size + 1)
-        stream = np.concatenate([generator(self._seed, "order", source, one).permutation(size) for one in passes])
+        stream = np.concatenate([self._pass(source, one) for one in passes])
         offset = start - passes[0] * size
         return stream[offset : offset + count]
+
+    def _pass(self, source: int, number: int) -> NDArray[np.int64]:
+        """All rows of one source, once."""
+        size = self._sizes[source]
+        return (
+            generator(self._seed, "order", source, number).permutation(size) if self._is_shuffled else np.arange(size)
+        )

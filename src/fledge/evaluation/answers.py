@@ -18,15 +18,28 @@ class AnsweredRows(Protocol):
     def answer_ids(self, index: int) -> Sequence[int]:
         """The trained ids without the end token; none where the answer was cut."""
 
+    def is_lossy(self, index: int) -> bool:
+        """Whether the ids of the answer are not its text, because the tokenizer lacks characters of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One row's prompt, what should follow, and what the model wrote."""
+    """One row's prompt, what should follow, and what the model wrote, special tokens left out.
+
+    `whole_reference` and `whole_answer` have them, all but those that end an answer or pad: tokens that a recipe adds
+    are among them, and a text without them does not tell one from the other.
+    """
 
     row: int
     prompt: str
     reference: str
     answer: str
+    whole_reference: str
+    whole_answer: str
+    is_complete: bool
+    """Whether a stop token ended the answer; it was cut otherwise."""
+    reference_lacks: bool
+    """Whether the reference has characters that the tokenizer cannot write."""
 
 
 def answer_rows(
@@ -53,11 +66,22 @@ def answer_rows(
     answers = generate(
         model, vocabulary, prompts=prompts, sampling=sampling, max_positions=max_positions, on_answers=on_answers
     )
+    references = [[int(token) for token in store.answer_ids(row)] for row in rows]
+    left_out = vocabulary.stop_ids | {vocabulary.pad_token_id}
+
+    def whole(ids: Sequence[int]) -> str:
+        return vocabulary.decode_whole([token for token in ids if token not in left_out])
+
     return tuple(
-        Prediction(row, vocabulary.decode(prompt), _text(vocabulary, store.answer_ids(row)), answer.text)
-        for row, prompt, answer in zip(rows, prompts, answers, strict=True)
+        Prediction(
+            row=row,
+            prompt=vocabulary.decode(prompt),
+            reference=vocabulary.decode(reference),
+            answer=answer.text,
+            whole_reference=whole(reference),
+            whole_answer=whole(answer.ids),
+            is_complete=answer.is_complete,
+            reference_lacks=vocabulary.unk_token_id in reference or store.is_lossy(row),
+        )
+        for row, prompt, reference, answer in zip(rows, prompts, references, answers, strict=True)
     )
-
-
-def _text(vocabulary: Vocabulary, ids: Sequence[int]) -> str:
-    return vocabulary.decode([int(token) for token in ids])

@@ -1,14 +1,26 @@
-"""Exact answers: how often an answer is the reference, letter for letter."""
+"""Exact answers: how often an answer is the reference, letter for letter, and known to be whole."""
 
 from collections.abc import Sequence
 
+from fledge.evaluation.answers import Prediction
 
-def is_exact(answer: str, reference: str) -> bool:
+
+def is_same(answer: str, reference: str) -> bool:
     """Whether answer and reference are the same text, space around them left aside."""
     return answer.strip() == reference.strip()
 
 
-def exact_share(answers: Sequence[str], references: Sequence[str]) -> float:
+def is_exact(one: Prediction) -> bool:
+    """Whether an answer is its reference: the same text, with special tokens and without, and nothing after it.
+
+    An answer that was cut has not shown that it ends, so it is not exact, even where its text is the reference so far:
+    who uses the model would read on. A reference that lacks characters, for the tokenizer cannot write them, is no
+    answer that anybody wants; nothing is exact there.
+    """
+    is_equal = is_same(one.answer, one.reference) and is_same(one.whole_answer, one.whole_reference)
+    return is_equal and one.is_complete and not one.reference_lacks
+
+
+def exact_share(predictions: Sequence[Prediction]) -> float:
     """Share (0 to 1) of the answers, at least one, that are exactly their reference."""
-    exact = sum(is_exact(answer, reference) for answer, reference in zip(answers, references, strict=True))
-    return exact / len(answers)
+    return sum(map(is_exact, predictions)) / len(predictions)

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from tokenizers import Tokenizer
 
 from fledge.errors import FledgeError
 from fledge.evaluation.batching import Batches, bytes_at_hand, footprint
 from fledge.evaluation.mode import evaluating
+from fledge.evaluation.streaming import TextStream
 
 OnAnswers = Callable[[int, int], None]
 """Told how many answers are written, and of how many."""
@@ -20,16 +22,27 @@ def ignore_answers(done: int, total: int) -> None:
 
 
 class Vocabulary(Protocol):
-    """What generation needs of a tokenizer."""
+    """What generation, and reading what was generated, need of a tokenizer."""
+
+    @property
+    def backend(self) -> Tokenizer:
+        """The library's tokenizer."""
 
     @property
     def pad_token_id(self) -> int: ...
+    @property
+    def unk_token_id(self) -> int | None:
+        """The id that stands for characters which the tokenizer cannot write."""
+
     @property
     def stop_ids(self) -> frozenset[int]:
         """Ids after which an answer is complete."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens left out."""
+
+    def decode_whole(self, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens among it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,18 +123,17 @@ def stream(
 ) -> Answer:
     """The answer that `generate` gives for this prompt alone; `on_text` gets each piece of it as it is written.
 
-    The pieces put together are the answer's text. Raises FledgeError as `generate` does, and for beams: which of them
-    is the answer is known at the end only.
+    The pieces put together are the answer's text; a character is told as soon as no later token can change it. Raises
+    FledgeError as `generate` does, and for beams: which of them is the answer is known at the end only.
     """
     _check(model, prompt, max_positions, where="")
     if sampling.num_beams > 1:
         raise FledgeError("beams cannot be streamed", where="num_beams", cure="use one beam")
-    pieces = _Pieces(vocabulary, on_text)
+    shown = _Shown(vocabulary, on_text)
     with evaluating(model), _seeded(model, sampling.seed):
-        rows = _run(model, vocabulary, [prompt], sampling, max_positions, streamer=pieces)
-    answer = _answer(rows[0], vocabulary)
-    pieces.finish(answer.text)
-    return answer
+        rows = _run(model, vocabulary, [prompt], sampling, max_positions, streamer=shown)
+    shown.finish()
+    return _answer(rows[0], vocabulary)
 
 
 def _check(model: Any, prompt: Sequence[int], max_positions: int | None, *, where: str) -> None:
@@ -181,7 +193,7 @@ def _run(
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     max_positions: int | None,
-    streamer: "_Pieces | None" = None,
+    streamer: "_Shown | None" = None,
 ) -> list[list[int]]:
     """New ids of each prompt, stop token and what follows it included."""
     # The library reads what a call leaves open from the model's generation_config, an adapter's wrapper from its own.
@@ -259,34 +271,28 @@ def _answer(row: Sequence[int], vocabulary: Vocabulary) -> Answer:
     return Answer(ids, vocabulary.decode(ids), is_complete=end < len(row))
 
 
-class _Pieces:
+class _Shown:
     """Told of each token by the library, tells text as soon as no later token can change it."""
 
     def __init__(self, vocabulary: Vocabulary, on_text: Callable[[str], None]) -> None:
-        self._vocabulary, self._on_text = vocabulary, on_text
-        self._ids: list[int] = []
-        self._told = ""
-        self._is_prompt = True
+        self._stop_ids, self._on_text = vocabulary.stop_ids, on_text
+        self._text = TextStream(vocabulary)
+        self._is_prompt, self._is_over = True, False
 
     def put(self, value: torch.Tensor) -> None:
         if self._is_prompt:
             self._is_prompt = False
             return
-        fresh = value.reshape(-1).tolist()
-        if any(token in self._vocabulary.stop_ids for token in fresh):
-            return
-        self._ids += fresh
-        text = self._vocabulary.decode(self._ids)
-        if not text.endswith("\ufffd"):  # the bytes of a character that is not complete yet
-            self._tell(text)
+        for token in value.reshape(-1).tolist():
+            self._is_over = self._is_over or token in self._stop_ids
+            self._tell("" if self._is_over else self._text.push(token))
 
     def end(self) -> None:
-        pass
+        """The library is done. What was waiting is told by `finish`, where no error can come between."""
 
-    def finish(self, text: str) -> None:
-        self._tell(text)
+    def finish(self) -> None:
+        self._tell(self._text.end())
 
     def _tell(self, text: str) -> None:
-        if text.startswith(self._told) and text != self._told:
-            self._on_text(text[len(self._told) :])
-            self._told = text
+        if text:
+            self._on_text(text)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fledge.evaluation.answers import Prediction
-from fledge.evaluation.exact_match import exact_share, is_exact
+from fledge.evaluation.exact_match import exact_share, is_exact, is_same
 from fledge.evaluation.rouge import Comparison, Scores, compare, has_words, rouge_rows
 
 
@@ -27,12 +27,16 @@ class Wanted:
 class Marks:
     """Base beside tuned on `rows` answered rows; what was not wanted is None.
 
-    `wordless` is how many references have no word that ROUGE knows. `predictions` are lines of JSON, one for each row.
+    `cut` is how many answers of each were cut before they ended, `lacking` how many references have characters that the
+    tokenizer cannot write, `wordless` how many have no word that ROUGE knows. `predictions` are lines of JSON, one for
+    each row.
     """
 
     rows: int
     exact_match: tuple[float, float] | None
     rouge: Comparison | None
+    cut: tuple[int, int]
+    lacking: int
     wordless: int
     predictions: str
 
@@ -44,22 +48,12 @@ def mark(
     references = [one.reference for one in tuned]
     assert references == [one.reference for one in base], "both models answer the same rows"
     texts = [[one.answer for one in predictions] for predictions in (base, tuned)]
-    lines: list[dict[str, Any]] = [
-        {
-            "row": where(after.row),
-            "prompt": after.prompt,
-            "reference": after.reference,
-            "base": before.answer,
-            "tuned": after.answer,
-        }
-        for before, after in zip(base, tuned, strict=True)
-    ]
+    lines = [_line(before, after, where(after.row)) for before, after in zip(base, tuned, strict=True)]
     shares, comparison = None, None
     if wanted.exact_match:
-        shares = exact_share(texts[0], references), exact_share(texts[1], references)
-        for line in lines:
-            for name in ("base", "tuned"):
-                line[f"{name}_is_exact"] = is_exact(line[name], line["reference"])
+        shares = exact_share(base), exact_share(tuned)
+        for line, before, after in zip(lines, base, tuned, strict=True):
+            line |= {"base_is_exact": is_exact(before), "tuned_is_exact": is_exact(after)}
     if wanted.rouge:
         rows = [rouge_rows(answers, references) for answers in texts]
         comparison = compare(*rows)
@@ -67,7 +61,30 @@ def mark(
             line |= {"base_rouge": before_scores, "tuned_rouge": after_scores}
     wordless = sum(not has_words(reference) for reference in references) if wanted.rouge else 0
     written = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    return Marks(len(lines), shares, comparison, wordless, written)
+    cut = _num_cut(base), _num_cut(tuned)
+    lacking = sum(one.reference_lacks for one in tuned)
+    return Marks(len(lines), shares, comparison, cut, lacking, wordless, written)
+
+
+def _num_cut(predictions: Sequence[Prediction]) -> int:
+    return sum(not one.is_complete for one in predictions)
+
+
+def _line(before: Prediction, after: Prediction, row: str) -> dict[str, Any]:
+    """A row's texts; what makes it special stands there only where it does."""
+    line: dict[str, Any] = {
+        "row": row,
+        "prompt": after.prompt,
+        "reference": after.reference,
+        "base": before.answer,
+        "tuned": after.answer,
+        "base_is_complete": before.is_complete,
+        "tuned_is_complete": after.is_complete,
+    }
+    whole = {"reference": after.whole_reference, "base": before.whole_answer, "tuned": after.whole_answer}
+    if any(not is_same(text, line[name]) for name, text in whole.items()):
+        line |= {f"{name}_with_special_tokens": text for name, text in whole.items()}
+    return line | ({"reference_lacks_characters": True} if after.reference_lacks else {})
 
 
 def intervals_json(comparison: Comparison) -> dict[str, dict[str, list[float]]]:

@@ -29,7 +29,7 @@ _COUNTS = {
     "supervised_tokens": "tokens that carried the loss",
     "first_loss": "training loss, first step",
     "last_loss": "training loss, last step",
-    "validation_loss": "validation loss after the last step",
+    "validation_loss": "validation loss at the end",
     "best_validation_loss": "best validation loss",
     "best_step": "step of the best validation loss",
     "wall_seconds": "seconds of training",

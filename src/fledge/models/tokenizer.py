@@ -82,6 +82,20 @@ class Tokenizer:
         return self.hf.eos_token_id
 
     @property
+    def unk_token_id(self) -> int | None:
+        """The id that stands for characters which the tokenizer cannot write; None where it has none of its own.
+
+        GPT-2's tokenizers name their end token so, and write every character.
+        """
+        index = self.hf.unk_token_id
+        return None if index is None or index == self.eos_token_id else int(index)
+
+    @property
+    def backend(self) -> Backend:
+        """The library's tokenizer."""
+        return self._backend
+
+    @property
     def prefix_ids(self) -> tuple[int, ...]:
         """Ids that the tokenizer itself puts before a plain text (a BOS, or nothing)."""
         return self._around[0]
@@ -186,6 +200,10 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids, special tokens left out."""
         return str(self._backend.decode(list(ids), skip_special_tokens=True))
+
+    def decode_whole(self, ids: Iterable[int]) -> str:
+        """Text of ids, special tokens among it."""
+        return str(self._backend.decode(list(ids), skip_special_tokens=False))
 
     def render(
         self,

@@ -9,7 +9,7 @@ from rich.console import Console as Screen
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from fledge.events import Event, Notice, Prepared, Resumed, StepDone, StepSkipped, TrainStarted, Validated
-from fledge.units import format_bytes, format_count, format_seconds
+from fledge.units import for_terminal, format_bytes, format_count, format_seconds
 
 RECENT_STEPS = 20
 PLAIN_LINES = 20
@@ -120,7 +120,7 @@ class Console:
 
     def _say(self, text: str) -> None:
         self._last_line = time.monotonic()
-        self._screen.print(text)
+        self._screen.print(for_terminal(text) if self._screen.is_terminal else text)
 
 
 def _prepared(event: Prepared) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import wandb
 
 from fledge.config.load import read_recipe
+from fledge.config.output import OutputConfig
 from fledge.events import Event, Finished, StepDone, TrainStarted, Validated
 from fledge.rundir import RunDir, write_text
 
@@ -58,18 +59,26 @@ def _start(folder: RunDir) -> Any:
     id_file = folder.trackers / "wandb_id"
     if not id_file.exists():
         write_text(id_file, secrets.token_hex(4))
+    recipe = read_recipe(folder.recipe) if folder.recipe.exists() else None
+    project, name = _names(recipe.output if recipe is not None else OutputConfig(), folder)
     run = wandb.init(
-        project="fledge",
-        name=folder.root.name,
+        project=project,
+        name=name,
         id=id_file.read_text(encoding="utf-8"),
         resume="allow",
         dir=folder.trackers,
         mode=choose_mode(),
-        config=read_recipe(folder.recipe).model_dump(mode="json") if folder.recipe.exists() else None,
+        config=recipe.model_dump(mode="json") if recipe is not None else None,
         settings=wandb.Settings(silent=True, console="off", save_code=False, disable_git=True),
     )
     run.define_metric("*", step_metric="step")
     return run
+
+
+def _names(output: OutputConfig, folder: RunDir) -> tuple[str, str]:
+    """Project and run: the recipe's, else those of wandb's own variables, else fledge and the run folder's name."""
+    project = output.wandb_project or os.environ.get("WANDB_PROJECT") or "fledge"
+    return project, output.wandb_name or os.environ.get("WANDB_NAME") or folder.root.name
 
 
 def choose_mode() -> Any:

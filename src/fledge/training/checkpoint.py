@@ -23,6 +23,8 @@ from fledge.runtime.precision import Scaler
 from fledge.runtime.random import generator_states, restore_generators
 from fledge.training.state import Progress
 
+_WEIGHTS = "weights.safetensors"
+
 SaveAdapter = Callable[[Path], str]
 """Writes the adapter in peft's format into a folder; returns the sha256 of its weights file."""
 
@@ -41,7 +43,7 @@ def save_checkpoint(run: RunDir, trained: Trained, *, progress: Progress, keep: 
     """Write checkpoints/step-N whole, then remove all but the newest `keep`."""
     target = run.checkpoint(progress.step)
     with whole_folder(target) as folder:
-        save_file(_weights(trained.model), folder / "weights.safetensors")
+        save_file(_weights(trained.model), folder / _WEIGHTS)
         save_file(_moments(trained.optimizer), folder / "optimizer.safetensors")
         save_file(generator_states(), folder / "generators.safetensors")
         trained.save_adapter(folder / "adapter")
@@ -51,12 +53,22 @@ def save_checkpoint(run: RunDir, trained: Trained, *, progress: Progress, keep: 
     return target
 
 
-def save_best(run: RunDir, save_adapter: SaveAdapter, *, step: int, loss: float) -> None:
-    """Write checkpoints/best: the adapter with the lowest validation loss so far."""
+def save_best(run: RunDir, trained: Trained, *, step: int, loss: float, with_weights: bool) -> None:
+    """Write checkpoints/best: the adapter with the lowest validation loss so far.
+
+    `with_weights` adds the trained tensors as they are, for `load_best`: what peft's format holds may be made of them.
+    """
     with whole_folder(run.best) as folder:
-        digest = save_adapter(folder)
+        digest = trained.save_adapter(folder)
+        if with_weights:
+            save_file(_weights(trained.model), folder / _WEIGHTS)
         best = {"step": step, "validation_loss": loss, "adapter_file_sha256": digest}
         write_json(folder / "best.json", best)
+
+
+def load_best(run: RunDir, trained: Trained) -> None:
+    """Put the weights of checkpoints/best into the model. They were written `with_weights`."""
+    _load_weights(trained.model, load_file(run.best / _WEIGHTS), run.best)
 
 
 def load_newest(run: RunDir, trained: Trained) -> Progress | None:
@@ -68,8 +80,8 @@ def load_newest(run: RunDir, trained: Trained) -> Progress | None:
     if not steps:
         return None
     folder = run.checkpoint(steps[-1])
-    state: dict[str, Any] = json.loads((folder / "state.json").read_text())
-    _load_weights(trained.model, load_file(folder / "weights.safetensors"), folder)
+    state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    _load_weights(trained.model, load_file(folder / _WEIGHTS), folder)
     _load_moments(trained.optimizer, load_file(folder / "optimizer.safetensors"))
     if state["scaler"]:
         trained.scaler.load(state["scaler"])

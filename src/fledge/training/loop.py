@@ -45,6 +45,8 @@ class Plan:
     validate_every: int
     save_every: int
     keep_checkpoints: int
+    patience: int | None = None
+    """Validations in a row without a better loss after which the run ends; None for no end before the last step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +69,20 @@ class Parts:
 
 
 def run_loop(parts: Parts, plan: Plan, *, progress: Progress) -> Progress:
-    """Steps until the plan's last one, from wherever `progress` is. Returns the last progress.
+    """Steps until the plan's last one, or until validation asks for the end, from wherever `progress` is. Returns the
+    last progress.
 
     Raises TrainingError where going on would be wrong, StoppedBySignal where a signal asked for the end.
     """
     watch = GradientWatch(parts.trained.model, parts.trained.optimizer)
     if progress.step == 0:
         _save(parts, plan, progress)
-    while progress.step < plan.total_steps:
+    while progress.step < plan.total_steps and not progress.stopped_early:
         progress = _one_step(parts, plan, progress, watch)
         is_last = progress.step == plan.total_steps
         if parts.validate is not None and (is_last or progress.step % plan.validate_every == 0):
-            progress = _validate(parts, progress)
+            progress = _validate(parts, plan, progress)
+        is_last = is_last or progress.stopped_early
         signal_number = _agree_to_stop(parts)
         if is_last or signal_number or progress.step % plan.save_every == 0:
             _save(parts, plan, progress)
@@ -170,13 +174,14 @@ def _blamed(guilty: list[str], *, num_rows: int) -> str:
     return f"all rows of the step, so look at the base's weights too: {named}" if len(guilty) == num_rows > 1 else named
 
 
-def _validate(parts: Parts, progress: Progress) -> Progress:
+def _validate(parts: Parts, plan: Plan, progress: Progress) -> Progress:
     assert parts.validate is not None
     start = time.perf_counter()
     measured = parts.validate()
     is_best = math.isfinite(measured.loss) and (progress.best_loss is None or measured.loss < progress.best_loss)
     if is_best and parts.mesh.rank == 0:
-        save_best(parts.run, parts.trained.save_adapter, step=progress.step, loss=measured.loss)
+        is_kept = plan.patience is not None
+        save_best(parts.run, parts.trained, step=progress.step, loss=measured.loss, with_weights=is_kept)
     parts.tell(
         Validated(
             step=progress.step,
@@ -187,7 +192,11 @@ def _validate(parts: Parts, progress: Progress) -> Progress:
         )
     )
     progress = replace(progress, validation_loss=measured.loss if math.isfinite(measured.loss) else None)
-    return replace(progress, best_loss=measured.loss, best_step=progress.step) if is_best else progress
+    if is_best:
+        return replace(progress, best_loss=measured.loss, best_step=progress.step, validations_since_best=0)
+    waited = progress.validations_since_best + 1
+    is_over = plan.patience is not None and waited >= plan.patience and progress.step < plan.total_steps
+    return replace(progress, validations_since_best=waited, stopped_early=is_over)
 
 
 def _agree_to_stop(parts: Parts) -> int:

@@ -17,6 +17,9 @@ class Progress:
     validation_loss: float | None = None
     best_loss: float | None = None
     best_step: int | None = None
+    validations_since_best: int = 0
+    stopped_early: bool = False
+    """Whether validation asked for the end before the last step."""
     seconds: float = 0.0
     peak_memory_bytes: int = 0
     """Of this rank, over all starts of the run."""

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,8 @@ import pytest
 
 from fledge.cli.evaluate import _predictions
 from fledge.cli.main import run as fledge
-from fledge.cli.show import for_terminal
 from fledge.observe.console import Console
+from fledge.units import for_terminal
 from tests.runs import environment
 
 ROOT = Path(__file__).parents[3]
@@ -44,7 +45,8 @@ def test_evaluate_prints_base_beside_tuned_and_json_for_machines(run, capsys):
     assert result["tuned"]["loss"] < result["base"]["loss"]
 
 
-def test_an_evaluation_has_the_form_that_the_documents_show(run, capsys):
+def test_an_evaluation_has_the_form_that_the_documents_show(run, capsys, tmp_path):
+    run = str(shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation")))
     (shown,) = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8"), re.DOTALL)
     documented = json.loads(shown)
     arguments = ["evaluate", run, "--exact-match", "--rouge", "--max-rows", "2", "--max-new-tokens", "4", "--json"]

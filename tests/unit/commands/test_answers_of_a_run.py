@@ -53,24 +53,15 @@ def test_packed_and_padded_evaluations_are_the_same(run, trained_run):
 
 def test_answers_are_generated_where_asked_and_written_row_by_row(run):
     result = evaluate(run, question=Question(max_rows=8, exact_match=True, max_new_tokens=8))
-    lines = [json.loads(line) for line in (run / "evaluation/predictions.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (result.folder / "predictions.jsonl").read_text().splitlines()]
     assert len(lines) == result.rows == 8
-    assert set(lines[0]) == {"row", "prompt", "reference", "base", "tuned", "base_is_exact", "tuned_is_exact"}
+    judged = {f"{who}_is_{what}" for who in ("base", "tuned") for what in ("exact", "complete")}
+    assert set(lines[0]) == {"row", "prompt", "reference", "base", "tuned"} | judged
     assert lines[0]["prompt"] == "zero plus zero =" and lines[0]["reference"] == " zero"
     assert lines[0]["row"] == "rows.jsonl:1"
     assert result.tuned.exact_match == sum(line["tuned_is_exact"] for line in lines) / 8
-    written = json.loads((run / "evaluation/result.json").read_text())
+    written = json.loads((result.folder / "result.json").read_text())
     assert written["tuned"] == result.tuned.as_json() and set(written["tuned"]) == {"loss", "perplexity", "exact_match"}
-
-
-def test_an_evaluation_replaces_the_one_before_it_whole_and_leaves_the_others(run):
-    evaluate(run, question=Question("train", max_rows=2))
-    asked = Question(max_rows=2, exact_match=True, max_new_tokens=2)
-    assert evaluate(run, question=asked).folder == run / "evaluation"
-    assert (run / "evaluation/predictions.jsonl").is_file()
-    evaluate(run, question=Question(max_rows=2))
-    files = [path.name for path in (run / "evaluation").iterdir() if path.is_file()]
-    assert files == ["result.json"] and (run / "evaluation/train/result.json").is_file()
 
 
 @pytest.mark.parametrize("on", ["validation", "train"])

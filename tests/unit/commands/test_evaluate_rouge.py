@@ -50,7 +50,8 @@ def test_the_numbers_are_the_packages_on_what_was_written_to_the_last_digit(run)
     result = evaluate(run, question=ASKED)
     rows = lines(result.folder)
     assert len(rows) == result.answered == 12
-    assert set(rows[0]) == {"row", "prompt", "reference", "base", "tuned", "base_rouge", "tuned_rouge"}
+    judged = {f"{who}_{what}" for who in ("base", "tuned") for what in ("rouge", "is_complete")}
+    assert set(rows[0]) == {"row", "prompt", "reference", "base", "tuned"} | judged
     for who, found in (("base", result.rouge.base), ("tuned", result.rouge.tuned)):
         assert found.means == plain_rouge(rows, who)
         assert all(fmean(row[f"{who}_rouge"][name] for row in rows) == found.means[name] for name in METRICS)

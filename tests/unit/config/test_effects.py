@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import datasets
 import pytest
@@ -43,7 +44,7 @@ class Seen:
     """Shape of each input of the library's feed-forward blocks; positions, documents and what the blocks save of each
     micro-batch of the engine."""
     asked: list[tuple[Any, ...]] = field(default_factory=list)
-    """What was asked of the model hub."""
+    """What was asked of the model hub, or of wandb."""
     refused: str = ""
 
     def events(self, kind: str, *names: str) -> list[tuple[Any, ...]]:
@@ -77,6 +78,9 @@ LOOKS: dict[str, Callable[[Seen], Any]] = {
     "attention": lambda seen: re.findall("attention: .*", (seen.run / "recipe.yaml").read_text()),
     "shapes": lambda seen: seen.shapes,
     "asked": lambda seen: seen.asked,
+    "ended": lambda seen: [seen.document("summary.json")[name] for name in ("steps", "stopped_early", "adapter_step")],
+    "project": lambda seen: [project for project, _ in seen.asked],
+    "named": lambda seen: [name == seen.run.name for _, name in seen.asked],
     "run": lambda seen: seen.run,
     "test": lambda seen: evaluate(seen.run, question=Question(on="test")).rows,
 }
@@ -102,6 +106,7 @@ def source(name: str = "rows", **options: Any) -> Changes:
 HELD_OUT = {"data.validation": source("few")}
 ONE_TOKEN = HELD_OUT | {"evaluate.max_new_tokens": 1}
 LOUD = {"data.train": source("chat", format="chat"), "data.chat_template": "loud.jinja"}
+WORSENING = HELD_OUT | {"evaluate.every_steps": 1, "train.learning_rate": 0.5, "train.max_steps": 5}
 WHOLE = {"train.max_steps": None, "train.num_epochs": 1.0}
 CASES = [
     Case("model.name_or_path", "other", "losses"),
@@ -133,6 +138,7 @@ CASES = [
     Case("data.chat_template_kwargs", {"loud": True}, "tokens", LOUD),
     Case("data.sanitize_control_tokens", False, "tokens", {"data.train.completion": "spells"}),
     Case("data.new_special_tokens", ["plus"], "trainable"),
+    Case("data.shuffle", False, "losses"),
     Case("data.packing", False, "shapes"),
     Case("lora.r", 8, "trainable"),
     Case("lora.lora_alpha", 32, "losses"),
@@ -164,6 +170,7 @@ CASES = [
     Case("train.keep_checkpoints", 1, "kept", {"train.save_every_steps": 1}),
     Case("train.seed", 8, "losses"),
     Case("evaluate.every_steps", 1, "validations", HELD_OUT),
+    Case("evaluate.early_stopping_patience", 1, "ended", WORSENING),
     Case("evaluate.max_rows", 2, "validations", HELD_OUT),
     Case("evaluate.exact_match", True, "exact", ONE_TOKEN),
     Case("evaluate.rouge", True, "rouge", ONE_TOKEN),
@@ -171,6 +178,8 @@ CASES = [
     Case("evaluate.num_beams", 2, "shapes", ONE_TOKEN | {"evaluate.exact_match": True}),
     Case("output.dir", "another-run", "run"),
     Case("output.trackers", ["tensorboard"], "trackers"),
+    Case("output.wandb_project", "birds", "project", {"output.trackers": ["wandb"]}),
+    Case("output.wandb_name", "first", "named", {"output.trackers": ["wandb"]}),
 ]  # fmt: skip
 
 
@@ -284,7 +293,12 @@ def _hub(patch: pytest.MonkeyPatch, seen: Seen, folder: Path) -> None:
 
         return from_pretrained
 
+    def init(*, project: str, name: str, **options: Any) -> Any:
+        seen.asked.append((project, name))
+        return mock.MagicMock()
+
     patch.setattr(datasets, "load_dataset", load_dataset)
+    patch.setattr("wandb.init", init)
     for kind in ("AutoTokenizer", "AutoConfig", "AutoModelForCausalLM"):
         home = getattr(transformers, kind)
         patch.setattr(home, "from_pretrained", answering(home.from_pretrained, kind))
@@ -329,5 +343,5 @@ def test_the_table_covers_every_option() -> None:
 
     known = set().union(*(options(section_of(field), name) for name, field in Recipe.model_fields.items()))
     known |= options(SourceConfig, "data.train") | options(ValidationFraction, "data.validation")
-    assert len(known) == 65
+    assert len(known) == 69
     assert sorted(case.option for case in CASES) == sorted(known)

@@ -108,6 +108,11 @@ CONFLICTS = {
     "data.test={path: rows.jsonl, format: alpaca, weight: 2}": "data.test.weight: has no effect on rows that are not",
     "data.validation=[{path: rows.jsonl, format: alpaca, weight: 2}]": "data.validation.0.weight: has no effect on",
     "data.train.format=text data.train_on=all": "has no effect on plain text",
+    "evaluate.early_stopping_patience=2": "evaluate.early_stopping_patience: needs data.validation",
+    "output.wandb_project=birds": "output.wandb_project: has no effect where wandb is not a tracker",
+    "output.wandb_name=first output.trackers=[tensorboard]": "output.wandb_name: has no effect where wandb is not",
+    "output.wandb_project=a/b output.trackers=[wandb]": "in a project's name, and this has /",
+    "output.wandb_name='' output.trackers=[wandb]": "wandb takes 1 to 128 characters, and this has 0",
     "evaluate.every_steps=10": "has no effect without data.validation",
     "train.warmup_steps=11 train.max_steps=10": "11 steps of warm-up in a training of 10",
 }

@@ -16,7 +16,7 @@ OPTIONS = {
     Recipe: "model data lora train evaluate output",
     ModelConfig: "name_or_path revision dtype quantization keep_dequantized attention placement trust_remote_code",
     DataConfig: "train validation test max_length max_target_length overlong invalid_rows train_on chat_template "
-    "chat_template_kwargs sanitize_control_tokens new_special_tokens packing",
+    "chat_template_kwargs sanitize_control_tokens new_special_tokens shuffle packing",
     SourceConfig: "path format split weight prompt completion prompt_prefix text_column",
     ValidationFraction: "fraction",
     LoraSection: "r lora_alpha lora_dropout target_modules use_rslora use_dora init_lora_weights loraplus_lr_ratio "
@@ -25,8 +25,8 @@ OPTIONS = {
     "lr_scheduler warmup_ratio warmup_steps weight_decay adam_betas adam_eps max_grad_norm gradient_checkpointing "
     "engine share_prefixes kernels "
     "save_every_steps keep_checkpoints seed",
-    EvaluateConfig: "every_steps max_rows exact_match rouge max_new_tokens num_beams",
-    OutputConfig: "dir trackers",
+    EvaluateConfig: "every_steps early_stopping_patience max_rows exact_match rouge max_new_tokens num_beams",
+    OutputConfig: "dir trackers wandb_project wandb_name",
 }
 
 

@@ -87,3 +87,26 @@ def test_the_last_step_of_an_epoch_may_be_smaller():
 )
 def test_total_steps(num_epochs, max_steps, expected):
     assert RowOrder([10], [1.0], seed=0, rows_per_step=4).total_steps(num_epochs, max_steps) == expected
+
+
+@given(mixtures(), st.integers(0, 100), st.integers(1, 10))
+def test_unshuffled_rows_come_in_their_own_order_source_after_source(mixture, seed, rows_per_step):
+    found, weights = mixture
+    order = RowOrder(found, weights, seed=seed, rows_per_step=rows_per_step, shuffle=False)
+    taken = [0] * len(found)
+    for number in range(3):
+        expected, first = [], 0
+        for source, (size, weight) in enumerate(zip(found, weights, strict=True)):
+            count = max(round(size * weight), 1) if size else 0
+            expected += [first + (taken[source] + n) % size for n in range(count)]
+            taken[source] += count
+            first += size
+        assert epoch(order, number) == expected
+
+
+def test_unshuffled_the_seed_and_the_epoch_change_nothing():
+    order = RowOrder([4, 3], [1.0, 1.0], seed=1, rows_per_step=7, shuffle=False)
+    assert order.rows_of_step(1) == order.rows_of_step(2) == (0, 1, 2, 3, 4, 5, 6)
+    assert RowOrder([4], [0.5], seed=9, rows_per_step=4, shuffle=False).rows_of_step(1) == (0, 1)
+    assert RowOrder([4], [0.5], seed=9, rows_per_step=4, shuffle=False).rows_of_step(2) == (2, 3)
+    assert RowOrder([2, 1], [2.0, 1.0], seed=9, rows_per_step=9, shuffle=False).rows_of_step(1) == (0, 1, 0, 1, 2)

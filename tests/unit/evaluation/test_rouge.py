@@ -103,13 +103,16 @@ def test_the_difference_is_taken_row_by_row():
 @given(PAIRS, st.booleans(), st.booleans())
 @settings(deadline=None, max_examples=30)
 def test_what_is_written_row_by_row_gives_the_totals_again(rows, wants_exact, wants_rouge):
-    base = [Prediction(n, "p", row[1], row[0]) for n, row in enumerate(rows)]
-    tuned = [Prediction(n, "p", row[1], row[2]) for n, row in enumerate(rows)]
+    base, tuned = (
+        [Prediction(n, "p", row[1], row[who], row[1], row[who], n % 2 == 0, n % 3 == 0) for n, row in enumerate(rows)]
+        for who in (0, 2)
+    )
     wanted = Wanted(exact_match=wants_exact, rouge=wants_rouge)
     marks = mark(base, tuned, wanted=wanted, where=lambda row: f"rows:{row}")
     lines = [json.loads(line) for line in marks.predictions.split("\n")[:-1]]
     assert [line["row"] for line in lines] == [f"rows:{n}" for n in range(len(rows))] and marks.rows == len(rows)
     assert [(line["base"], line["reference"], line["tuned"]) for line in lines] == rows
+    assert marks.cut == (len(rows) // 2, len(rows) // 2) and marks.lacking == (len(rows) + 2) // 3
     assert (marks.exact_match is not None, marks.rouge is not None) == (wants_exact, wants_rouge)
     if marks.exact_match is not None:
         assert marks.exact_match == tuple(fmean(line[f"{who}_is_exact"] for line in lines) for who in ("base", "tuned"))

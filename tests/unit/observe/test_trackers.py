@@ -89,7 +89,13 @@ def test_wandb_offline_writes_every_number_and_a_resume_goes_on_in_the_same_run(
 
 
 def history(folder: Path) -> list[dict[str, float]]:
-    """The history records of an offline run: after 7 bytes, blocks of 32 KB as in LevelDB's log."""
+    """The history records of an offline run."""
+    items = [record.history.item for record in read(folder) if record.WhichOneof("record_type") == "history"]
+    return [{(one.key or "/".join(one.nested_key)): json.loads(one.value_json) for one in item} for item in items]
+
+
+def read(folder: Path) -> list[wandb_internal_pb2.Record]:
+    """The records of an offline run: after 7 bytes, blocks of 32 KB as in LevelDB's log."""
     content = next(folder.glob("*.wandb")).read_bytes()
     assert len(content) < 32768, "one block"
     records, position = [], 7
@@ -100,10 +106,40 @@ def history(folder: Path) -> list[dict[str, float]]:
         record = wandb_internal_pb2.Record()
         record.ParseFromString(content[position + 7 : position + 7 + length])
         position += 7 + length
-        if record.WhichOneof("record_type") == "history":
-            items = record.history.item
-            records.append({(item.key or "/".join(item.nested_key)): json.loads(item.value_json) for item in items})
+        records.append(record)
     return records
+
+
+@pytest.mark.parametrize(
+    ("output", "variables", "project", "name"),
+    [
+        ("", {}, "fledge", "a run"),
+        ("", {"WANDB_PROJECT": "birds", "WANDB_NAME": "first"}, "birds", "first"),
+        ("wandb_project: fish, wandb_name: second", {"WANDB_PROJECT": "birds", "WANDB_NAME": "x"}, "fish", "second"),
+        ("wandb_project: fish", {"WANDB_NAME": "first"}, "fish", "first"),
+    ],
+)
+def test_wandb_gets_the_recipes_names_or_its_own_variables(
+    output: str,
+    variables: dict[str, str],
+    project: str,
+    name: str,
+    run: RunDir,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for variable in ("WANDB_PROJECT", "WANDB_NAME"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in ({"WANDB_MODE": "offline"} | variables).items():
+        monkeypatch.setenv(variable, value)
+    run.recipe.write_text(f"{RECIPE}output: {{trackers: [wandb], {output}}}\n" if output else RECIPE)
+    tell(run, "wandb", [started(run), *events(1, 1, loss=1)])
+    (folder,) = (run.trackers / "wandb").glob("offline-run-*")
+    deadline = time.monotonic() + 20
+    found = list[wandb_internal_pb2.RunRecord]()
+    while not found and time.monotonic() < deadline:
+        time.sleep(0.05)
+        found = [record.run for record in read(folder) if record.WhichOneof("record_type") == "run"]
+    assert (found[0].project, found[0].display_name) == (project, name)
 
 
 @pytest.mark.parametrize(

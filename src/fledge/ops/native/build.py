@@ -46,7 +46,11 @@ def _openmp_of_torch() -> list[str]:
     """The file of the OpenMP library that torch has loaded; none where the system does not tell, or there is none."""
     if not _LOADED.is_file():
         return []
-    files = {line.split(maxsplit=5)[5].strip() for line in _LOADED.read_text().splitlines() if "omp" in line}
+    files = {
+        line.split(maxsplit=5)[5].strip()
+        for line in _LOADED.read_text(encoding="utf-8", errors="replace").splitlines()
+        if "omp" in line
+    }
     found = sorted(file for file in files if Path(file).name.startswith(("libgomp", "libiomp", "libomp")))
     return [file for file in found if Path(torch.__file__).parent.parent in Path(file).parents][:1] or found[:1]
 
@@ -103,7 +107,14 @@ def _compile(folder: Path) -> None:
 
 def _run(command: list[str]) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_PATIENCE,
+            stdin=subprocess.DEVNULL,
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise KernelError(f"{command[0]} did not run: {error}") from error
     if done.returncode != 0:
