@@ -66,8 +66,8 @@ def prompt_text(prompt: Prompt, recipe: Recipe, *, tokenizer: Tokenizer) -> tupl
         return conversation_text([*messages, {"role": "user", "content": prompt.text}], tokenizer), True
     if source.format == "alpaca":
         words = [prompt.text, prompt.context]
-        return text_of_people(words, lambda said: alpaca_prompt(said[0], said[1]), control_of(tokenizer)), False
-    return text_of_people(prompt.text, lambda said: source.prompt_prefix + said, control_of(tokenizer)), False
+        return text_of_people(words, lambda said: alpaca_prompt(said[0], said[1]), control=control_of(tokenizer)), False
+    return text_of_people(prompt.text, lambda said: source.prompt_prefix + said, control=control_of(tokenizer)), False
 
 
 def _check_places(prompt: Prompt, source: SourceConfig) -> None:
@@ -95,7 +95,7 @@ def conversation_text(messages: Sequence[Mapping[str, Any]], tokenizer: Tokenize
         conversation = Conversation(tuple(said), (False,) * len(said))
         return chat.prompt(conversation, spoken(conversation, chat.dialect))
 
-    return text_of_people([dict(message) for message in messages], render, control_of(tokenizer))
+    return text_of_people([dict(message) for message in messages], render, control=control_of(tokenizer))
 
 
 def conversation_ids(messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> list[int]:

@@ -82,7 +82,7 @@ class DataConfig(Section):
     """completion: only answers are trained; last: of a conversation the last answer alone; all: the prompt too."""
     chat_template: str | None = None
     """chat: chatml or a Jinja file, for a base that brings no chat template of its own."""
-    chat_template_kwargs: dict[str, TemplateValue] = Field(default_factory=dict)
+    chat_template_kwargs: dict[str, TemplateValue] = Field(default={})
     """chat: values that the template reads, such as enable_thinking; the saved template has them as defaults."""
     sanitize_control_tokens: bool = True
     """Control tokens that a row's own text spells stay text; false: they become tokens. Not for the format text."""

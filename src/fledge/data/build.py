@@ -101,7 +101,7 @@ class _Builder:
         self._total: int | None = None
         is_text = source.config.format == "text"
         self._overlong: Overlong = "drop" if data.overlong == "split" and not is_text else data.overlong
-        self._render: Render = renderer(source.config, tokenizer, data)
+        self._render: Render = renderer(source.config, tokenizer, data=data)
         is_pair = tokenizer.decoder_start_id is not None
         options = (tokenizer, data, self._overlong)
         self._maker: _Maker = Pairs(*options) if is_pair else Whole(*options)
@@ -187,7 +187,9 @@ class _Builder:
             self._drop(item, Refusal(first.dropped, what), sizes=sizes)
             return []
         where = self._source.where(item.part, item.number)
-        self.tally.keep_row(where, [note for fit, row, text in kept for note in _notes_of(fit, row, text)], kept[0][2])
+        self.tally.keep_row(
+            where, [note for fit, row, text in kept for note in _notes_of(fit, row, text)], rendered=kept[0][2]
+        )
         for fit, row, _ in kept:
             self.tally.keep(fit.pieces, sizes=self._maker.sizes(row), num_cut=fit.num_cut)
         for fit, row in lost:

@@ -217,7 +217,7 @@ class Tally:
         if self.has_sides:
             self.sides = {name: SideLedger() for name in SIDES}
 
-    def keep_row(self, where: str, notes: Iterable[str], rendered: RenderedRow) -> None:
+    def keep_row(self, where: str, notes: Iterable[str], *, rendered: RenderedRow) -> None:
         """Count a row of the source that is kept, and what is worth knowing of it."""
         self.rows_read += 1
         self.rows_kept += 1

@@ -42,7 +42,7 @@ class Pairs:
             stop = outcome.prompt_stop
             return Text(outcome.text[:stop]), Text(outcome.text[stop:])
         stop = outcome.answer[0]
-        return Text.part(outcome, 0, stop), Text.part(outcome, stop, len(outcome.text))
+        return Text.part(outcome, start=0, stop=stop), Text.part(outcome, start=stop, stop=len(outcome.text))
 
     def token_rows(self, rows: Sequence[RenderedRow], encodings: Sequence[tuple[Encoding, ...]]) -> list[TokenRow]:
         """The rows as ids, source and then target; `encodings` are those of their texts."""

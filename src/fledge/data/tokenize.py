@@ -115,7 +115,7 @@ class Text:
     literals: tuple[int, ...] = ()
 
     @classmethod
-    def part(cls, row: RenderedRow, start: int, stop: int) -> "Text":
+    def part(cls, row: RenderedRow, *, start: int, stop: int) -> "Text":
         """Characters start..stop of a row."""
         literals = tuple(place - start for place in row.literals if start <= place < stop)
         return cls(row.text[start:stop], literals)

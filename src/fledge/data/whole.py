@@ -27,7 +27,7 @@ class Whole:
         if isinstance(outcome, Refusal):
             return (Text(outcome.text),)
         whole, start = Text(outcome.text, outcome.literals), outcome.answer[0]
-        return (whole, Text.part(outcome, 0, start)) if 0 < start < outcome.answer[1] else (whole,)
+        return (whole, Text.part(outcome, start=0, stop=start)) if 0 < start < outcome.answer[1] else (whole,)
 
     def token_rows(self, rows: Sequence[RenderedRow], encodings: Sequence[tuple[Encoding, ...]]) -> list[TokenRow]:
         """The rows as ids; `encodings` are those of their texts."""

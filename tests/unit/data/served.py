@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from fledge.data.formats.chat import chat_of
-from fledge.data.formats.control import control_of, render_as_text
+from fledge.data.formats.control import control_of, keep_as_text
 from fledge.data.rows import Refusal, RenderedRow
 from tests.unit.data.tiny import Tiny, byte_level
 
@@ -112,7 +112,7 @@ def served(tokenizer: Tiny, messages: Messages, tools: list[dict[str, Any]]) -> 
 def disagreement(tokenizer: Tiny, messages: Messages, tools: list[dict[str, Any]]) -> str | None:
     """What of a conversation's rows is not as serving would have it; None where all is."""
     chat = chat_of(tokenizer, "completion")
-    rows = render_as_text(chat.render, control_of(tokenizer), {"messages": messages, "tools": tools})
+    rows = keep_as_text(chat.render, control_of(tokenizer))({"messages": messages, "tools": tools})
     expected = served(tokenizer, messages, tools)
     if isinstance(rows, Refusal):
         whole = rendered(tokenizer, messages, tools)

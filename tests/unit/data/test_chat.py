@@ -5,7 +5,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from fledge.data.formats.chat import APART, chat_of
-from fledge.data.formats.control import KEPT_AS_TEXT, control_of, render_as_text
+from fledge.data.formats.control import KEPT_AS_TEXT, control_of, keep_as_text
 from fledge.data.rows import Refusal, RenderedRow
 from tests.unit.data.tiny import CHATML, gpt_like, llama_like
 
@@ -24,7 +24,7 @@ BARE = (
 def rendered(record, tokenizer=None, *, train_on="completion"):
     """All rows of a record, or its refusal."""
     chat = chat_of(tokenizer or gpt_like(CHATML), train_on)
-    return render_as_text(chat.render, control_of(chat.tokenizer), record)
+    return keep_as_text(chat.render, control_of(chat.tokenizer))(record)
 
 
 def render(messages, tokenizer=None, **others) -> RenderedRow | Refusal:

@@ -26,7 +26,7 @@ def one(rows):
 def render(form, record, *, train_on="completion", sanitize=True, **options):
     source = SourceConfig.model_validate({"path": "x.jsonl", "format": form, **options})
     data = DataConfig(train=source, train_on=train_on, sanitize_control_tokens=sanitize)
-    return one(renderer(source, llama_like(), data)(record))
+    return one(renderer(source, llama_like(), data=data)(record))
 
 
 def trained(row):
@@ -152,7 +152,7 @@ def test_plain_text_brings_its_control_tokens():
 def test_chat_without_a_template_is_refused_with_the_cure():
     source = SourceConfig.model_validate({"path": "x.jsonl", "format": "chat"})
     with pytest.raises(DataError, match="no chat template") as caught:
-        renderer(source, gpt_like(), DataConfig(train=source))
+        renderer(source, gpt_like(), data=DataConfig(train=source))
     assert "chatml" in str(caught.value)
 
 
@@ -169,8 +169,8 @@ def test_a_row_that_can_be_given_no_end_token_is_noted(form, record):
     template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     without, having = (Tiny(byte_level(), eos_token=eos, template=template) for eos in (None, "</s>"))
     data = DataConfig(train=source)
-    assert any("no end token" in note for note in one(renderer(source, without, data)(record)).notes)
-    assert not one(renderer(source, having, data)(record)).notes
+    assert any("no end token" in note for note in one(renderer(source, without, data=data)(record)).notes)
+    assert not one(renderer(source, having, data=data)(record)).notes
 
 
 def test_a_column_that_holds_the_rows_is_named():

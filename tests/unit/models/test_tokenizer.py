@@ -51,7 +51,7 @@ def test_a_template_is_told_one_day_for_ever(form):
 
 def test_a_template_that_writes_the_date_is_noted(tmp_path):
     tokenizer, data = loaded(written(tmp_path, "{{ strftime_now('%d %b %Y') }}" + CHATML))
-    [row] = renderer(data.train, tokenizer, data)({"messages": TURNS})
+    [row] = renderer(data.train, tokenizer, data=data)({"messages": TURNS})
     assert row.text.startswith("26 Jul 2024<|im_start|>")
     assert any("2024-07-26" in note for note in row.notes)
     assert not loaded("chatml")[0].template_notes
@@ -60,10 +60,10 @@ def test_a_template_that_writes_the_date_is_noted(tmp_path):
 def test_a_broken_template_is_told_at_once_and_only_where_it_is_used(tmp_path):
     tokenizer, data = loaded(written(tmp_path, "{{ strftime_now('%d') }}\n{% for m in messages %}"))
     with pytest.raises(DataError, match=r"no valid Jinja: .* \(line 2\)") as caught:
-        renderer(data.train, tokenizer, data)
+        renderer(data.train, tokenizer, data=data)
     assert "data.chat_template" in str(caught.value)
     tokenizer, data = loaded(tmp_path / "template.jinja", format="alpaca")
-    assert callable(renderer(data.train, tokenizer, data))
+    assert callable(renderer(data.train, tokenizer, data=data))
 
 
 @pytest.mark.parametrize(

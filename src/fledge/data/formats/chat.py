@@ -87,7 +87,8 @@ class Chat:
         turn = turn_of(number, prompt=prompt, text=text, endings=self.endings)
         if isinstance(turn, Difference):
             what = f"message {number + 1}: the generation prompt is no beginning of the text with the answer: {turn}"
-            cure = prompt_cure(conversation.messages[: number + 1], turn, self.tokenizer, said[: number + 1])
+            messages = conversation.messages[: number + 1]
+            cure = prompt_cure(messages, turn, said=said[: number + 1], tokenizer=self.tokenizer)
             return Refusal("invalid", what, cure)
         return _checked(conversation.messages[number], turn)
 

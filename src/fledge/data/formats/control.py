@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from fledge.data.rows import Refusal, RenderedRow
@@ -77,18 +78,22 @@ def marking_of(value: Any, control: Control) -> Marking | None:
     return Marking(control, {character: next(marks) for character in sorted(found)})
 
 
-def text_of_people(value: Any, render: Callable[[Any], str], control: Control) -> Text:
+def text_of_people(value: Any, render: Callable[[Any], str], *, control: Control) -> Text:
     """The text that `render` makes of a person's words, in which no control token of theirs becomes a token."""
     marking = marking_of(value, control)
     return Text(render(value)) if marking is None else marking.unmark(render(marking.mark(value)))
 
 
-def render_as_text(render: Render, control: Control, record: Mapping[str, Any]) -> Rendered:
-    """Render a record so that control tokens in its own text stay text.
+def keep_as_text(render: Render, control: Control) -> Render:
+    """`render`, but control tokens in a record's own text stay text.
 
     The first character of each is changed into a mark before the record is rendered, and back after it. So whatever a
     format or a template does with the text, it is known which control tokens of the result are the row's.
     """
+    return partial(_kept_as_text, render, control)
+
+
+def _kept_as_text(render: Render, control: Control, record: Mapping[str, Any]) -> Rendered:
     marking = marking_of(record, control)
     if marking is None:
         return render(record)
@@ -105,8 +110,12 @@ def _unmarked(row: RenderedRow, marking: Marking) -> RenderedRow:
     return replace(row, text=found.text, literals=found.literals, notes=notes, system=system)
 
 
-def note_tokens(render: Render, control: Control, record: Mapping[str, Any]) -> Rendered:
-    """Render a record as it is, and note where its own text spells a control token."""
+def note_tokens(render: Render, control: Control) -> Render:
+    """`render`, but it is noted where a record's own text spells a control token."""
+    return partial(_noted, render, control)
+
+
+def _noted(render: Render, control: Control, record: Mapping[str, Any]) -> Rendered:
     rows = render(record)
     if isinstance(rows, Refusal) or not any(control.occurs_in(text) for text in strings_of(record)):
         return rows

@@ -33,8 +33,9 @@ def role_cure(messages: Sequence[Mapping[str, Any]], tokenizer: TextTokenizer) -
 def prompt_cure(
     messages: Sequence[Mapping[str, Any]],
     difference: Difference,
-    tokenizer: TextTokenizer,
+    *,
     said: Sequence[Mapping[str, Any]],
+    tokenizer: TextTokenizer,
 ) -> str:
     """The cure for a template whose generation prompt is no beginning of the text with the answer.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from fledge.config.data import DataConfig, SourceConfig
 from fledge.data.formats.chat import Chat, chat_of
-from fledge.data.formats.control import Render, Rendered, control_of, note_tokens, render_as_text
+from fledge.data.formats.control import Render, Rendered, control_of, keep_as_text, note_tokens
 from fledge.data.formats.messages import Conversation, messages_of, with_columns
 from fledge.data.formats.plain import render_alpaca, render_completion, render_text
 from fledge.data.rows import Refusal, RenderedRow
@@ -18,7 +18,7 @@ _NO_END = "no end token stands after the answer, for the tokenizer has none: wha
 _One = Callable[[Mapping[str, Any]], RenderedRow | Refusal]
 
 
-def renderer(source: SourceConfig, tokenizer: TextTokenizer, data: DataConfig) -> Render:
+def renderer(source: SourceConfig, tokenizer: TextTokenizer, *, data: DataConfig) -> Render:
     """The function that turns a record of `source` into rows of text with trained spans.
 
     An encoder-decoder needs a prompt: a row without one is refused. Raises DataError where chat is asked of a tokenizer
@@ -29,7 +29,8 @@ def renderer(source: SourceConfig, tokenizer: TextTokenizer, data: DataConfig) -
         render = partial(_endless, render)
     if source.format == "text":
         return render
-    return partial(render_as_text if data.sanitize_control_tokens else note_tokens, render, control_of(tokenizer))
+    guard = keep_as_text if data.sanitize_control_tokens else note_tokens
+    return guard(render, control_of(tokenizer))
 
 
 def _of_format(source: SourceConfig, tokenizer: TextTokenizer, data: DataConfig) -> Render:
@@ -37,9 +38,11 @@ def _of_format(source: SourceConfig, tokenizer: TextTokenizer, data: DataConfig)
         return _chat(source, tokenizer, data).render
     needs_prompt, trains_all = tokenizer.decoder_start_id is not None, data.train_on == "all"
     if source.format == "alpaca":
-        return partial(_alone, partial(render_alpaca, needs_prompt=needs_prompt), trains_all)
+        return partial(_alone, partial(render_alpaca, needs_prompt=needs_prompt), trains_all=trains_all)
     if source.format == "text":
-        return partial(_alone, partial(render_text, column=source.text_column, eos=tokenizer.eos_token), False)
+        return partial(
+            _alone, partial(render_text, column=source.text_column, eos=tokenizer.eos_token), trains_all=False
+        )
     texts = partial(
         render_completion,
         prompt_column=source.prompt,
@@ -48,7 +51,7 @@ def _of_format(source: SourceConfig, tokenizer: TextTokenizer, data: DataConfig)
         needs_prompt=needs_prompt,
     )
     chat = cache(lambda: _chat(source, tokenizer, data))
-    return partial(_completion, partial(_alone, texts, trains_all), source, chat)
+    return partial(_completion, partial(_alone, texts, trains_all=trains_all), source, chat)
 
 
 def _chat(source: SourceConfig, tokenizer: TextTokenizer, data: DataConfig) -> Chat:
@@ -91,7 +94,7 @@ def _as_messages(value: Any, role: str) -> Any:
     return [{"role": role, "content": value}] if isinstance(value, str) else value
 
 
-def _alone(render: _One, trains_all: bool, record: Mapping[str, Any]) -> Rendered:
+def _alone(render: _One, record: Mapping[str, Any], *, trains_all: bool) -> Rendered:
     """The one row of a record, all of its text trained where `trains_all`."""
     row = render(record)
     if isinstance(row, Refusal):
