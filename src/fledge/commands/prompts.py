@@ -7,6 +7,7 @@ from typing import Any
 from fledge.config.data import SourceConfig
 from fledge.config.recipe import Recipe, sources
 from fledge.data.formats.plain import alpaca_prompt
+from fledge.data.formats.template import prompt_of
 from fledge.errors import DataError
 from fledge.models.tokenizer import Tokenizer
 
@@ -37,10 +38,12 @@ def prompt_text(prompt: Prompt, recipe: Recipe, *, tokenizer: Tokenizer) -> tupl
     if prompt.is_raw or source.format == "text":
         return prompt.text, False
     if source.format == "alpaca":
-        return alpaca_prompt(prompt.text, prompt.context), False
+        return alpaca_prompt(prompt.text, prompt.context, system=source.system_prompt or ""), False
     if source.format == "completion":
-        return source.prompt_prefix + prompt.text, False
-    return tokenizer.render([{"role": "user", "content": prompt.text}], add_generation_prompt=True), True
+        return prompt_of(source, prompt.text), False
+    asked = [{"role": "user", "content": prompt_of(source, prompt.text)}]
+    system = [{"role": "system", "content": source.system_prompt}] if source.system_prompt is not None else []
+    return tokenizer.render([*system, *asked], add_generation_prompt=True), True
 
 
 def prompt_ids(prompt: Prompt, recipe: Recipe, *, tokenizer: Tokenizer) -> list[int]:

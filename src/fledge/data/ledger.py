@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fledge.data.rows import Reason, TokenRow
+from fledge.data.unread import is_unread, unread_line
 
 Role = Literal["train", "validation", "test"]
 MOST_EXAMPLES = 5
@@ -61,6 +62,8 @@ class SourceLedger:
     """What else is worth knowing, and of how many rows."""
     files_skipped: Mapping[str, Skipped]
     """By reason, the files of a folder or glob that are not read."""
+    file_notes: Mapping[str, Skipped] = field(default_factory=dict)
+    """What was found out about files while they were read (a separator, a sheet), and of how many."""
     sides: Mapping[str, SideLedger] = field(default_factory=dict)
     """Encoder-decoder: `source` and `target`, whose sums are the tokens above; empty for a causal model."""
 
@@ -81,6 +84,8 @@ class Ledger:
 
     sources: Mapping[Role, tuple[SourceLedger, ...]]
     shares: Mapping[Role, Share]
+    repeated: int = 0
+    """Validation rows whose tokens are those of a training row."""
 
     @property
     def rows_read(self) -> int:
@@ -122,6 +127,9 @@ class Ledger:
     def notices(self) -> list[str]:
         """A line for each kind of drop, cut and oddity, for a person to read."""
         lines = []
+        if self.repeated:
+            rows = self.shares["validation"].rows
+            lines.append(f"validation: {self.repeated:,} of {rows:,} rows are among the training rows too")
         for entry in self._all():
             for reason, count in entry.rows_dropped.items():
                 first = entry.examples.get(reason, ("",))[0]
@@ -135,7 +143,12 @@ class Ledger:
                 cut = [f"{side.tokens_cut:,} {name} tokens" for name, side in entry.sides.items() if side.tokens_cut]
                 what = " and ".join(cut) or f"{entry.tokens_cut:,} tokens"
                 lines.append(f"{entry.source}: {what} cut off overlong rows")
-            lines.extend(f"{entry.source}: {count:,} rows: {note}" for note, count in entry.notes.items())
+            others = {note: count for note, count in entry.notes.items() if not is_unread(note)}
+            lines.extend(f"{entry.source}: {count:,} rows: {note}" for note, count in others.items())
+            if unread := unread_line(entry.notes):
+                lines.append(f"{entry.source}: {unread}")
+            for note, noted in entry.file_notes.items():
+                lines.append(f"{entry.source}: {noted.files:,} files: {note}, first: {noted.first}")
             for reason, skipped in entry.files_skipped.items():
                 lines.append(f"{entry.source}: {skipped.files:,} files not read ({reason}), first: {skipped.first}")
         return lines
@@ -149,6 +162,7 @@ class Ledger:
             "tokens": self.tokens,
             "supervised_tokens": self.supervised_tokens,
             **{f"{name}_tokens": count for name, count in self.side_tokens().items()},
+            **({"validation_rows_in_training": self.repeated} if "validation" in self.shares else {}),
             "shares": {role: asdict(share) for role, share in self.shares.items()},
             "sources": {role: [as_json(entry) for entry in entries] for role, entries in self.sources.items()},
         }
@@ -167,12 +181,15 @@ def from_json(value: Mapping[str, Any]) -> SourceLedger:
     """The inverse of `as_json`."""
     examples = {reason: tuple(found) for reason, found in value["examples"].items()}
     skipped = {reason: Skipped(**found) for reason, found in value["files_skipped"].items()}
+    noted = {note: Skipped(**found) for note, found in value.get("file_notes", {}).items()}
     sides = {name: SideLedger(**found) for name, found in value.get("sides", {}).items()}
-    return SourceLedger(**{**value, "examples": examples, "files_skipped": skipped, "sides": sides})
+    return SourceLedger(
+        **{**value, "examples": examples, "files_skipped": skipped, "file_notes": noted, "sides": sides}
+    )
 
 
-def skipped_by_reason(files: Iterable[tuple[Path, str]]) -> dict[str, Skipped]:
-    """Files that are not read, each with the reason, counted."""
+def skipped_by_reason(files: Iterable[tuple[Path | str, str]]) -> dict[str, Skipped]:
+    """Files, each with the reason why it is not read or with what is noted of it, counted."""
     found: dict[str, Skipped] = {}
     for path, reason in files:
         known = found.get(reason, Skipped(0, str(path)))

@@ -12,7 +12,9 @@ from fledge.data.share import Segment
 TEXT_COLUMN = "\n"
 """The column of a text file's one row: a name that no recipe can ask for by accident."""
 
-Reason = Literal["invalid", "empty", "empty_prompt", "empty_completion", "no_supervised_token", "overlong"]
+Reason = Literal[
+    "invalid", "empty", "empty_prompt", "empty_completion", "labelled_bad", "no_supervised_token", "overlong"
+]
 
 
 @dataclass(frozen=True, slots=True)

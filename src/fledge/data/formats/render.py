@@ -7,6 +7,7 @@ from typing import Any
 
 from fledge.config.data import SourceConfig
 from fledge.data.formats.chat import render_chat
+from fledge.data.formats.mapping import Map, mapping_of
 from fledge.data.formats.plain import render_alpaca, render_completion, render_text
 from fledge.data.formats.turns import SPECIAL_IN_TEXT, Specials, specials_of
 from fledge.data.rows import Refusal, RenderedRow
@@ -23,7 +24,8 @@ def renderer(source: SourceConfig, tokenizer: TextTokenizer, *, trains_all: bool
     `trains_all` trains the prompt too. An encoder-decoder needs a prompt: a row without one is refused. Raises
     DataError where chat is asked of a tokenizer whose template is missing or broken.
     """
-    render = _of_format(source, tokenizer)
+    read = mapping_of(source, needs_prompt=tokenizer.decoder_start_id is not None)
+    render = partial(_read, read, _of_format(source, tokenizer))
     if tokenizer.eos_token_id is None:
         render = partial(_endless, render)
     return partial(_all_trained, render) if trains_all else render
@@ -39,13 +41,13 @@ def _of_format(source: SourceConfig, tokenizer: TextTokenizer) -> Render:
     if source.format == "completion":
         joined = partial(
             render_completion,
-            prompt_column=source.prompt,
-            completion_column=source.completion,
+            prompt_column="prompt",
+            completion_column="completion",
             prefix=source.prompt_prefix,
             needs_prompt=needs_prompt,
         )
         return partial(_noted, joined, specials)
-    return partial(render_text, column=source.text_column, eos=tokenizer.eos_token)
+    return partial(render_text, column="text", eos=tokenizer.eos_token)
 
 
 def _of_chat(source: SourceConfig, tokenizer: TextTokenizer) -> Render:
@@ -54,6 +56,15 @@ def _of_chat(source: SourceConfig, tokenizer: TextTokenizer) -> Render:
         raise DataError("this base has no chat template", where=f"{source.path} (format: chat)", cure=cure)
     tokenizer.check_template()
     return partial(render_chat, tokenizer=tokenizer, specials=specials_of(tokenizer))
+
+
+def _read(read: Map, render: Render, record: Mapping[str, Any]) -> RenderedRow | Refusal:
+    """A row rendered from the columns that the source names, with the notes of those that nothing reads."""
+    mapped = read(record)
+    if isinstance(mapped, Refusal):
+        return mapped
+    row = render(mapped.record)
+    return replace(row, notes=(*row.notes, *mapped.notes)) if isinstance(row, RenderedRow) and mapped.notes else row
 
 
 def _all_trained(render: Render, record: Mapping[str, Any]) -> RenderedRow | Refusal:
