@@ -29,7 +29,8 @@ class SourceConfig(Section):
     """How many times an epoch sees each row of this source: 0.5 is every other row, 2 is each row twice."""
     columns: dict[str, Annotated[str, Field(min_length=1)]] = Field(default={})
     """Which column plays which role, such as {instruction: question, output: answer}. The roles of alpaca: instruction,
-    input, output, system, history; chat: messages, system, tools, or user and assistant; completion: prompt, completion.
+    input, output, system, history; chat: messages, system, tools, or user and assistant; completion: prompt,
+    completion.
     """
     prompt: str = Field(default="prompt", min_length=1)
     """completion: the column that holds the prompt."""

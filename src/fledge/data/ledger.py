@@ -148,7 +148,9 @@ class Ledger:
             if unread := unread_line(entry.notes):
                 lines.append(f"{entry.source}: {unread}")
             for note, noted in entry.file_notes.items():
-                lines.append(f"{entry.source}: {noted.files:,} files: {note}, first: {noted.first}")
+                alone = note if entry.source.endswith(noted.first) else f"{noted.first}: {note}"
+                several = f"{noted.files:,} files: {note}, first: {noted.first}"
+                lines.append(f"{entry.source}: {alone if noted.files == 1 else several}")
             for reason, skipped in entry.files_skipped.items():
                 lines.append(f"{entry.source}: {skipped.files:,} files not read ({reason}), first: {skipped.first}")
         return lines

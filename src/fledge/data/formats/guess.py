@@ -7,7 +7,7 @@ from fledge.config.columns import PAIR, REQUIRED, ROLES
 from fledge.config.data import Format
 from fledge.config.dump import scalar
 from fledge.config.nearest import nearest_name
-from fledge.data.rows import TEXT_COLUMN, Refusal
+from fledge.data.rows import Refusal, is_text_file
 
 _MOST_SHOWN = 20
 _ASKS = "instruction question query prompt user human task request problem title"
@@ -52,7 +52,7 @@ def _take(role: str, name: str | None, found: dict[str, str], free: list[str]) -
 
 def missing_roles(record: Mapping[str, Any], columns: Mapping[str, str], *, form: Format) -> Refusal:
     """The refusal of a row that lacks the column of a role: the key to set, and the columns as they are spelled."""
-    if TEXT_COLUMN in record:
+    if is_text_file(record):
         return Refusal("invalid", "a text file has no columns", "set the source's format to text")
     wanted = [columns[role] for role in REQUIRED[form] if role in columns and columns[role] not in record]
     said = " and ".join(map(repr, wanted)) or "'messages' or 'conversations'"

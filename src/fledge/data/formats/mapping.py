@@ -8,7 +8,7 @@ from typing import Any
 from fledge.config.data import SourceConfig
 from fledge.data.formats.empty import is_filled
 from fledge.data.formats.named import Name, naming_of
-from fledge.data.rows import TEXT_COLUMN, Refusal
+from fledge.data.rows import Refusal, is_text_file
 from fledge.data.unread import MORE, MOST_NAMES, absent_note, holds_something, unread_note
 
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
@@ -65,7 +65,7 @@ class _Notes:
     def of(self, record: Mapping[str, Any], read: frozenset[str]) -> tuple[str, ...]:
         unread = [self._note(name) for name, value in record.items() if name not in read and holds_something(value)]
         absent = [absent_note(column) for column in self.source.columns.values() if column not in record]
-        return (*dict.fromkeys(unread), *absent) if TEXT_COLUMN not in record else ()
+        return (*dict.fromkeys(unread), *absent) if not is_text_file(record) else ()
 
     def _note(self, name: str) -> str:
         if name not in self.known and len(self.known) < MOST_NAMES:

@@ -13,7 +13,7 @@ from fledge.data.formats.empty import plain
 from fledge.data.formats.guess import missing_roles
 from fledge.data.formats.template import fill, parts_of
 from fledge.data.kinds import kind_of
-from fledge.data.rows import TEXT_COLUMN, Refusal
+from fledge.data.rows import TEXT_COLUMN, Refusal, is_text_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def _asking(source: SourceConfig, columns: _Columns, *, role: str, needs_prompt:
 def _lacking(record: Mapping[str, Any], columns: _Columns, form: Format, *roles: str) -> Refusal | None:
     """What is said where the column of a role that a row must have is not there."""
     needed = [columns[role] for role in (roles or REQUIRED[form]) if role in columns]
-    is_there = TEXT_COLUMN not in record and all(column in record for column in needed)
+    is_there = not is_text_file(record) and all(column in record for column in needed)
     return None if is_there else missing_roles(record, columns, form=form)
 
 
@@ -152,7 +152,7 @@ def _completion(ask: _Ask, of: list[str], columns: _Columns, record: Mapping[str
 
 
 def _text(columns: _Columns, record: Mapping[str, Any]) -> Named | Refusal:
-    if TEXT_COLUMN in record:
+    if is_text_file(record):
         return Named({TEXT_COLUMN: record[TEXT_COLUMN]}, frozenset({TEXT_COLUMN}))
     if refusal := _lacking(record, columns, "text"):
         return refusal

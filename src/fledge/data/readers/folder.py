@@ -134,7 +134,7 @@ def _of_split(found: Mapping[Path, str], source: SourceConfig, folder: Path, *, 
     if source.split not in present:
         others = f", and {num_others} named by none" if num_others else ""
         what = f"no file here is of the split {source.split}; there are files of {', '.join(present)}{others}"
-        cure = f"set the source's split: {present[0]}; or name the files: {folder / '*'} reads all of them"
+        cure = f"set the source's split to one of those ({present[0]}), or name files: {folder / '*'} reads all of them"
         raise DataError(what, where=str(folder), cure=cure)
     return {path: "" if split == source.split else f"it belongs to the split {split}" for path, split in found.items()}
 

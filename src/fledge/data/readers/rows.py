@@ -88,7 +88,7 @@ def open_source(config: SourceConfig) -> OpenSource:
     if config.delimiter is not None and not any(file.kind in ("csv", "tsv") for file in found.files):
         what = "delimiter has no effect: no file is a csv or tsv"
         raise DataError(what, where=config.path, cure="remove delimiter")
-    noted = [(found.files[0].name, found.note)] if found.note else []
+    noted = [(config.path, found.note)] if found.note else []
     return OpenSource(config, found.files, stamps=stamps, skipped=found.skipped, noted=noted)
 
 
