@@ -116,7 +116,8 @@ def _by_names(folder: Path, source: SourceConfig, paths: Sequence[Path]) -> Mapp
     if source.subset is not None:
         top, whole = folder / source.subset, source.model_copy(update={"subset": None})
         inner = _by_names(top, whole, [path for path in paths if path.is_relative_to(top)])
-        return {path: inner.get(path, f"it belongs to no split of the subset {source.subset}") for path in paths}
+        others = {path: "it belongs to another subset" for path in paths if not path.is_relative_to(top)}
+        return {**others, **inner}
     splits = splits_by_name(paths, folder)
     if not splits:
         _refuse_split(folder, source)

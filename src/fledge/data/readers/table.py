@@ -72,21 +72,24 @@ def read_csv(file: SourceFile, *, delimiter: str | None, note: Callable[[str], N
     own = "\t" if file.kind == "tsv" else ","
     if delimiter is None:
         with opened(file) as stream:
-            delimiter = find_separator(_sample(stream, file), own=own)
+            lines, is_cut = _sample(stream, file)
+        delimiter = find_separator(lines, own=own, is_cut=is_cut)
         if delimiter != own:
             note(f"values are separated by {SEPARATORS[delimiter]}")
     with opened(file) as stream:
         yield from _Table(_Lines(stream, file), file, delimiter=delimiter, note=note).rows()
 
 
-def _sample(stream: BinaryIO, file: SourceFile) -> list[str]:
-    lines, size = [], 0
+def _sample(stream: BinaryIO, file: SourceFile) -> tuple[list[str], bool]:
+    """The first lines, and whether there may be more."""
+    lines: list[str] = []
+    size = 0
     for line in read_lines(stream, file):
         lines.append(line.content.decode("utf-8", errors="replace"))
         size += len(lines[-1])
         if len(lines) >= SAMPLE_LINES or size > _SAMPLE_CHARACTERS:
-            break
-    return lines
+            return lines, True
+    return lines, False
 
 
 class _Table:
@@ -152,8 +155,12 @@ class _Table:
         first = lines[0]
         is_open = "end of data" in str(error)
         what = "a quote is opened and never closed" if is_open else f"broken CSV: {error}"
+        if "new-line character" in str(error):
+            what = "broken CSV: a carriage return stands in a value without quotes"
         if len(lines) > 1 and not is_open:
             what = f"broken CSV: a quote that is opened here closes in the middle of a value in line {lines[-1].number}"
+        if self._num_good == 0 and self._whole_values.search(first.text):
+            self._has_plain_rows = False  # a value is in quotes without need, so all may be
         yield BrokenRow(first.number, first.trouble or Refusal("invalid", what, _QUOTES))
         yield from self._inside(lines[1:] if is_open else lines[1:-1], begins=first.number, is_sure=True)
         if not is_open and len(lines) > 1:
@@ -167,7 +174,7 @@ class _Table:
         inner = lines if is_sure else lines[:-1]
         are_rows = (is_sure or len(inner) >= _MANY_LINES) and self._look_like_rows(inner)
         for line in lines:
-            if not line.text.strip():
+            if not line.text.strip("\r\n"):
                 continue
             values = self._values(line)
             if are_rows and len(values) == len(self._header) and not self._has_stray_quote(line.text):
@@ -179,7 +186,7 @@ class _Table:
 
     def _look_like_rows(self, lines: Sequence[_Text]) -> bool:
         """True where nearly every line has as many values as the header, and rows without quotes are usual here."""
-        found = [len(self._values(line)) == len(self._header) for line in lines if line.text.strip()]
+        found = [len(self._values(line)) == len(self._header) for line in lines if line.text.strip("\r\n")]
         return self._has_plain_rows and bool(found) and sum(found) >= _ALIKE * len(found)
 
     def _values(self, line: _Text) -> list[str]:
