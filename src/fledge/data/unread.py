@@ -47,7 +47,7 @@ def unread_line(notes: Mapping[str, int]) -> str:
 def holds_something(value: Any) -> bool:
     """True for text, a list or an object that is not empty; a number or a date is no text that could be missed."""
     if isinstance(value, str):
-        return bool(value.strip())
+        return value != "" and not value.isspace()
     if isinstance(value, Mapping):
         return any(item is not None for item in value.values())
     return isinstance(value, list | tuple | bytes) and bool(value)

@@ -138,6 +138,13 @@ def test_a_dataset_card_decides_over_names(tmp_path):
     assert texts(folder, subset="fish") == ["three.jsonl"]
     assert "no file here is of the split test" in refusal(folder, subset="fish", split="test")
     assert len([why for _, why in opened(folder, subset="fish").skipped if "split" in why]) == 3
+    (folder / "README.md").write_text(CARD.replace("three.jsonl", "https://example.org/three.jsonl"))
+    assert "without the network" in refusal(folder, subset="birds")
+    outside = lay(tmp_path.parent, "outside.jsonl") / "outside.jsonl"
+    (folder / "README.md").write_text(CARD.replace("three.jsonl", str(outside)))
+    assert "outside its folder" in refusal(folder, subset="fish")
+    (folder / "README.md").write_text(CARD.replace("license: mit", "homepage: https://example.org"))
+    assert texts(folder, subset="fish") == ["three.jsonl"]
     (folder / "README.md").write_text(CARD.replace("one.jsonl", "gone.jsonl"))
     assert "README.md declares data sets that cannot be found" in refusal(folder, subset="birds")
 

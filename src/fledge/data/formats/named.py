@@ -74,7 +74,10 @@ def _lacking(record: Mapping[str, Any], columns: _Columns, form: Format, *roles:
 
 
 def _text_in(record: Mapping[str, Any], column: str) -> str | Refusal:
-    return text_of({column: plain(record[column])}, column)
+    value = record[column]
+    if isinstance(value, str) and value.isascii():
+        return value
+    return text_of({column: plain(value)}, column)
 
 
 def _texts(record: Mapping[str, Any], columns: _Columns) -> dict[str, str] | Refusal:

@@ -19,6 +19,7 @@ Skipped = list[tuple[Path, str]]
 _STATE, _INFO, _DICT = "state.json", "dataset_info.json", "dataset_dict.json"
 _BOOKKEEPING = frozenset({_STATE, _INFO, _DICT, "dataset_infos.json", "config.json"})
 _NOTES_OF_CARD = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
+_CONFIGS = re.compile(r"^configs:.*?(?=^[^\s#-]|\Z)", re.MULTILINE | re.DOTALL)
 _LONGEST_CARD = 1 << 20
 
 
@@ -159,8 +160,12 @@ def _configurations_of_card(folder: Path) -> list[str]:
     if not card.is_file() or card.stat().st_size > _LONGEST_CARD:
         return []
     head = _NOTES_OF_CARD.match(card.read_text(encoding="utf-8", errors="replace"))
-    if head is None or not re.search(r"^configs:", head[1], re.MULTILINE):
+    declared = _CONFIGS.search(head[1]) if head is not None else None
+    if declared is None:
         return []
+    if "://" in declared[0]:
+        what = "README.md declares files that lie elsewhere (://), and a local folder is read without the network"
+        raise DataError(what, where=str(folder), cure="name the files in the source's path")
     return [str(name) for name in _asked(folder, lambda: datasets.get_dataset_config_names(str(folder)))]
 
 
@@ -179,6 +184,10 @@ def _by_card(folder: Path, source: SourceConfig, names: Sequence[str]) -> Mappin
         for path in files
         if kind_of_file(Path(path))[0] is not None
     }
+    outside = next((path for path in found if not path.is_relative_to(folder)), None)
+    if outside is not None:
+        what = f"README.md declares a file outside its folder: {outside}"
+        raise DataError(what, where=str(folder), cure="name the files in the source's path")
     return _of_split(found, source, folder, num_others=0)
 
 
