@@ -40,6 +40,7 @@ AT_HOME = {
     "huggingface_hub": "models exporting",
     "jinja2": "data models inspection exporting",
     "numpy": _FROM_OPS_ON,
+    "openpyxl": "data",
     "peft": "adapters",
     "pyarrow": "data",
     "pydantic": "config",

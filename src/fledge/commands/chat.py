@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fledge.commands.open_run import OpenRun, Tuned, Which, load_tuned, open_run
 from fledge.commands.prompts import Prompt, conversation_ids, prompt_ids, shared_system, source_of
+from fledge.data.formats.template import prompt_of
 from fledge.errors import DataError, RunError
 from fledge.evaluation.generate import Answer, Sampling, stream
 
@@ -47,7 +48,9 @@ class Conversation:
         Where this is interrupted, by an error or a KeyboardInterrupt out of `on_text` or the model, the conversation
         is as it was before. Raises FledgeError where the conversation has grown longer than the base's positions.
         """
-        asked = [*self.messages, {"role": "user", "content": text}]
+        source = source_of(self._opened.recipe)
+        put = prompt_of(source, text) if self.remembers and source.format == "chat" else text
+        asked = [*self.messages, {"role": "user", "content": put}]
         answer = self._answer(asked, text, on_text)
         if self.remembers:
             self.messages = [*asked, {"role": "assistant", "content": answer.text}]

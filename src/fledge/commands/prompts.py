@@ -13,6 +13,7 @@ from fledge.data.formats.control import control_of, text_of_people
 from fledge.data.formats.dialect import spoken
 from fledge.data.formats.messages import Conversation
 from fledge.data.formats.plain import alpaca_prompt
+from fledge.data.formats.template import prompt_of
 from fledge.data.tokenize import Text, asked_ids, encode_texts
 from fledge.errors import DataError
 from fledge.models.tokenizer import Tokenizer
@@ -44,11 +45,14 @@ def settled(prompt: Prompt, opened: OpenRun) -> Prompt:
 
 
 def shared_system(opened: OpenRun) -> str:
-    """The system text that all rows of the run's first source have in common; empty where there is none."""
+    """The system text that all rows of the run's first source share, else the one that the recipe gives to rows without
+    one; empty where there is none.
+    """
+    given = source_of(opened.recipe).system_prompt or ""
     if not opened.run.ledger.is_file():
-        return ""
+        return given
     ledger = json.loads(opened.run.ledger.read_text(encoding="utf-8"))
-    return str(ledger["sources"]["train"][0].get("system", ""))
+    return str(ledger["sources"]["train"][0].get("system", "")) or given
 
 
 def prompt_text(prompt: Prompt, recipe: Recipe, *, tokenizer: Tokenizer) -> tuple[Text, bool]:
@@ -63,18 +67,23 @@ def prompt_text(prompt: Prompt, recipe: Recipe, *, tokenizer: Tokenizer) -> tupl
         return Text(prompt.text), False
     if source.format == "chat":
         messages = [{"role": "system", "content": prompt.system}] if prompt.system else []
-        return conversation_text([*messages, {"role": "user", "content": prompt.text}], tokenizer), True
+        asked = {"role": "user", "content": prompt_of(source, prompt.text)}
+        return conversation_text([*messages, asked], tokenizer), True
     if source.format == "alpaca":
-        words = [prompt.text, prompt.context]
-        return text_of_people(words, lambda said: alpaca_prompt(said[0], said[1]), control=control_of(tokenizer)), False
-    return text_of_people(prompt.text, lambda said: source.prompt_prefix + said, control=control_of(tokenizer)), False
+        words = [prompt.text, prompt.context, prompt.system or ""]
+
+        def alpaca(said: Sequence[str]) -> str:
+            return alpaca_prompt(said[0], said[1], system=said[2] or source.system_prompt or "")
+
+        return text_of_people(words, alpaca, control=control_of(tokenizer)), False
+    return text_of_people(prompt.text, lambda said: prompt_of(source, said), control=control_of(tokenizer)), False
 
 
 def _check_places(prompt: Prompt, source: SourceConfig) -> None:
     form = "a raw prompt" if prompt.is_raw else f"the run's format, {source.format},"
     if prompt.context and (prompt.is_raw or source.format != "alpaca"):
         raise DataError(f"{form} has no place for an input", where="--input", cure="write it into the prompt")
-    if prompt.system and (prompt.is_raw or source.format != "chat"):
+    if prompt.system and (prompt.is_raw or source.format not in ("chat", "alpaca")):
         raise DataError(f"{form} has no place for a system text", where="--system", cure="write it into the prompt")
 
 

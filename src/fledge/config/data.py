@@ -17,21 +17,36 @@ class SourceConfig(Section):
     """Where rows come from and what they mean."""
 
     path: str = Field(min_length=1)
-    """Hub id, file, folder or glob: json, jsonl, csv, parquet, txt, and gz of these."""
+    """Hub id, file, folder or glob: json, jsonl, csv, tsv, xlsx, parquet, arrow, txt, and gz of the text ones."""
     format: Format
     """What a row holds: alpaca (instruction, input, output), chat (messages), completion (two columns) or text."""
     split: str = Field(default="train", min_length=1)
-    """Split of a hub data set."""
+    """Split of a hub data set, or of a folder whose files or folders are named by split."""
+    subset: str | None = Field(default=None, min_length=1)
+    """Subset (configuration) of a hub data set, or of a folder that holds several."""
+    revision: str | None = Field(default=None, min_length=1)
+    """Branch, tag or commit of a hub data set."""
     weight: float = Field(default=1.0, gt=0, le=1000)
     """How many times an epoch sees each row of this source: 0.5 is every other row, 2 is each row twice."""
+    columns: dict[str, Annotated[str, Field(min_length=1)]] = Field(default={})
+    """Which column plays which role, such as {instruction: question, output: answer}. The roles of alpaca: instruction,
+    input, output, system, history; chat: messages, system, tools, or user and assistant; completion: prompt,
+    completion.
+    """
     prompt: str = Field(default="prompt", min_length=1)
     """completion: the column that holds the prompt."""
     completion: str = Field(default="completion", min_length=1)
     """completion: the column that holds the completion."""
     prompt_prefix: str = ""
     """completion: text put before each prompt."""
+    prompt_template: str | None = Field(default=None, min_length=1)
+    """completion, and chat from two columns: the prompt as text with {column} where a column's text goes."""
     text_column: str = Field(default="text", min_length=1)
     """text: the column that holds the text."""
+    system_prompt: str | None = Field(default=None, min_length=1)
+    """chat: the system message of rows that have none; alpaca: stands in place of the sentence before the prompt."""
+    delimiter: str | None = Field(default=None, min_length=1)
+    """csv, tsv: the character between two values; where null, comma, semicolon or tab is found."""
 
 
 class ValidationFraction(Section):

@@ -29,19 +29,21 @@ def dump_tree(tree: dict[str, dict[str, Any]]) -> str:
 
 def _entry(name: str, value: Any, indent: str) -> list[str]:
     if isinstance(value, dict) and value:
-        lines = [f"{indent}{name}:"]
-        return lines + [line for key, item in value.items() for line in _entry(_text(key), item, indent + "  ")]
+        return [
+            f"{indent}{scalar(name)}:",
+            *(line for key, item in value.items() for line in _entry(key, item, indent + "  ")),
+        ]
     if isinstance(value, tuple) and value and isinstance(value[0], dict):
         lines = [f"{indent}{name}:"]
         for item in value:
             inner = [line for key, part in item.items() for line in _entry(key, part, indent + "    ")]
             lines += [f"{indent}  - {inner[0].lstrip()}", *inner[1:]]
         return lines
-    return [f"{indent}{name}: {scalar(value)}"]
+    return [f"{indent}{scalar(name)}: {scalar(value)}"]
 
 
 def scalar(value: Any) -> str:
-    """One value, or a list of values, as YAML that both YAML 1.1 and 1.2 read alike."""
+    """One value, or a list or a mapping of values, as YAML that both YAML 1.1 and 1.2 read alike."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -50,7 +52,7 @@ def scalar(value: Any) -> str:
         text = repr(value)
         return text.replace("e", ".0e") if "e" in text and "." not in text else text
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{_text(key)}: {scalar(item)}' for key, item in value.items())}}}"
+        return f"{{{', '.join(f'{scalar(name)}: {scalar(item)}' for name, item in value.items())}}}"
     if isinstance(value, tuple | list):
         return f"[{', '.join(scalar(item) for item in value)}]"
     if isinstance(value, str):

@@ -176,6 +176,8 @@ def _choices(form: dict[str, Any]) -> list[str]:
             return [f"a list of {count}{_one_of(_choices(items[0]))}"]
         case "boolean":
             return ["true", "false"]
+        case "object" if "additionalProperties" in form and "properties" not in form:
+            return ["a mapping of names to text"]
         case "string":
             return ["text"]
         case "null":

@@ -13,8 +13,8 @@ from fledge.errors import Problem
 
 BUILTIN_BASES = ("nestling",)
 CHAT_TEMPLATES = ("chatml",)
-DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".parquet", ".txt", ".md")
-"""What a data file's name may end with, each also with .gz."""
+DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".xlsx", ".parquet", ".arrow", ".txt", ".md")
+"""What a data file's name may end with; those of text also with .gz."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?", re.ASCII)
 _LOCAL_STARTS = ("/", "~", "./", "../")

@@ -12,10 +12,8 @@ from fledge.config.lora import LoraSection
 from fledge.config.model import ModelConfig
 from fledge.config.output import OutputConfig
 from fledge.config.section import Section
+from fledge.config.source_rules import source_faults
 from fledge.config.train import TrainConfig
-
-# Options of a source that only one format reads.
-_ONLY_FOR = {"prompt": "completion", "completion": "completion", "prompt_prefix": "completion", "text_column": "text"}
 
 _NOT_IN_A_PROJECT, _LONGEST_NAME = "/\\#?%:", 128
 """What wandb refuses, told before a training instead of in it."""
@@ -69,19 +67,10 @@ def _located(recipe: Recipe) -> Iterator[tuple[tuple[str | int, ...], SourceConf
 
 def _of_sources(recipe: Recipe) -> Iterator[Conflict]:
     for key, source in _located(recipe):
-        for name, fmt in _ONLY_FOR.items():
-            default = SourceConfig.model_fields[name].default
-            if source.format != fmt and getattr(source, name) != default:
-                cure = f"remove it, or write format: {fmt}"
-                yield Conflict(f"has no effect on format {source.format}", ((*key, name), (*key, "format")), cure)
-        if source.format == "completion" and source.prompt == source.completion:
-            what = f"prompt and completion are the same column, {source.prompt}"
-            yield Conflict(what, ((*key, "completion"), (*key, "prompt")), "name the column that holds the answer")
+        for what, names, cure in source_faults(source):
+            yield Conflict(what, tuple((*key, *name) for name in names), cure)
         if key[1] != "train" and source.weight != 1:
             yield Conflict("has no effect on rows that are not trained", ((*key, "weight"), key[:2]), "remove it")
-        if source.path.startswith("/") and source.split != "train":
-            cure = "remove it: a local path has no splits, name the file"
-            yield Conflict("has no effect on a local path", ((*key, "split"), (*key, "path")), cure)
         if recipe.data.overlong == "split" and source.format != "text":
             yield Conflict(
                 f"split is for the text format only, and {'.'.join(map(str, key))} has the format {source.format}",

@@ -59,4 +59,8 @@ def _option(section: str, name: str, field: FieldInfo) -> Iterator[str]:
 def _source() -> Iterator[str]:
     for name, field in SourceConfig.model_fields.items():
         yield from textwrap.wrap(field.description or "", WIDTH, initial_indent="    # ", subsequent_indent="    # ")
-        yield f"    {name}: {_SOURCE[name]}" if name in _SOURCE else f"    # {name}: {scalar(field.default)}"
+        yield (
+            f"    {name}: {_SOURCE[name]}"
+            if name in _SOURCE
+            else f"    # {name}: {scalar(field.get_default(call_default_factory=True))}"
+        )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fledge.data.rows import Reason, RenderedRow, TokenRow
+from fledge.data.unread import is_unread, unread_line
 
 Role = Literal["train", "validation", "test"]
 MOST_EXAMPLES = 5
@@ -66,6 +67,8 @@ class SourceLedger:
     """The system text that all conversations share; empty where they have none or different ones."""
     files_skipped: Mapping[str, Skipped]
     """By reason, the files of a folder or glob that are not read."""
+    file_notes: Mapping[str, Skipped] = field(default_factory=dict)
+    """What was found out about files while they were read (a separator, a sheet), and of how many."""
     sides: Mapping[str, SideLedger] = field(default_factory=dict)
     """Encoder-decoder: `source` and `target`, whose sums are the tokens above; empty for a causal model."""
 
@@ -86,6 +89,8 @@ class Ledger:
 
     sources: Mapping[Role, tuple[SourceLedger, ...]]
     shares: Mapping[Role, Share]
+    repeated: int = 0
+    """Validation rows whose tokens are those of a training row."""
 
     @property
     def rows_read(self) -> int:
@@ -127,6 +132,9 @@ class Ledger:
     def notices(self) -> list[str]:
         """A line for each kind of drop, cut and oddity, for a person to read."""
         lines = []
+        if self.repeated:
+            rows = self.shares["validation"].rows
+            lines.append(f"validation: {self.repeated:,} of {rows:,} rows are among the training rows too")
         for entry in self._all():
             for reason, count in entry.rows_dropped.items():
                 first = entry.examples.get(reason, ("",))[0]
@@ -140,11 +148,7 @@ class Ledger:
                 cut = [f"{side.tokens_cut:,} {name} tokens" for name, side in entry.sides.items() if side.tokens_cut]
                 what = " and ".join(cut) or f"{entry.tokens_cut:,} tokens"
                 lines.append(f"{entry.source}: {what} cut off overlong rows")
-            for note, count in entry.notes.items():
-                first = entry.note_examples.get(note, ("",))[0]
-                lines.append(f"{entry.source}: {count:,} rows: {note}{f', first: {first}' * bool(first)}")
-            for reason, skipped in entry.files_skipped.items():
-                lines.append(f"{entry.source}: {skipped.files:,} files not read ({reason}), first: {skipped.first}")
+            lines += _noted(entry)
         return lines
 
     def as_json(self) -> dict[str, Any]:
@@ -156,12 +160,31 @@ class Ledger:
             "tokens": self.tokens,
             "supervised_tokens": self.supervised_tokens,
             **{f"{name}_tokens": count for name, count in self.side_tokens().items()},
+            **({"validation_rows_in_training": self.repeated} if "validation" in self.shares else {}),
             "shares": {role: asdict(share) for role, share in self.shares.items()},
             "sources": {role: [as_json(entry) for entry in entries] for role, entries in self.sources.items()},
         }
 
     def _all(self) -> list[SourceLedger]:
         return [entry for entries in self.sources.values() for entry in entries]
+
+
+def _noted(entry: SourceLedger) -> list[str]:
+    """A line for each oddity of a source's rows and files."""
+    lines = []
+    for note, count in entry.notes.items():
+        if not is_unread(note):
+            first = entry.note_examples.get(note, ("",))[0]
+            lines.append(f"{entry.source}: {count:,} rows: {note}{f', first: {first}' * bool(first)}")
+    if unread := unread_line(entry.notes):
+        lines.append(f"{entry.source}: {unread}")
+    for note, noted in entry.file_notes.items():
+        alone = note if entry.source.endswith(noted.first) else f"{noted.first}: {note}"
+        several = f"{noted.files:,} files: {note}, first: {noted.first}"
+        lines.append(f"{entry.source}: {alone if noted.files == 1 else several}")
+    for reason, skipped in entry.files_skipped.items():
+        lines.append(f"{entry.source}: {skipped.files:,} files not read ({reason}), first: {skipped.first}")
+    return lines
 
 
 def as_json(entry: SourceLedger) -> dict[str, Any]:
@@ -177,14 +200,16 @@ def from_json(value: Mapping[str, Any]) -> SourceLedger:
     examples = {reason: tuple(found) for reason, found in value["examples"].items()}
     noted = {note: tuple(found) for note, found in value["note_examples"].items()}
     skipped = {reason: Skipped(**found) for reason, found in value["files_skipped"].items()}
+    files = {note: Skipped(**found) for note, found in value.get("file_notes", {}).items()}
     sides = {name: SideLedger(**found) for name, found in value.get("sides", {}).items()}
     return SourceLedger(
-        **{**value, "examples": examples, "note_examples": noted, "files_skipped": skipped, "sides": sides}
+        **{**value, "examples": examples, "note_examples": noted, "files_skipped": skipped, "file_notes": files}
+        | {"sides": sides}
     )
 
 
-def skipped_by_reason(files: Iterable[tuple[Path, str]]) -> dict[str, Skipped]:
-    """Files that are not read, each with the reason, counted."""
+def skipped_by_reason(files: Iterable[tuple[Path | str, str]]) -> dict[str, Skipped]:
+    """Files, each with the reason why it is not read or with what is noted of it, counted."""
     found: dict[str, Skipped] = {}
     for path, reason in files:
         known = found.get(reason, Skipped(0, str(path)))

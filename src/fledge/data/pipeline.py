@@ -11,6 +11,7 @@ from fledge.config.data import DataConfig, SourceConfig, ValidationFraction
 from fledge.config.recipe import sources as listed
 from fledge.data.build import Progress, build_store
 from fledge.data.cache import fetch, key_of
+from fledge.data.duplicates import count_repeated
 from fledge.data.ledger import Ledger, Role, Share, SourceLedger, as_json, from_json, skipped_by_reason
 from fledge.data.pairs import check_fits, limit_keys
 from fledge.data.readers.rows import OpenSource, open_source
@@ -75,10 +76,11 @@ def prepare_training(data: DataConfig, tokenizer: TextTokenizer, *, seed: int, p
     shares: dict[Role, Share] = {"train": _share(store)}
     if validation is not None:
         shares["validation"] = _share(validation)
+    repeated = count_repeated(validation, store) if validation is not None else 0
     return PreparedData(
         train=store,
         validation=validation,
-        ledger=Ledger(ledgers, shares),
+        ledger=Ledger(ledgers, shares, repeated),
         weights=tuple(source.weight for source in listed(data.train)),
         seconds=time.perf_counter() - started,
         from_cache=from_cache,
@@ -106,7 +108,8 @@ def _prepare(
         if not any(entry.rows_kept for entry in entries):
             _refuse_nothing(entries, role, limits=limit_keys(tokenizer))
         parts = [part for source in opened for part in source.part_names()]
-        meta = {"parts": parts, "ledgers": [as_json(entry) for entry in entries]}
+        noted = [replace(e, file_notes=skipped_by_reason(s.noted)) for e, s in zip(entries, opened, strict=True)]
+        meta = {"parts": parts, "ledgers": [as_json(entry) for entry in noted]}
         (folder / _META).write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
 
     folder, from_cache = fetch(key, build)

@@ -1,5 +1,6 @@
 """The values that pass through the data room: a rendered row, a tokenised row, a batch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +13,15 @@ from fledge.data.share import Segment
 TEXT_COLUMN = "\n"
 """The column of a text file's one row: a name that no recipe can ask for by accident."""
 
-Reason = Literal["invalid", "empty", "empty_prompt", "empty_completion", "no_supervised_token", "overlong"]
+
+def is_text_file(record: Mapping[str, Any]) -> bool:
+    """True for the one row that a text file is."""
+    return len(record) == 1 and TEXT_COLUMN in record
+
+
+Reason = Literal[
+    "invalid", "empty", "empty_prompt", "empty_completion", "labelled_bad", "no_supervised_token", "overlong"
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,9 @@ sources = st.builds(
     path=texts,
     format=st.sampled_from(["alpaca", "chat", "completion", "text"]),
     weight=st.floats(min_value=1e-300, max_value=1000, exclude_min=True),
+    columns=st.dictionaries(texts, texts, max_size=3),
     prompt=texts,
+    prompt_template=st.none() | texts,
     prompt_prefix=st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
 )
 mixtures = st.lists(sources, min_size=1, max_size=3).map(tuple)

@@ -121,10 +121,16 @@ CASES = [
     Case("data.train.path", "few.jsonl", "ledger"),
     Case("data.train.format", "alpaca", "tokens"),
     Case("data.train.split", "test", "ledger", {"data.train.path": ON_HUB}),
+    Case("data.train.subset", "small", "ledger", {"data.train.path": ON_HUB}),
+    Case("data.train.revision", "v2", "ledger", {"data.train.path": ON_HUB}),
+    Case("data.train.columns", {"prompt": "question", "completion": "reply"}, "tokens"),
     Case("data.train.weight", 2.0, "steps", WHOLE),
     Case("data.train.prompt", "question", "tokens"),
     Case("data.train.completion", "reply", "tokens"),
     Case("data.train.prompt_prefix", "Q: ", "tokens"),
+    Case("data.train.prompt_template", "{question}, then:", "tokens"),
+    Case("data.train.system_prompt", "Be kind.", "tokens", {"data.train.format": "alpaca"}),
+    Case("data.train.delimiter", "|", "tokens", {"data.train.path": "rows.csv"}, (True, False)),
     Case("data.train.text_column", "body", "tokens", {"data.train.format": "text"}),
     Case("data.validation", source("few"), "validations"),
     Case("data.validation.fraction", 0.5, "validations", {"data.validation": {"fraction": 0.1}}),
@@ -204,6 +210,8 @@ def write_files(folder: Path) -> None:
     said = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]} for _ in rows]
     for name, content in {"rows": rows, "few": rows[:5], "chat": said}.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
+    table = [f"{row['prompt']}|{row['completion']}\n" for row in rows]
+    (folder / "rows.csv").write_text("prompt|completion\n" + "".join(table))
     (folder / "torn.jsonl").write_text((folder / "rows.jsonl").read_text() + '{"prompt": \n')
     turn = "{{ '<s>' + m.role + ':' * (9 if loud else 1) + m.content + '</s>' }}"
     (folder / "loud.jinja").write_text(f"{{% for m in messages %}}{turn}{{% endfor %}}")
@@ -277,9 +285,10 @@ def _recipe(changes: Changes) -> dict[str, Any]:
 def _hub(patch: pytest.MonkeyPatch, seen: Seen, folder: Path) -> None:
     """A data hub with two splits, and a model hub that has a tokenizer and no base."""
 
-    def load_dataset(path: str, *, split: str) -> Any:
+    def load_dataset(path: str, *, split: str, name: str = "whole", revision: str = "main") -> Any:
         assert path == ON_HUB
-        lines = (folder / {"train": "rows.jsonl", "test": "few.jsonl"}[split]).read_text().splitlines()
+        is_few = (split, name, revision) != ("train", "whole", "main")
+        lines = (folder / ("few.jsonl" if is_few else "rows.jsonl")).read_text().splitlines()
         return datasets.Dataset.from_list([json.loads(line) for line in lines])
 
     def answering(real: Any, kind: str) -> Any:
@@ -343,5 +352,5 @@ def test_the_table_covers_every_option() -> None:
 
     known = set().union(*(options(section_of(field), name) for name, field in Recipe.model_fields.items()))
     known |= options(SourceConfig, "data.train") | options(ValidationFraction, "data.validation")
-    assert len(known) == 69
+    assert len(known) == 75
     assert sorted(case.option for case in CASES) == sorted(known)

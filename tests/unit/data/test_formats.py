@@ -1,5 +1,7 @@
 """Formats without turns: what each record becomes, and what is said where it is not what its format needs."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,6 +95,11 @@ def test_text_is_trained_whole_and_an_eos_in_it_is_not_doubled():
         ("completion", {"prompt": "a", "completion": ""}, "empty_completion"),
         ("completion", {"prompt": " ", "completion": ""}, "empty"),
         ("text", {"text": " \n"}, "empty"),
+        ("text", {"text": None}, "empty"),
+        ("alpaca", {"instruction": "a", "output": None}, "empty_completion"),
+        ("alpaca", {"instruction": None, "input": math.nan, "output": ""}, "empty"),
+        ("completion", {"prompt": "a", "completion": math.nan}, "empty_completion"),
+        ("completion", {"prompt": math.nan, "completion": None}, "empty"),
     ],
 )
 def test_rows_with_nothing_to_learn_are_refused_by_reason(form, record, reason):
@@ -108,15 +115,14 @@ def test_rows_with_nothing_to_learn_are_refused_by_reason(form, record, reason):
             "alpaca",
             {"instruction": "a", "ouput": "b"},
             "no column 'output'; present: 'instruction', 'ouput'",
-            "'ouput'?",
+            "write columns: {output: ouput} in the source",
         ),
         ("alpaca", {"instruction": 3, "output": "b"}, "column 'instruction' holds a number, not text", ""),
-        ("alpaca", {"instruction": "a", "output": None}, "column 'output' holds null, not text", ""),
         ("alpaca", {"instruction": "a", "input": ["x"], "output": "b"}, "column 'input' holds a list", ""),
         ("completion", {"prompt": "a", "completion": {"x": 1}}, "column 'completion' holds an object", ""),
-        ("completion", {"prompt;completion": "a;b"}, "no column 'prompt'", "not semicolons"),
+        ("completion", {"prompt;completion": "a;b"}, "no column 'prompt'", 'delimiter: ";"'),
         ("completion", {"prompt": "a", "completion": "b\ud800"}, "half a surrogate pair", ""),
-        ("text", {"txet": "a"}, "no column 'text'", "did you mean 'txet'?"),
+        ("text", {"txet": "a"}, "no column 'text'", "columns: {text: txet}"),
         ("text", {}, "no column 'text'; present: none", ""),
         ("alpaca", {TEXT_COLUMN: "a file"}, "a text file has no columns", "format to text"),
         ("text", {"text": True}, "column 'text' holds true or false", ""),

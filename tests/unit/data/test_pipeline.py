@@ -305,11 +305,11 @@ def test_files_that_are_not_read_are_in_the_ledger_whatever_the_cache_says(tmp_p
     source = {"path": str(folder), "format": "text"}
     jsonl(folder / "a.jsonl", [{"text": "a"}])
     assert not prepare(source).ledger.notices()
-    (folder / "b.tsv").write_text("x")
+    (folder / "b.dat").write_text("x")
     prepared = prepare(source)
     assert prepared.from_cache
     assert prepared.ledger.notices() == [
-        f"{folder}: 1 files not read (the suffix .tsv is not one that is read), first: {folder / 'b.tsv'}"
+        f"{folder}: 1 files not read (the suffix .dat is not one that is read), first: {folder / 'b.dat'}"
     ]
     assert prepared.ledger.as_json()["sources"]["train"][0]["files_skipped"]
 

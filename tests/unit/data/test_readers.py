@@ -293,13 +293,13 @@ def test_markdown_and_plain_text_are_both_text(tmp_path):
 
 def test_files_of_a_folder_that_are_not_read_are_told(tmp_path):
     (tmp_path / "a.jsonl").write_text("{}")
-    (tmp_path / "b.tsv").write_text("x")
+    (tmp_path / "b.dat").write_text("x")
     (tmp_path / "c.jsonl").symlink_to(tmp_path / "nowhere.jsonl")
     (tmp_path / "README.md").write_text("notes")
     (tmp_path / ".hidden").write_text("x")
     skipped = {path.name: why for path, why in open_source(source(tmp_path)).skipped}
     assert skipped == {
-        "b.tsv": "the suffix .tsv is not one that is read",
+        "b.dat": "the suffix .dat is not one that is read",
         "c.jsonl": "a link to nothing",
         "README.md": "Markdown beside data files is taken for notes",
     }

@@ -1,6 +1,7 @@
 """The formats without turns: alpaca, completion, text."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fledge.data.formats.columns import text_of
@@ -10,27 +11,32 @@ from fledge.data.rows import TEXT_COLUMN, Refusal, RenderedRow
 # (commit 761dc5b), where the output follows the colon at once and the end token follows the output.
 _WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further context. "
-    "Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:"
+    "Write a response that appropriately completes the request."
 )
 _WITHOUT_INPUT = (
-    "Below is an instruction that describes a task. "
-    "Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{instruction}\n\n### Response:"
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request."
 )
+_HISTORY = "the answers of the earlier turns in the history are context, not trained"
 
 
-def alpaca_prompt(instruction: str, context: str = "") -> str:
-    """The prompt for an instruction, with an input where there is one."""
-    if context:
-        return _WITH_INPUT.format(instruction=instruction, input=context)
-    return _WITHOUT_INPUT.format(instruction=instruction)
+def alpaca_prompt(
+    instruction: str, context: str = "", *, system: str = "", history: Sequence[tuple[str, str]] = ()
+) -> str:
+    """The prompt for an instruction, with an input where there is one.
+
+    `system` stands in the place of Stanford's sentence before the prompt. `history`, pairs of an earlier instruction
+    and its response, stands before the instruction in the same form.
+    """
+    head = system or (_WITH_INPUT if context else _WITHOUT_INPUT)
+    earlier = "".join(f"### Instruction:\n{asked}\n\n### Response:{answer}\n\n" for asked, answer in history)
+    given = f"### Input:\n{context}\n\n" if context else ""
+    return f"{head}\n\n{earlier}### Instruction:\n{instruction}\n\n{given}### Response:"
 
 
 def render_alpaca(record: Mapping[str, Any], *, needs_prompt: bool = False) -> RenderedRow | Refusal:
     """instruction, input (may be missing, null or empty) and output; the output is trained.
 
-    `needs_prompt` refuses a row that asks nothing.
+    `system` and `history` (pairs of texts) may be there. `needs_prompt` refuses a row that asks nothing.
     """
     instruction = text_of(record, "instruction")
     context = "" if record.get("input") is None else text_of(record, "input")
@@ -43,7 +49,9 @@ def render_alpaca(record: Mapping[str, Any], *, needs_prompt: bool = False) -> R
         return Refusal("empty", "the row is empty")
     if needs_prompt and not (instruction.strip() or context.strip()):
         return _unasked(output)
-    return _joined(alpaca_prompt(instruction, context), output)
+    history = record.get("history") or []
+    row = _joined(alpaca_prompt(instruction, context, system=record.get("system") or "", history=history), output)
+    return replace(row, notes=(_HISTORY,)) if history and isinstance(row, RenderedRow) else row
 
 
 def render_completion(

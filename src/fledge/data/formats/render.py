@@ -8,6 +8,7 @@ from typing import Any
 from fledge.config.data import DataConfig, SourceConfig
 from fledge.data.formats.chat import Chat, chat_of
 from fledge.data.formats.control import Render, Rendered, control_of, keep_as_text, note_tokens
+from fledge.data.formats.mapping import Map, mapping_of
 from fledge.data.formats.messages import Conversation, messages_of, with_columns
 from fledge.data.formats.plain import render_alpaca, render_completion, render_text
 from fledge.data.rows import Refusal, RenderedRow
@@ -24,7 +25,8 @@ def renderer(source: SourceConfig, tokenizer: TextTokenizer, *, data: DataConfig
     An encoder-decoder needs a prompt: a row without one is refused. Raises DataError where chat is asked of a tokenizer
     whose template is missing or broken.
     """
-    render = _of_format(source, tokenizer, data)
+    read = mapping_of(source, needs_prompt=tokenizer.decoder_start_id is not None)
+    render = partial(_read, read, _of_format(source, tokenizer, data))
     if tokenizer.eos_token_id is None:
         render = partial(_endless, render)
     if source.format == "text":
@@ -40,13 +42,11 @@ def _of_format(source: SourceConfig, tokenizer: TextTokenizer, data: DataConfig)
     if source.format == "alpaca":
         return partial(_alone, partial(render_alpaca, needs_prompt=needs_prompt), trains_all=trains_all)
     if source.format == "text":
-        return partial(
-            _alone, partial(render_text, column=source.text_column, eos=tokenizer.eos_token), trains_all=False
-        )
+        return partial(_alone, partial(render_text, column="text", eos=tokenizer.eos_token), trains_all=False)
     texts = partial(
         render_completion,
-        prompt_column=source.prompt,
-        completion_column=source.completion,
+        prompt_column="prompt",
+        completion_column="completion",
         prefix=source.prompt_prefix,
         needs_prompt=needs_prompt,
     )
@@ -62,11 +62,22 @@ def _chat(source: SourceConfig, tokenizer: TextTokenizer, data: DataConfig) -> C
     return chat_of(tokenizer, data.train_on)
 
 
+def _read(read: Map, render: Render, record: Mapping[str, Any]) -> Rendered:
+    """A row rendered from the columns that the source names, with the notes of those that nothing reads."""
+    mapped = read(record)
+    if isinstance(mapped, Refusal):
+        return mapped
+    rows = render(mapped.record)
+    if isinstance(rows, Refusal) or not mapped.notes:
+        return rows
+    return tuple(replace(row, notes=(*row.notes, *mapped.notes)) for row in rows)
+
+
 def _completion(
     render: Render, source: SourceConfig, chat_of_source: Callable[[], Chat], record: Mapping[str, Any]
 ) -> Rendered:
     """Texts as they are; a prompt or a completion that is a list of messages through the chat template."""
-    prompt, completion = record.get(source.prompt), record.get(source.completion)
+    prompt, completion = record.get("prompt"), record.get("completion")
     if not _is_messages(prompt) and not _is_messages(completion):
         return render(record)
     chat = chat_of_source()
@@ -74,8 +85,8 @@ def _completion(
         return Refusal("invalid", "an encoder-decoder reads no conversation", "write prompt and completion as text")
     if source.prompt_prefix:
         return Refusal("invalid", "a prompt of messages has no place for prompt_prefix", "remove prompt_prefix")
-    asked = messages_of(_as_messages(prompt, "user"), where=f"column {source.prompt!r}")
-    answered = messages_of(_as_messages(completion, "assistant"), where=f"column {source.completion!r}")
+    asked = messages_of(_as_messages(prompt, "user"), where="the prompt")
+    answered = messages_of(_as_messages(completion, "assistant"), where="the completion")
     for part in (asked, answered):
         if isinstance(part, Refusal):
             return part

@@ -1,41 +1,29 @@
-"""Parquet files and hub data sets as rows."""
+"""Hub data sets as rows."""
 
 import logging
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import datasets
-import pyarrow
-import pyarrow.parquet
 
 from fledge.config.data import SourceConfig
-from fledge.data.readers.find import SourceFile
+from fledge.data.readers.arrow import BATCH_ROWS, records_of
 from fledge.data.rows import RawRow
 from fledge.errors import DataError
 
-_BATCH_ROWS = 1024
-
-
-def read_parquet(file: SourceFile) -> Iterator[RawRow]:
-    """Rows of a parquet file, streamed. Raises DataError where it cannot be read."""
-    try:
-        with file.path.open("rb") as stream:
-            batches = pyarrow.parquet.ParquetFile(stream).iter_batches(batch_size=_BATCH_ROWS)
-            records = (record for batch in batches for record in batch.to_pylist())
-            for number, record in enumerate(records, 1):
-                yield RawRow(number, record)
-    except (ValueError, OSError, TypeError, pyarrow.ArrowException) as error:
-        cure = "is it a parquet file, and whole?"
-        raise DataError(f"cannot be read as parquet: {error}", where=str(file.path), cure=cure) from error
+_CONFIGURATIONS = re.compile(r"[Aa]vailable(?: configs)?: \[([^\]]*)\]")
 
 
 def load_hub(source: SourceConfig) -> Any:
     """The split of a hub data set that a source names, as datasets holds it (on disk, not in memory).
 
-    Raises DataError where it cannot be had: no such id, no such split, no network.
+    Raises DataError where it cannot be had: no such id, no such split, subset or revision, no network.
     """
+    asked = {"name": source.subset, "revision": source.revision}
     try:
-        return datasets.load_dataset(source.path, split=source.split)
+        named = {name: value for name, value in asked.items() if value is not None}
+        return datasets.load_dataset(source.path, split=source.split, **named)
     except Exception as error:  # datasets lets through what its many back ends raise; nothing is swallowed here
         where = f"{source.path} (split {source.split})"
         logging.getLogger(__name__).debug("load_dataset failed", exc_info=True)
@@ -49,9 +37,14 @@ def fingerprint(rows: Any) -> str:
 
 
 def read_hub(rows: Any) -> Iterator[RawRow]:
-    """Rows of a loaded hub data set."""
-    for number, record in enumerate(rows, 1):
-        yield RawRow(number, dict(record))
+    """Rows of a loaded hub data set; images and sounds stay the bytes they are."""
+    if isinstance(rows, datasets.Dataset):
+        tables = rows.with_format("arrow").iter(batch_size=BATCH_ROWS)
+        records = (record for table in tables for record in records_of(table))
+    else:
+        records = (dict(record) for record in rows)
+    for number, record in enumerate(records, 1):
+        yield RawRow(number, record)
 
 
 def _first_line(error: Exception) -> str:
@@ -59,6 +52,11 @@ def _first_line(error: Exception) -> str:
 
 
 def _cure(source: SourceConfig, error: Exception) -> str:
+    names = _CONFIGURATIONS.search(str(error))
+    if names is not None and isinstance(error, ValueError):
+        return f"set the source's subset to one of these: {names[1][:1000]}"
+    if source.revision is not None and "revision" in str(error).lower():
+        return "set the source's revision to a branch, tag or commit of this data set"
     if "split" in str(error).lower() and isinstance(error, ValueError):
         return "set the source's split to one of those"
     return (

@@ -1,6 +1,8 @@
 """Files as bytes and lines: gzip, UTF-8, byte-order marks, and errors that name the place."""
 
 import gzip
+import io
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,10 @@ from fledge.errors import DataError
 
 BOM = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_LFS = b"version https://git-lfs.github.com/spec/"
+_RETURN = re.compile(rb"(?<=\r)(?=[^\n])|(?<=\n)(?=.)", re.DOTALL)
+_HEAD = 1 << 12
+_BLOCK = 1 << 20
 LONGEST_LINE = 1 << 28
 """Bytes of one line; a longer one is no line but a file without line ends, and would fill the memory."""
 
@@ -28,9 +34,12 @@ class Line:
 
 @contextmanager
 def opened(file: SourceFile) -> Iterator[BinaryIO]:
-    """The file's bytes, unpacked. Raises DataError where it cannot be opened, read or unpacked."""
+    """The file's bytes, unpacked. Raises DataError where it cannot be opened, read or unpacked, or where something else
+    lies in the place of the data: a pointer of git-lfs, a web page.
+    """
     try:
         with file.path.open("rb") as raw:
+            _refuse_stand_in(raw.peek(_HEAD)[:_HEAD], file)
             if not file.is_gzip:
                 yield raw
             else:
@@ -43,15 +52,26 @@ def opened(file: SourceFile) -> Iterator[BinaryIO]:
         raise DataError(f"cannot be read: {error.strerror or error}", where=str(file.path)) from error
 
 
+def _refuse_stand_in(head: bytes, file: SourceFile) -> None:
+    if head.startswith(_LFS):
+        cure = "fetch them: run `git lfs pull` in the repository that the file comes from, or download the file itself"
+        raise DataError("the file is a git-lfs pointer, not the data themselves", where=str(file.path), cure=cure)
+    if file.kind != "txt" and head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        cure = "download the data file itself, not the page that shows it"
+        raise DataError("the file is a web page (HTML), not data", where=str(file.path), cure=cure)
+
+
 def read_lines(stream: BinaryIO, file: SourceFile) -> Iterator[Line]:
     """The lines of a stream, parted at line feeds only (U+2028 and its like are text); a byte-order mark is left out.
 
-    Memory is one line. Raises DataError for UTF-16 and for a line of more than `LONGEST_LINE` bytes.
+    In a file without a line feed at its start, carriage returns part lines, as they did on old Macs. Memory is one
+    line. Raises DataError for UTF-16 and for a line of more than `LONGEST_LINE` bytes.
     """
     offset = 0
-    number = 0
-    while content := stream.readline(LONGEST_LINE + 1):
-        number += 1
+    head = cast(io.BufferedReader, stream).peek(_HEAD)
+    is_mac = b"\r" in head and b"\n" not in head
+    parted = _parted_at_returns(stream) if is_mac else iter(lambda: stream.readline(LONGEST_LINE + 1), b"")
+    for number, content in enumerate(parted, 1):
         start = offset
         offset += len(content)
         if len(content) > LONGEST_LINE:
@@ -61,6 +81,18 @@ def read_lines(stream: BinaryIO, file: SourceFile) -> Iterator[Line]:
             content = _without_bom(content, file)
             start = offset - len(content)
         yield Line(number, start, content)
+
+
+def _parted_at_returns(stream: BinaryIO) -> Iterator[bytes]:
+    """Lines that end with a carriage return, a line feed or both; of one that is too long, the start."""
+    rest = b""
+    while block := stream.read(_BLOCK):
+        *lines, rest = _RETURN.split(rest + block)
+        yield from lines
+        if len(rest) > LONGEST_LINE:
+            break
+    if rest:
+        yield rest
 
 
 def read_whole(stream: BinaryIO, file: SourceFile) -> str:

@@ -2,15 +2,19 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fledge.config.columns import delimiter_of
 from fledge.config.data import SourceConfig
+from fledge.data.readers.arrow import read_arrow, read_parquet
 from fledge.data.readers.find import SourceFile, find_files, is_local
-from fledge.data.readers.hub import fingerprint, load_hub, read_hub, read_parquet
+from fledge.data.readers.hub import fingerprint, load_hub, read_hub
 from fledge.data.readers.lines import opened, read_whole
-from fledge.data.readers.objects import read_json, read_json_lines
+from fledge.data.readers.objects import read_objects
+from fledge.data.readers.sheet import read_sheet
 from fledge.data.readers.table import read_csv
 from fledge.data.rows import TEXT_COLUMN, BrokenRow, RawRow, Refusal
 from fledge.errors import DataError
@@ -29,6 +33,8 @@ class OpenSource:
     """Size and modification time of each file when it was opened."""
     skipped: tuple[tuple[Path, str], ...] = ()
     """Files among these that are not read, and why."""
+    noted: list[tuple[str, str]] = field(default_factory=list)
+    """What was found out about files while they were read: the file's name, and the words."""
 
     @property
     def name(self) -> str:
@@ -79,7 +85,11 @@ def open_source(config: SourceConfig) -> OpenSource:
         return OpenSource(config, hub=load_hub(config))
     found = find_files(config)
     stamps = tuple(_stamp(file) for file in found.files)
-    return OpenSource(config, found.files, stamps=stamps, skipped=found.skipped)
+    if config.delimiter is not None and not any(file.kind in ("csv", "tsv") for file in found.files):
+        what = "delimiter has no effect: no file is a csv or tsv"
+        raise DataError(what, where=config.path, cure="remove delimiter")
+    noted = [(config.path, found.note)] if found.note else []
+    return OpenSource(config, found.files, stamps=stamps, skipped=found.skipped, noted=noted)
 
 
 def read_part(source: OpenSource, part: int) -> tuple[Iterator[RawRow | BrokenRow], int | None]:
@@ -87,12 +97,21 @@ def read_part(source: OpenSource, part: int) -> tuple[Iterator[RawRow | BrokenRo
     if source.hub is not None:
         return read_hub(source.hub), len(source.hub)
     file = source.files[part]
-    if file.kind == "json":
-        return read_json(file)
+    note = partial(_note, source, file)
+    if file.kind in ("json", "jsonl"):
+        return read_objects(file, note=note)
+    if file.kind in ("csv", "tsv"):
+        return read_csv(file, delimiter=delimiter_of(source.config), note=note), None
+    if file.kind == "xlsx":
+        return read_sheet(file, note=note), None
     if file.kind == "txt":
         return _read_text(file), 1
-    readers = {"jsonl": read_json_lines, "csv": read_csv, "parquet": read_parquet}
-    return readers[file.kind](file), None
+    return {"parquet": read_parquet, "arrow": read_arrow}[file.kind](file), None
+
+
+def _note(source: OpenSource, file: SourceFile, words: str) -> None:
+    if (file.name, words) not in source.noted:
+        source.noted.append((file.name, words))
 
 
 def _read_text(file: SourceFile) -> Iterator[RawRow | BrokenRow]:

@@ -1,0 +1,225 @@
+"""The columns of each format, taken from a row under the names that a recipe gives them."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from fledge.config.columns import REQUIRED, columns_in, columns_of
+from fledge.config.data import Format, SourceConfig
+from fledge.data.formats.columns import text_of
+from fledge.data.formats.empty import plain
+from fledge.data.formats.guess import missing_roles
+from fledge.data.formats.template import fill, parts_of
+from fledge.data.kinds import kind_of
+from fledge.data.rows import TEXT_COLUMN, Refusal, is_text_file
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A record with its format's names, and the columns that were read for it."""
+
+    record: dict[str, Any]
+    read: frozenset[str]
+
+
+Name = Callable[[Mapping[str, Any]], Named | Refusal]
+_Ask = Callable[[Mapping[str, Any]], Any]
+_Columns = Mapping[str, str]
+
+_CONVERSATIONS = "conversations"
+"""The other name of the column of messages, where the recipe names none."""
+_OTHERS_OF_CHAT = ("functions", "chat_template_kwargs")
+_SYSTEM_ROLES = ("system", "developer")
+
+
+def naming_of(source: SourceConfig, *, needs_prompt: bool) -> Name:
+    """The function that takes the columns of the source's format from a row, or says which one is missing or no text.
+
+    `needs_prompt` gives a prompt template no text where its columns are all empty.
+    """
+    columns = columns_of(source)
+    if source.format == "alpaca":
+        return partial(_alpaca, source, columns)
+    if source.format == "completion":
+        return partial(_completion, *_asking(source, columns, role="prompt", needs_prompt=needs_prompt), columns)
+    if source.format == "text":
+        return partial(_text, columns)
+    if "assistant" in columns:
+        return partial(_pair, source, *_asking(source, columns, role="user", needs_prompt=True), columns)
+    return partial(_chat, source, columns)
+
+
+def _asking(source: SourceConfig, columns: _Columns, *, role: str, needs_prompt: bool) -> tuple[_Ask, list[str]]:
+    """What makes a row's prompt, and the columns that it is made of."""
+    if source.prompt_template is None:
+        return lambda record: plain(record[columns[role]]), [columns[role]]
+    parts = parts_of(source)
+
+    def ask(record: Mapping[str, Any]) -> str | Refusal:
+        filled = fill(parts, record)
+        if isinstance(filled, Refusal):
+            return filled
+        return filled[0] if filled[1] or not needs_prompt else ""
+
+    return ask, columns_in(parts)
+
+
+def _lacking(record: Mapping[str, Any], columns: _Columns, form: Format, *roles: str) -> Refusal | None:
+    """What is said where the column of a role that a row must have is not there."""
+    needed = [columns[role] for role in (roles or REQUIRED[form]) if role in columns]
+    is_there = not is_text_file(record) and all(column in record for column in needed)
+    return None if is_there else missing_roles(record, columns, form=form)
+
+
+def _text_in(record: Mapping[str, Any], column: str) -> str | Refusal:
+    value = record[column]
+    if isinstance(value, str) and value.isascii():
+        return value
+    return text_of({column: plain(value)}, column)
+
+
+def _texts(record: Mapping[str, Any], columns: _Columns) -> dict[str, str] | Refusal:
+    """The text of each role whose column the row has; null and NaN are the empty text."""
+    found: dict[str, str] = {}
+    for role, column in columns.items():
+        if column in record:
+            value = _text_in(record, column)
+            if isinstance(value, Refusal):
+                return value
+            found[role] = value
+    return found
+
+
+def _alpaca(source: SourceConfig, columns: _Columns, record: Mapping[str, Any]) -> Named | Refusal:
+    if refusal := _lacking(record, columns, "alpaca"):
+        return refusal
+    texts = _texts(record, {role: column for role, column in columns.items() if role != "history"})
+    if isinstance(texts, Refusal):
+        return texts
+    column = columns.get("history", "")
+    history = _history(record.get(column), column)
+    if isinstance(history, Refusal):
+        return history
+    system = texts.get("system", "")
+    beside = {"system": system if system.strip() else source.system_prompt or "", "history": history}
+    return Named({**texts, **beside}, frozenset(columns.values()))
+
+
+def _history(value: Any, column: str) -> list[tuple[str, str]] | Refusal:
+    """Earlier turns as pairs of instruction and response."""
+    turns = _listed(value)
+    cure = 'write a list of pairs: [["instruction", "response"], ...]'
+    if not isinstance(turns, list | tuple):
+        return Refusal("invalid", f"column {column!r} holds {kind_of(value)}, not a list of earlier turns", cure)
+    pairs = []
+    for number, turn in enumerate(turns, 1):
+        both = turn if isinstance(turn, list | tuple) and len(turn) == 2 else (None, None)
+        first, second = (text_of({column: part}, column) for part in both)
+        if not isinstance(first, str) or not isinstance(second, str):
+            return Refusal("invalid", f"turn {number} in column {column!r} is no pair of texts", cure)
+        pairs.append((first, second))
+    return pairs
+
+
+def _listed(value: Any) -> Any:
+    """A list, or the list that a table's text holds as JSON; nothing at all is an empty list."""
+    value = plain(value)
+    if not isinstance(value, str):
+        return value
+    if not value.strip():
+        return []
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return found if isinstance(found, list) else value
+
+
+def _completion(ask: _Ask, of: list[str], columns: _Columns, record: Mapping[str, Any]) -> Named | Refusal:
+    if refusal := _lacking(record, columns, "completion"):
+        return refusal
+    prompt, completion = ask(record), plain(record[columns["completion"]])
+    if isinstance(prompt, Refusal):
+        return prompt
+    for column, value in ((columns.get("prompt", ""), prompt), (columns["completion"], completion)):
+        if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
+            what = f"column {column!r} holds a list of {len(value)} texts, and a row has one"
+            return Refusal("invalid", what, "keep one of them, as text; or give each a row of its own")
+        # a list of messages is the renderer's
+        checked = value if isinstance(value, list | tuple) else text_of({column: value}, column)
+        if isinstance(checked, Refusal):
+            return checked
+    has_messages = any(isinstance(value, list | tuple) and value for value in (prompt, completion))
+    beside = [name for name in ("system", "tools", *_OTHERS_OF_CHAT) if has_messages and name in record]
+    texts = {"prompt": prompt, "completion": completion} | {name: plain(record[name]) for name in beside}
+    return Named(texts, frozenset({*of, *columns.values(), *beside}))
+
+
+def _text(columns: _Columns, record: Mapping[str, Any]) -> Named | Refusal:
+    if is_text_file(record):
+        return Named({TEXT_COLUMN: record[TEXT_COLUMN]}, frozenset({TEXT_COLUMN}))
+    if refusal := _lacking(record, columns, "text"):
+        return refusal
+    text = _text_in(record, columns["text"])
+    return text if isinstance(text, Refusal) else Named({"text": text}, frozenset(columns.values()))
+
+
+def _chat(source: SourceConfig, columns: _Columns, record: Mapping[str, Any]) -> Named | Refusal:
+    column = columns.get("messages", _CONVERSATIONS)
+    if column == "messages" and column not in record and _CONVERSATIONS not in columns.values():
+        column = _CONVERSATIONS
+    if column not in record:
+        return missing_roles(record, columns, form="chat")
+    messages = _listed(record[column])
+    if not isinstance(messages, list | tuple):
+        return Refusal("invalid", f"column {column!r} holds {kind_of(messages)}, not a list of messages")
+    return _with_beside(source, columns, record, messages=list(messages), of=[column])
+
+
+def _pair(
+    source: SourceConfig, ask: _Ask, of: list[str], columns: _Columns, record: Mapping[str, Any]
+) -> Named | Refusal:
+    """A conversation of one question and one answer, each a column of its own."""
+    if refusal := _lacking(record, columns, "chat", "user", "assistant"):
+        return refusal
+    asked = ask(record)
+    user = asked if source.prompt_template is not None or isinstance(asked, Refusal) else text_of({of[0]: asked}, of[0])
+    assistant = _text_in(record, columns["assistant"])
+    for text in (user, assistant):
+        if isinstance(text, Refusal):
+            return text
+    assert isinstance(user, str) and isinstance(assistant, str)
+    if not user.strip() and not assistant.strip():
+        return Refusal("empty", "the row is empty")
+    if not user.strip():
+        return Refusal("empty_prompt", "there is no question", text=assistant)
+    messages = [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
+    return _with_beside(source, columns, record, messages=messages, of=[*of, columns["assistant"]])
+
+
+def _with_beside(
+    source: SourceConfig, columns: _Columns, record: Mapping[str, Any], *, messages: list[Any], of: list[str]
+) -> Named | Refusal:
+    """The messages with what a conversation has beside them: a system text, tools, and what its template asks for."""
+    texts = _texts(record, {role: column for role, column in columns.items() if role == "system"})
+    if isinstance(texts, Refusal):
+        return texts
+    found: dict[str, Any] = {"messages": messages}
+    system = texts.get("system", "")
+    if system.strip():
+        found["system"] = system
+    elif source.system_prompt is not None and not any(_is_system(message) for message in messages):
+        found["system"] = source.system_prompt
+    others = {name: name for name in _OTHERS_OF_CHAT if name not in columns.values()}
+    others |= {role: column for role, column in columns.items() if role == "tools"}
+    for name, column in others.items():
+        if plain(record.get(column)) not in ("", []):
+            found[name] = record[column]
+    beside = [column for role, column in columns.items() if role in ("system", "tools")]
+    return Named(found, frozenset([*of, *beside, *others.values()]))
+
+
+def _is_system(message: Any) -> bool:
+    return isinstance(message, Mapping) and message.get("role", message.get("from")) in _SYSTEM_ROLES

@@ -1,0 +1,232 @@
+"""Folders with splits, subsets and saved data sets: the rows that are meant, and a word for every other file."""
+
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+from datasets.data_files import DataFilesDict, get_data_patterns
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fledge.config.data import SourceConfig
+from fledge.data.readers.rows import open_source, read_part
+from fledge.data.readers.splits import splits_by_name
+from fledge.errors import DataError
+
+
+def lay(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps({"text": name}) + "\n")
+    return folder
+
+
+def opened(path: Path, **options):
+    return open_source(SourceConfig.model_validate({"path": str(path), "format": "text", **options}))
+
+
+def texts(path: Path, **options):
+    source = opened(path, **options)
+    return [row.record["text"] for part in range(len(source.files)) for row in read_part(source, part)[0]]
+
+
+def refusal(path: Path, **options):
+    with pytest.raises(DataError) as caught:
+        texts(path, **options)
+    return str(caught.value)
+
+
+LAYOUTS = {
+    "files": (["train.jsonl", "test.jsonl", "validation.jsonl"], ["train.jsonl"], ["test.jsonl"]),
+    "other words": (["my_training_1.jsonl", "x-dev.jsonl", "eval.jsonl"], ["my_training_1.jsonl"], ["eval.jsonl"]),
+    "shards": (
+        ["data/train-00000-of-00002.jsonl", "data/train-00001-of-00002.jsonl", "data/test-00000-of-00001-ab.jsonl"],
+        ["data/train-00000-of-00002.jsonl", "data/train-00001-of-00002.jsonl"],
+        ["data/test-00000-of-00001-ab.jsonl"],
+    ),
+    "folders": (["train/a.jsonl", "train/b.jsonl", "test/train.jsonl"], ["train/a.jsonl", "train/b.jsonl"],
+                ["test/train.jsonl"]),
+    "one more file": (["train.jsonl", "extra.jsonl", "test.jsonl"], ["train.jsonl"], ["test.jsonl"]),
+    "capitals": (["Train.jsonl", "TEST.jsonl"], ["Train.jsonl"], ["TEST.jsonl"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_folder_with_splits_gives_the_split_that_is_asked_for_and_names_the_rest(tmp_path, layout):
+    names, train, test = LAYOUTS[layout]
+    folder = lay(tmp_path, *names)
+    assert texts(folder) == train
+    assert texts(folder, split="test") == test
+    skipped = {str(path.relative_to(folder)): why for path, why in opened(folder).skipped}
+    assert set(skipped) == set(names) - set(train)
+    assert skipped[test[0]] == "it belongs to the split test"
+
+
+words = st.sampled_from(
+    ["train", "training", "test", "eval", "dev", "val", "valid", "data", "trainer", "latest", "part"]
+)
+stems = st.lists(words, min_size=1, max_size=2).map(lambda parts: "_".join(parts)) | words.map(lambda word: f"{word}1")
+places = st.tuples(st.sampled_from(["", "data/", "a b/"]) | words.map(lambda word: f"{word}/"), stems)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(places.map("".join), min_size=1, max_size=5, unique=True))
+def test_files_belong_to_the_splits_that_the_datasets_library_gives_them(tmp_path_factory, stems):
+    folder = lay(tmp_path_factory.mktemp("layout"), *(f"{stem}.jsonl" for stem in stems))
+    paths = sorted(folder.rglob("*.jsonl"))
+    library = DataFilesDict.from_patterns(get_data_patterns(str(folder)), base_path=str(folder))
+    expected = {(Path(path), str(split)) for split, files in library.items() for path in files}
+    found = {(path, split) for path, splits in splits_by_name(paths, folder).items() for split in splits}
+    assert (found or {(path, "train") for path in paths}) == expected
+
+
+def test_a_split_that_is_not_there_is_refused_with_those_that_are(tmp_path):
+    folder = lay(tmp_path, "test.jsonl", "other.jsonl")
+    message = refusal(folder)
+    assert "no file here is of the split train; there are files of test, and 1 named by none" in message
+    assert texts(folder / "*") == ["other.jsonl", "test.jsonl"], "as the cure says"
+    assert "is named by several splits: train, test" in refusal(lay(tmp_path / "b", "train_test.jsonl", "x.jsonl"))
+    plain = lay(tmp_path / "c", "a.jsonl", "b.jsonl")
+    assert texts(plain) == ["a.jsonl", "b.jsonl"]
+    assert "no file of this folder is named by a split" in refusal(plain, split="test")
+
+
+def test_a_glob_over_several_splits_is_taken_at_its_word_and_noted(tmp_path):
+    lay(tmp_path, "train.jsonl", "test.jsonl")
+    assert len(texts(tmp_path / "*.jsonl")) == 2
+    assert opened(tmp_path / "*.jsonl").noted == [
+        (str(tmp_path / "*.jsonl"), "the files of several splits are read as one: test, train")
+    ]
+    assert not opened(tmp_path / "train*").noted
+
+
+def test_several_data_sets_in_a_folder_are_a_choice(tmp_path):
+    folder = lay(tmp_path, "en/train.jsonl", "en/test.jsonl", "de/train.jsonl", "de/notes.jsonl")
+    assert "several data sets, each with files named by split: de, en" in refusal(folder)
+    assert texts(folder, subset="en") == ["en/train.jsonl"]
+    assert texts(folder, subset="en", split="test") == ["en/test.jsonl"]
+    skipped = {path.name: why for path, why in opened(folder, subset="de").skipped if path.parent.name == "de"}
+    assert skipped == {"notes.jsonl": "its name speaks of no split, and the names of others do"}
+    assert len(opened(folder, subset="en").skipped) == 3
+    assert "there is: de, en" in refusal(folder, subset="fr")
+    assert "the folder has no subsets" in refusal(lay(tmp_path / "one", "a.jsonl"), subset="fr")
+
+
+CARD = """---
+license: mit
+configs:
+- config_name: birds
+  data_files:
+  - split: train
+    path: one.jsonl
+  - split: test
+    path: [two.jsonl]
+- config_name: fish
+  data_files: three.jsonl
+---
+# Animals
+"""
+
+
+def test_a_dataset_card_decides_over_names(tmp_path):
+    folder = lay(tmp_path, "one.jsonl", "two.jsonl", "three.jsonl", "train.jsonl")
+    (folder / "README.md").write_text(CARD)
+    assert "README.md declares several data sets: birds, fish" in refusal(folder)
+    assert texts(folder, subset="birds") == ["one.jsonl"]
+    assert texts(folder, subset="birds", split="test") == ["two.jsonl"]
+    assert texts(folder, subset="fish") == ["three.jsonl"]
+    assert "no file here is of the split test" in refusal(folder, subset="fish", split="test")
+    assert len([why for _, why in opened(folder, subset="fish").skipped if "split" in why]) == 3
+    (folder / "README.md").write_text(CARD.replace("three.jsonl", "https://example.org/three.jsonl"))
+    assert "without the network" in refusal(folder, subset="birds")
+    outside = lay(tmp_path.parent, "outside.jsonl") / "outside.jsonl"
+    (folder / "README.md").write_text(CARD.replace("three.jsonl", str(outside)))
+    assert "outside its folder" in refusal(folder, subset="fish")
+    (folder / "README.md").write_text(CARD.replace("license: mit", "homepage: https://example.org"))
+    assert texts(folder, subset="fish") == ["three.jsonl"]
+    (folder / "README.md").write_text(CARD.replace("one.jsonl", "gone.jsonl"))
+    assert "README.md declares data sets that cannot be found" in refusal(folder, subset="birds")
+
+
+def test_bookkeeping_beside_data_is_not_data(tmp_path):
+    folder = lay(tmp_path, "a.jsonl")
+    (folder / "dataset_infos.json").write_text("{}")
+    (folder / "README.md").write_text("# hello")
+    assert texts(folder) == ["a.jsonl"]
+    assert {path.name for path, _ in opened(folder).skipped} == {"README.md", "dataset_infos.json"}
+    assert texts(lay(tmp_path / "alone", "config.json")) == ["config.json"]
+
+
+ROWS = [{"text": f"row {number}", "said": [{"role": "user", "content": str(number)}]} for number in range(5)]
+
+
+def test_a_saved_data_set_is_read_in_its_order(tmp_path):
+    datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved", num_shards=2)
+    assert texts(tmp_path / "saved") == [row["text"] for row in ROWS]
+    source = opened(tmp_path / "saved")
+    assert [file.kind for file in source.files] == ["arrow", "arrow"]
+    assert [row.record for row in read_part(source, 0)[0]] == ROWS[:3]
+    assert source.where(0, 2) == "data-00000-of-00002.arrow, row 2"
+    assert "named by a split" in refusal(tmp_path / "saved", split="test")
+    assert "no subsets" in refusal(tmp_path / "saved", subset="x")
+    source.files[1].path.unlink()
+    assert "lacks data-00001-of-00002.arrow" in refusal(tmp_path / "saved")
+    (tmp_path / "saved" / "state.json").write_text('{"_data_files": [{"filename": "../../secret.arrow"}]}')
+    assert "lacks secret.arrow" in refusal(tmp_path / "saved")
+    (tmp_path / "saved" / "state.json").write_text("{")
+    assert "cannot be read as a saved data set" in refusal(tmp_path / "saved")
+
+
+def test_a_saved_dictionary_of_splits_gives_one_of_them(tmp_path):
+    both = {"train": datasets.Dataset.from_list(ROWS[:3]), "test": datasets.Dataset.from_list(ROWS[3:])}
+    datasets.DatasetDict(both).save_to_disk(tmp_path)
+    assert texts(tmp_path) == ["row 0", "row 1", "row 2"]
+    assert texts(tmp_path, split="test") == ["row 3", "row 4"]
+    assert [why for _, why in opened(tmp_path).skipped] == ["it belongs to the split test"]
+    assert "has no split dev; there is: test, train" in refusal(tmp_path, split="dev")
+
+
+def test_a_selection_that_was_saved_is_what_was_selected(tmp_path):
+    datasets.Dataset.from_list(ROWS).select([4, 1]).save_to_disk(tmp_path / "saved")
+    assert texts(tmp_path / "saved") == ["row 4", "row 1"]
+
+
+def test_values_that_are_stored_as_json_are_what_the_json_says(tmp_path):
+    features = datasets.Features({"text": datasets.Value("string"), "said": datasets.List(datasets.Json())})
+    rows = [{"text": "a", "said": [{"x": 1}, ["y", None]]}, {"text": "b", "said": []}]
+    saved = datasets.Dataset.from_list(rows, features=features)
+    saved.save_to_disk(tmp_path / "saved")
+    saved.to_parquet(tmp_path / "a.parquet")
+    for path in (tmp_path / "saved", tmp_path / "a.parquet"):
+        assert [row.record for row in read_part(opened(path), 0)[0]] == rows
+
+
+def test_an_arrow_file_that_is_none_is_told(tmp_path):
+    (tmp_path / "a.arrow").write_bytes(b"nothing of the kind")
+    assert "cannot be read as Arrow" in refusal(tmp_path / "a.arrow")
+
+
+def test_a_kind_that_is_not_read_has_a_cure(tmp_path):
+    for name, cure in (("a.xls", ".xlsx or .csv"), ("a.pkl", "never read"), ("a.zip", "unpack it")):
+        (tmp_path / name).write_bytes(b"x")
+        assert cure in refusal(tmp_path / name)
+
+
+def test_a_hub_data_set_is_asked_for_its_subset_and_revision(monkeypatch):
+    asked = []
+
+    def load(path, **options):
+        asked.append((path, options))
+        if len(asked) > 1:
+            raise ValueError("Config name is missing.\nPlease pick one among the available configs: ['en', 'de']\nx")
+        return datasets.Dataset.from_list(ROWS)
+
+    monkeypatch.setattr("fledge.data.readers.hub.datasets.load_dataset", load)
+    config = SourceConfig(path="someone/birds", format="text", subset="en", revision="v2")
+    source = open_source(config)
+    assert [row.record for row in read_part(source, 0)[0]] == ROWS
+    assert asked == [("someone/birds", {"split": "train", "name": "en", "revision": "v2"})]
+    with pytest.raises(DataError) as caught:
+        open_source(config)
+    assert "set the source's subset to one of these: 'en', 'de'" in str(caught.value)
