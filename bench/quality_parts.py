@@ -12,7 +12,17 @@ from statistics import fmean
 Kind = tuple[str, str, str]
 """train or judge, the task, and the tool or the model: parts of one kind take the same time."""
 
-ESTIMATED_SECONDS: dict[Kind, float] = {}
+ESTIMATED_SECONDS: dict[Kind, float] = {
+    ("train", "alpaca", "peft"): 900.0,
+    ("train", "alpaca", "fledge"): 500.0,
+    ("judge", "alpaca", "base"): 400.0,
+    ("judge", "alpaca", "tuned"): 350.0,
+    ("train", "records", "peft"): 1650.0,
+    ("train", "records", "fledge"): 950.0,
+    ("judge", "records", "base"): 450.0,
+    ("judge", "records", "tuned"): 450.0,
+}
+"""With all rows, on one core of two: from the processor time of a few steps and answers on a machine in use."""
 POLL_SECONDS, TELL_SECONDS = 0.5, 120.0
 
 
