@@ -54,6 +54,7 @@ the texts), log.md and readme.md (tables); the answers are in DIR/TASK/NAME/judg
 import argparse
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -157,6 +158,7 @@ def parts_of(args: argparse.Namespace, task: str) -> list[Part]:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the parts under way are ended too
     args = parse()
     args.base, args.out = args.base.resolve(), args.out.resolve()
     sizes = Sizes(args.rows, args.held_out, args.pilot)
@@ -164,10 +166,11 @@ def main() -> None:
     settle(args.out, settings)
     tokenizer = AutoTokenizer.from_pretrained(args.base)
     for task in args.only:
-        for name, rows in zip(
-            ("train", "held_out"), rows_of(task, sizes, tokenizer=tokenizer, alpaca=args.alpaca), strict=True
-        ):
-            write_rows(args.out / task / f"{name}.jsonl", rows)
+        train, held_out = (args.out / task / f"{name}.jsonl" for name in ("train", "held_out"))
+        if not (train.exists() and held_out.exists()):
+            rows = rows_of(task, sizes, tokenizer=tokenizer, alpaca=args.alpaca)
+            write_rows(train, rows[0])
+            write_rows(held_out, rows[1])
     parts = [part for task in args.only for part in parts_of(args, task)]
     scale = {"train": args.rows / ROWS, "judge": args.held_out / HELD_OUT}
     is_done = run_parts(parts, jobs=args.jobs, scale=scale, stop_after=args.stop_after)

@@ -79,7 +79,9 @@ def rows_of(task: str, sizes: Sizes, *, tokenizer: Any, alpaca: Path | None) -> 
 
 def write_rows(file: Path, rows: list[dict]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    written = file.with_suffix(".part")  # renamed when whole
+    written.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    written.rename(file)
 
 
 def read_rows(file: Path) -> list[dict]:
