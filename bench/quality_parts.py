@@ -14,7 +14,7 @@ Kind = tuple[str, str, str]
 
 ESTIMATED_SECONDS: dict[Kind, float] = {
     ("train", "alpaca", "peft"): 900.0,
-    ("train", "alpaca", "fledge"): 500.0,
+    ("train", "alpaca", "fledge"): 600.0,
     ("judge", "alpaca", "base"): 400.0,
     ("judge", "alpaca", "tuned"): 350.0,
     ("train", "records", "peft"): 1650.0,
