@@ -44,9 +44,9 @@ All of it takes about 2.5 hours on two such cores that do nothing else, two part
 core 12,300 are training (a seed of alpaca 900 by peft and 600 by Fledge, of records 1,650 and 950) and 5,700 judging
 (350 to 450 a model). These are processor times of a few steps and answers, taken while others used the machine.
 
-The settings were chosen on other rows and another seed (`--pilot`, seed 101, Fledge alone, 64 held-out rows): 13 steps on
-208 records took the loss from 0.70 to 0.06, and 53 % were right in all fields; 20 steps on 320 Alpaca rows took it from
-2.10 to 1.94.
+The settings were chosen on other rows and another seed (`--pilot`, seed 101, Fledge alone, 64 held-out rows): 13 steps
+on 208 records took the loss from 0.70 to 0.06, and 53 % were right in all fields; 20 steps on 320 Alpaca rows took it
+from 2.10 to 1.94.
 
 Each part (the training or the judging of one model) is a process of its own; `--jobs` of them run at a time, each with
 its share of the cores. A part whose result is in DIR is not run again, so the script can be stopped and started again;
