@@ -23,6 +23,7 @@ _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INT = re.compile(r"[-+]?[0-9]{1,40}|0o[0-7]{1,40}|0x[0-9a-fA-F]{1,40}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_NO_SPACE = re.compile(r"([A-Za-z_]\w*):(\S+)")
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9]+")
 _TYPES = ("null", "bool", "int", "float", "timestamp", "merge", "map", "seq")
 _TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in _TYPES)
@@ -179,6 +180,9 @@ class _Reader:
             if (name := _joined(name)) is None:
                 self._complain(name_node, _HALF_A_CHARACTER, _WRITE_IT)
                 continue
+            if glued := _glued(name_node, value_node):
+                name, value_node = glued[1], ScalarNode(_TEXT_TAG, glued[2], name_node.start_mark, style=None)
+                self._complain(name_node, f"no space after the colon of {glued[0]}", f"write {name}: {glued[2]}")
             if name in lines:
                 self._complain(name_node, f"{name} is given twice", f"the first is in line {lines[name]}; keep one")
                 continue
@@ -216,6 +220,12 @@ def _joined(text: str) -> str | None:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
     except UnicodeDecodeError:
         return None
+
+
+def _glued(name: Node, value: Node) -> re.Match[str] | None:
+    """A key and its value without a space between them, which YAML takes for a key alone."""
+    is_plain = name.style is None and isinstance(value, ScalarNode) and value.style is None and value.value == ""
+    return _NO_SPACE.fullmatch(name.value) if is_plain else None
 
 
 def _is_merge(name: Node) -> bool:

@@ -160,12 +160,32 @@ def _of_adapter(recipe: Recipe) -> Iterator[Conflict]:
         keys = (("lora", "init_lora_weights"), ("model", "quantization"))
         what = "pissa takes its start out of the weights, which a quantised base does not give"
         yield Conflict(what, keys, "use another start, or write quantization: none")
-    if isinstance(lora.target_modules, str):
+    yield from _of_targets(lora.target_modules)
+
+
+def _of_targets(targets: str | tuple[str, ...]) -> Iterator[Conflict]:
+    """Targets that cannot be what was meant, on any model."""
+    key = (("lora", "target_modules"),)
+    for target in (targets,) if isinstance(targets, str) else targets:
+        is_all = re.sub(r"[-_ ]+", "-", target.strip().lower()) in ("all", "all-linear", "all-linear-layers")
+        if is_all and targets != "all-linear":
+            yield Conflict(f"{target!r} is not the word that takes every layer", key, "write all-linear")
+            return
+        parts = re.findall(r"[\w.]+", target)
+        if re.fullmatch(r"[\[(\s'\"]*[\w.]+(['\"]?(\s*[,;]\s*|\s+)['\"]?[\w.]+)*[\])\s'\"]*", target) and (
+            target not in parts
+        ):
+            names = (
+                parts if isinstance(targets, str) else [name for one in targets for name in re.findall(r"[\w.]+", one)]
+            )
+            yield Conflict("a list of names is written in brackets", key, f"write [{', '.join(names)}]")
+            return
+    if isinstance(targets, str):
         try:
-            re.compile(lora.target_modules)
+            re.compile(targets)
         except re.error as error:
             cure = "write all-linear, a list of names, or a regular expression that matches whole names"
-            yield Conflict(f"not a regular expression: {error}", (("lora", "target_modules"),), cure)
+            yield Conflict(f"not a regular expression: {error}", key, cure)
 
 
 def _of_output(recipe: Recipe) -> Iterator[Conflict]:
