@@ -6,12 +6,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from fledge.config.data import SourceConfig
+from fledge.config.data import SourceConfig, ValidationFraction
 from fledge.config.dump import flow
-from fledge.config.foreign import FRACTIONS, INSTEAD, NEEDLESS, SAME, SECTIONS, SOURCES
+from fledge.config.foreign import FRACTIONS, IN_SECTION, INSTEAD, NEEDLESS, SAME, SECTIONS, SOURCES
 from fledge.config.nearest import folded, nearest_name
 from fledge.config.recipe import Recipe
-from fledge.config.sources import guessed_source
+from fledge.config.sources import guessed_source, looks_like_data
 
 _FRACTION = 0.05
 """What to hold out where another tool's value is no share."""
@@ -27,6 +27,13 @@ def answer_unknown(name: str, value: Any, section: type[BaseModel] | None, *, wh
     word = folded(name)
     if word in own:
         return f"did you mean {word}?"
+    local = IN_SECTION.get("data.train" if section is SourceConfig else where, {}).get(word)
+    if local:
+        return f"did you mean {local}?"
+    if section is SourceConfig and looks_like_data(name):
+        return f"write path: {flow(name)}"
+    if section is ValidationFraction and word in SourceConfig.model_fields:
+        return "remove it, or remove fraction: the fraction is taken of the rows of data.train"
     elsewhere = next((key for key in _all_keys() if key.rpartition(".")[2] == word), None)
     if elsewhere and section is not SourceConfig:
         return f"did you mean {_seen_from(elsewhere, where)}?"

@@ -16,6 +16,7 @@ from fledge.config.overrides import WHERE, for_command_line
 from fledge.config.recipe import Recipe
 from fledge.errors import Problem
 
+_MEANT = "did you mean "
 _TAGS = frozenset({"source", "mixture", "fraction"})
 
 
@@ -30,7 +31,40 @@ def explain(error: ValidationError, document: Document) -> dict[Key, Problem]:
             problem = _problem(item["type"], item["loc"], item["input"], document)
             is_outside = problem.where.startswith(WHERE)
             problems[key] = replace(problem, cure=for_command_line(problem.cure)) if is_outside else problem
-    return problems
+    return _once(_as_share(problems, document), error)
+
+
+def _once(problems: dict[Key, Problem], error: ValidationError) -> dict[Key, Problem]:
+    """Without what is missing because it stands there under another name."""
+    missing = {key_of(item["loc"]) for item in error.errors(include_url=False) if item["type"] == "missing"}
+    meant = {_meant(key, problem.cure) for key, problem in problems.items() if problem.cure.startswith(_MEANT)}
+    return {key: problem for key, problem in problems.items() if key not in missing & meant}
+
+
+def _meant(key: Key, cure: str) -> Key:
+    """The key that a cure gives to the one at `key`: a bare name is of the same section."""
+    name = cure[len(_MEANT) :].rstrip("?")
+    return tuple(name.split(".")) if "." in name else (*key[:-1], name)
+
+
+def _as_share(problems: dict[Key, Problem], document: Document) -> dict[Key, Problem]:
+    """A validation that holds one number and no path was meant as a share of the training rows: one problem."""
+    key = ("data", "validation")
+    value = value_at(key, document.tree, otherwise=None)
+    if (
+        not isinstance(value, dict)
+        or {"path", "fraction"} & set(value)
+        or len(value) != 1
+        or key + tuple(value) not in problems
+    ):
+        return problems
+    (number,) = value.values()
+    cure = cure_for(Wrong(number, key, section_of(("data",), document.tree)))
+    if isinstance(number, str | bool) or "fraction:" not in cure:
+        return problems
+    others = {other: problem for other, problem in problems.items() if other[:2] != key}
+    what = f"data.validation is {shown(value)}, expected {expected(section_of(('data',), document.tree), 'validation')}"
+    return others | {key: Problem(what, document.where(key), cure)}
 
 
 def key_of(location: Sequence[str | int]) -> Key:
@@ -66,8 +100,9 @@ def _problem(kind: str, location: Key, value: Any, document: Document) -> Proble
     allowed = "{path: ..., format: ...}" if isinstance(key[-1], int) else expected(section, name)
     written = document.written.get(key)
     what = f"{dotted(key)} is {_short(written) if written else shown(value)}, expected {allowed}"
+    train = value_at(("data", "train"), document.tree, otherwise=None)
     whole = value_at(key, document.tree, otherwise=value)
-    return Problem(what, document.where(key), cure_for(Wrong(whole, key, section, written)))
+    return Problem(what, document.where(key), cure_for(Wrong(whole, key, section, written, train)))
 
 
 def value_at(key: Key, tree: Any, *, otherwise: Any) -> Any:

@@ -15,6 +15,18 @@ _SECTIONS = {
     ),
 }
 
+_IN_SECTION = {
+    "model": {"name_or_path": "base id name path repo_id"},
+    "lora": {"target_modules": "layers modules targets", "r": "dim", "lora_alpha": "scale scaling"},
+    "output": {"dir": "directory folder name path"},
+    "data.train": {
+        "path": "data file files folder name train train_file url",
+        "prompt": "input instruction question source",
+        "completion": "answer output response summary target",
+        "text_column": "column content field text",
+        "format": "kind style",
+    },
+}
 _SAME = {
     "data.max_length": (
         "block_size context_length cutoff_len max_input_length max_len max_seq_len max_seq_length "
@@ -297,6 +309,8 @@ def _by_name(table: dict[str, str]) -> dict[str, str]:
 
 SECTIONS = _by_name(_SECTIONS)
 """Other names of whole sections, for a name whose value is a mapping."""
+IN_SECTION = {section: _by_name(table) for section, table in _IN_SECTION.items()}
+"""Names that mean something in one section alone (every source of rows is data.train)."""
 SAME = _by_name(_SAME)
 """Names whose value is written as it is under the option's own name (or is answered by its other words then)."""
 SOURCES = _by_name(_SOURCES)

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from fledge.config.answer import word_of
 from fledge.config.document import Key, plain_scalar
 from fledge.config.dump import flow
-from fledge.config.forms import SOURCE_KEYS, forms, item_form, words_of
+from fledge.config.forms import SOURCE_KEYS, forms, item_form, one_of, words_of
 from fledge.config.nearest import nearest_name
 from fledge.config.recipe import Recipe
 from fledge.config.sources import guessed_source
@@ -24,7 +24,7 @@ _BOOLS = {
     **dict.fromkeys("yes on y 1 t enabled".split(), "true"),
     **dict.fromkeys("no off n 0 f none null disabled".split(), "false"),
 }
-_NULLS = frozenset({"none", "nil", "no", "off", "disabled", "false", "n/a", "nan", "unlimited", "-1", "0", "0.0"})
+_NULLS = frozenset({"none", "nil", "no", "off", "disabled", "false", "n/a", "nan", "unlimited", "", "-1", "0", "0.0"})
 _PERCENT = frozenset({"data.validation.fraction", "lora.lora_dropout"})
 """Shares that people write in percent."""
 _FORMATS = "another format is alpaca, chat, completion or text: what a row holds"
@@ -32,12 +32,15 @@ _FORMATS = "another format is alpaca, chat, completion or text: what a row holds
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """A value that its option does not take. `written` is what stands in the file for it, where that is known."""
+    """A value that its option does not take."""
 
     value: Any
     key: Key
     section: type[BaseModel] | None
     written: str | None = None
+    """What stands in the file for a value that is not text."""
+    train: Any = None
+    """The value of data.train, whose format is that of other sources, most likely."""
 
     @property
     def name(self) -> str:
@@ -54,13 +57,37 @@ class Wrong:
 
 def cure_for(wrong: Wrong) -> str:
     """The cure for a value of a wrong type or out of range; empty where what is expected says it all."""
+    is_one = isinstance(wrong.value, tuple) and len(wrong.value) == 1 and not isinstance(wrong.value[0], dict)
+    if is_one and not _takes_list(wrong):
+        wrong = replace(wrong, value=wrong.value[0], written=None)
+        if _fits(wrong):
+            return f"write {flow(wrong.value)}"
     if wrong.section is Recipe:
         return _of_section(wrong)
     if wrong.option == "data.train.path":
         return _of_path(wrong)
     if wrong.key[:2] in SOURCE_KEYS and (len(wrong.key) == 2 or isinstance(wrong.key[-1], int)):
         return _of_source(wrong)
-    return _of_words(wrong) or _of_form(wrong) or _of_text(wrong) or _of_null(wrong)
+    return _of_words(wrong) or _of_form(wrong) or _of_text(wrong) or _of_null(wrong) or _of_placeholder(wrong)
+
+
+def _takes_list(wrong: Wrong) -> bool:
+    is_rows = wrong.key[:2] in SOURCE_KEYS and len(wrong.key) < 3
+    return is_rows or any(form.get("type") == "array" for form in forms(wrong.section, wrong.name))
+
+
+def _fits(wrong: Wrong) -> bool:
+    """Whether the value is one that the option takes by name, or text where it takes text."""
+    found = forms(wrong.section, wrong.name)
+    is_text = isinstance(wrong.value, str) and any(
+        form.get("type") == "string" and not words_of(form) for form in found
+    )
+    return is_text or any(wrong.value in words_of(form) for form in found)
+
+
+def _of_placeholder(wrong: Wrong) -> str:
+    is_one = isinstance(wrong.value, str) and re.search(r"\$\{?\w|\{\{", wrong.value)
+    return "write the value itself: a recipe fills nothing in" if is_one else ""
 
 
 def _of_words(wrong: Wrong) -> str:
@@ -99,6 +126,8 @@ def _of_number(wrong: Wrong, *, is_whole: bool) -> str:
         return f"remove it, and write train.warmup_ratio: {flow(number)}"
     if wrong.option == "train.warmup_ratio" and number > 1:
         return f"remove it, and write train.warmup_steps: {int(number)}"
+    if wrong.option == "data.validation.fraction" and number == 0:
+        return "write data.validation: null"
     if wrong.option in _PERCENT and 1 < number < 100:
         return f"write {flow(number / 100)}"
     if not is_whole:
@@ -120,6 +149,8 @@ def _number_in(text: str) -> int | float | None:
     plain = plain.removesuffix("%").strip()
     if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+", plain):
         plain = plain.replace(",", "")
+    with_unit = re.fullmatch(r"([-+]?[\d.,]+(?:[eE][-+]?\d+)?)\s*[A-Za-z]{2,}", plain)
+    plain = with_unit[1] if with_unit else plain
     value = plain_scalar(plain.replace(",", ".", 1).removesuffix("f"))
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -133,18 +164,21 @@ def _of_list(wrong: Wrong, form: dict[str, Any]) -> str:
     if not isinstance(items, tuple):
         items = (items,) if items is not None and not isinstance(items, dict) else ()
     words = [flow(word) for word in words_of(item_form(form))]
-    items = tuple(_mended_item(item, words) for item in items)
+    if isinstance(value, dict):
+        items = tuple(item for item in value.values() if isinstance(item, str))
+    is_text = item_form(form).get("type") == "string"
+    items = tuple(_mended_item(item, words, is_text=is_text) for item in items)
     if "prefixItems" in form:
         default = tuple(wrong.section.model_fields[wrong.name].default) if wrong.section else ()
         numbers = tuple(item for item in items if _is_number(item))[: len(default)]
         items = numbers + default[len(numbers) :]
     if words and any(item not in words for item in items):
-        return ""
+        return f"write {one_of([f'[{word}]' for word in words])}"
     if isinstance(value, tuple) and items == value:
         return ""
     if not items:
         return ""
-    return f"write {'a list: ' if isinstance(value, str) else ''}{flow(items)}"
+    return f"write {'' if isinstance(value, tuple) or _is_number(value) else 'a list: '}{flow(items)}"
 
 
 def _items(text: str) -> tuple[Any, ...]:
@@ -153,10 +187,10 @@ def _items(text: str) -> tuple[Any, ...]:
     return tuple(plain_scalar(part) for part in parts if part)
 
 
-def _mended_item(item: Any, words: Sequence[str]) -> Any:
-    if words:
-        return (nearest_name(item, words) or item) if isinstance(item, str) else item
-    return item
+def _mended_item(item: Any, words: Sequence[str], *, is_text: bool) -> Any:
+    if words and isinstance(item, str):
+        return nearest_name(item, words) or item
+    return flow(item) if is_text and _is_number(item) else item
 
 
 def _of_text(wrong: Wrong) -> str:
@@ -177,11 +211,15 @@ def _of_text(wrong: Wrong) -> str:
 
 def _of_null(wrong: Wrong) -> str:
     """A key with nothing behind it."""
-    if wrong.value not in (None, "") or wrong.section is None or wrong.name not in wrong.section.model_fields:
+    if (
+        (wrong.value is not None and wrong.value != "")
+        or wrong.section is None
+        or wrong.name not in wrong.section.model_fields
+    ):
         return ""
     field = wrong.section.model_fields[wrong.name]
     if field.is_required():
-        return ""
+        return f"write a value behind it: {field.description}"
     default = field.get_default(call_default_factory=True)
     return f"remove it: the default is {flow(default) or 'nothing'}"
 
@@ -192,6 +230,9 @@ def _of_section(wrong: Wrong) -> str:
     if isinstance(value, tuple) and value and all(isinstance(part, dict) for part in value):
         merged = {key: item for part in value for key, item in part.items()}
         return f"write the options without a dash: {flow(merged)}"
+    pairs = re.fullmatch(r"\s*(\w+)\s*[:=]\s*(\S+)\s*", value) if isinstance(value, str) else None
+    if pairs:
+        return f"write {flow({pairs[1]: plain_scalar(pairs[2])})}"
     if isinstance(value, str) and value:
         inner: dict[str, Any] = {"model": {"name_or_path": value}, "output": {"dir": value}}.get(name, {})
         inner = {"train": guessed_source(value)} if name == "data" else inner
@@ -209,7 +250,8 @@ def _of_path(wrong: Wrong) -> str:
     value = wrong.value
     if isinstance(value, tuple) and value and all(isinstance(part, str) for part in value):
         holder = ".".join(str(part) for part in wrong.key[:-1])
-        sources = tuple(guessed_source(part) for part in value)
+        known = wrong.train.get("format") if isinstance(wrong.train, dict) else None
+        sources = tuple({"path": part, "format": known} if known else guessed_source(part) for part in value)
         return f"write {holder}: {flow(sources)} ({_FORMATS})" if holder.count(".") == 1 else ""
     return _of_text(wrong)
 
@@ -227,7 +269,9 @@ def _of_source(wrong: Wrong) -> str:
             return "write {fraction: 0.05}"
         if value.lower() in _NULLS:
             return "write null" if wrong.name != "train" else ""
-        return f"write {flow(guessed_source(value))} ({_FORMATS})"
+        known = wrong.train.get("format") if isinstance(wrong.train, dict) and wrong.key[1] != "train" else None
+        source = {"path": value, "format": known} if known else guessed_source(value)
+        return f"write {flow(source)} ({_FORMATS})"
     if value is False and wrong.name != "train":
         return "write null"
     return ""

@@ -16,6 +16,7 @@ _WORDS = {
     "data.train.format": {
         "chat": "chatml|chat_template|conversation|conversations|dialog|llama3|messages|openai|sharegpt|vicuna",
         "completion" + _KIND: "csv|tsv|xlsx",
+        "completion (a row holds one answer: there is no preference training)": "dpo|kto|orpo|preference|rm",
         "completion": "input_output|prompt_completion|qa|question_answer|summarization",
         "alpaca": "instruct|instruction|instructions",
         "alpaca" + _KIND: "json|parquet",

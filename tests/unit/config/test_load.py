@@ -63,8 +63,6 @@ train:
         'R:3: model.dtype is "bfloat", expected float32, bfloat16 or float16\n    did you mean bfloat16?',
         'R:4: model.trust_remote_code is "yes", expected true or false\n    write true',
         "R:6: there is no row.jsonl\n    did you mean rows.jsonl? (relative paths start from F)",
-        "R:6: data.train.format is missing\n    add it: alpaca, chat, completion or text. "
-        "What a row holds: alpaca (instruction, input, output), chat (messages), completion (two columns) or text.",
         "R:6: data.train has no option formt\n    did you mean format?",
         "R:7: data.max_length is 3.0, expected a whole number at least 8 and at most 1048576\n    write 3",
         "R:8: a recipe has no section trian\n    did you mean train?",
@@ -141,7 +139,7 @@ def test_values_that_have_an_effect_are_taken_and_what_is_written_out_is_taken_a
 
 
 SLIPS = {
-    "train.seed='1'": "write the number without quotes",
+    "train.seed='1'": "write 1",
     "train.max_steps=none": "write null",
     "data.packing=no": "write false",
     "train.num_epochs=.inf": "expected a number above 0",
