@@ -248,8 +248,9 @@ def _joined(text: str) -> str | None:
 
 def _glued(name: Node, value: Node) -> re.Match[str] | None:
     """A key and its value without a space between them, which YAML takes for a key alone."""
-    is_plain = name.style is None and isinstance(value, ScalarNode) and value.style is None and value.value == ""
-    return _NO_SPACE.fullmatch(name.value) if is_plain else None
+    if not isinstance(name, ScalarNode) or not isinstance(value, ScalarNode) or name.style or value.style:
+        return None
+    return None if value.value else _NO_SPACE.fullmatch(name.value)
 
 
 def _is_merge(name: Node) -> bool:

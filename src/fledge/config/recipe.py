@@ -51,6 +51,13 @@ def sources(value: SourceConfig | tuple[SourceConfig, ...] | ValidationFraction 
     return value if isinstance(value, tuple) else ()
 
 
+def names_a_hub(recipe: Recipe) -> bool:
+    """Whether a recipe, loaded so that its local paths are absolute, names a base or rows on a hub."""
+    held = () if isinstance(recipe.data.validation, ValidationFraction) else sources(recipe.data.validation)
+    paths = [source.path for source in (*sources(recipe.data.train), *held)]
+    return not all(name.startswith(("/", "builtin:")) for name in (recipe.model.name_or_path, *paths))
+
+
 def conflicts(recipe: Recipe) -> list[Conflict]:
     """Combinations of valid values that cannot work together, or where one has no effect."""
     return [*_of_sources(recipe), *_of_data(recipe), *_of_training(recipe), *_of_adapter(recipe), *_of_output(recipe)]
@@ -159,7 +166,7 @@ def _of_adapter(recipe: Recipe) -> Iterator[Conflict]:
     if recipe.model.quantization != "none" and lora.init_lora_weights == "pissa":
         keys = (("lora", "init_lora_weights"), ("model", "quantization"))
         what = "pissa takes its start out of the weights, which a quantised base does not give"
-        yield Conflict(what, keys, "use another start, or write quantization: none")
+        yield Conflict(what, keys, "write lora.init_lora_weights: true, or model.quantization: none")
     yield from _of_targets(lora.target_modules)
 
 

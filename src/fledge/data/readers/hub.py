@@ -9,6 +9,7 @@ import pyarrow
 import pyarrow.parquet
 
 from fledge.config.data import SourceConfig
+from fledge.config.quoted import cure_of, said
 from fledge.data.readers.find import SourceFile
 from fledge.data.rows import RawRow
 from fledge.errors import DataError
@@ -39,7 +40,7 @@ def load_hub(source: SourceConfig) -> Any:
     except Exception as error:  # datasets lets through what its many back ends raise; nothing is swallowed here
         where = f"{source.path} (split {source.split})"
         logging.getLogger(__name__).debug("load_dataset failed", exc_info=True)
-        what = f"the data set cannot be loaded: {type(error).__name__}: {_first_line(error)}"
+        what = f"the data set cannot be loaded: {type(error).__name__}: {said(error)}"
         raise DataError(what, where=where, cure=_cure(source, error)) from error
 
 
@@ -54,13 +55,11 @@ def read_hub(rows: Any) -> Iterator[RawRow]:
         yield RawRow(number, dict(record))
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0]
-
-
 def _cure(source: SourceConfig, error: Exception) -> str:
     if "split" in str(error).lower() and isinstance(error, ValueError):
         return "set the source's split to one of those"
-    return (
-        f"{source.path!r} is taken for a hub id, for no such local file exists; is it right, and is the hub in reach?"
+    taken = (
+        f"{source.path!r} is taken for a hub id, for no such local file exists; check it, and that the hub is in reach"
     )
+    known = cure_of(error)
+    return taken if not known or "model." in known else f"{known} ({source.path!r} is taken for a hub id)"
