@@ -113,7 +113,7 @@ def _check_quantized(model: PreTrainedModel, lora: LoraSection) -> None:
         for name, module in model.named_modules():
             is_meant = name == chosen or name.endswith(f".{chosen}")
             if is_meant and any(isinstance(part, FrozenLinear) for part in module.modules()):
-                cure = "give it to lora.target_modules instead"
+                cure = "give it to lora.target_modules instead, or write model.quantization: none"
                 raise ModelError(
                     f"{name} is quantised and cannot be trained whole", where="lora.modules_to_save", cure=cure
                 )

@@ -15,4 +15,4 @@ class OutputConfig(Section):
     dir: str = Field(default="", validate_default=False)
     """The run folder; default runs/NAME beside the recipe, where NAME is the recipe's file name."""
     trackers: tuple[Tracker, ...] = ()
-    """tensorboard, wandb; each needs its extra (pip install 'fledge[tensorboard]')."""
+    """tensorboard, wandb; each needs its extra (pip install 'fledge-lora[tensorboard]')."""

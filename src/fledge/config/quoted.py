@@ -2,7 +2,7 @@
 
 import re
 
-_LONGEST = 400
+_LONGEST = 320
 # Sentences of transformers, datasets and huggingface_hub that name a Python argument, in the recipe's words.
 _IN_OTHER_WORDS = (
     (r"[^.\n]*trust_remote_code=True[^.\n]*\.?", ""),
@@ -10,9 +10,9 @@ _IN_OTHER_WORDS = (
     (r"either by logging in with", "by logging in with"),
     (r"pass a token having permission to this repo", "have a token with permission for it"),
 )
-# A keyword argument or a call, as Python is written; not the query of an address.
+# A keyword argument or a call, as Python is written (not the query of an address), and what would change versions.
 _PYTHON = re.compile(
-    r"(?<![?&\w/])`?\b[a-z_]\w*=[\w<\"'\[{(]|\b(?:from_pretrained|load_dataset|from_config|\w+\.\w+)\("
+    r"(?<![?&\w/])`?\b[a-z_]\w*=[\w<\"'\[{(]|\b(?:from_pretrained|load_dataset|from_config|\w+\.\w+)\(|\bpip install\b"
 )
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z`'\"])|\n+")
 _CURES = (

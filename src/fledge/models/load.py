@@ -87,7 +87,9 @@ def _attention(attention: Attention) -> str | None:
     """transformers' name of it; None where it may choose. Raises ModelError where it cannot run here."""
     missing = flash_missing() if attention == "flash" else None
     if missing is not None:
-        raise ModelError(f"flash attention cannot run here: {missing}", where="model.attention", cure="use auto")
+        raise ModelError(
+            f"flash attention cannot run here: {missing}", where="model.attention", cure="write model.attention: auto"
+        )
     return IMPLEMENTATIONS.get(attention)
 
 

@@ -145,7 +145,7 @@ class Tokenizer:
         template = self.hf.chat_template
         if not template:
             cure = "set data.chat_template: chatml, or a Jinja file"
-            raise DataError("this base has no chat template", where="data.format: chat", cure=cure)
+            raise DataError("this base has no chat template", where="data.train.format: chat", cure=cure)
         if isinstance(template, dict):
             template = template.get("default") or next(iter(template.values()))
         return str(template)

@@ -112,7 +112,7 @@ def test_a_missing_tracker_is_told_once_and_before_anything_heavy_loads(tmp_path
     done = subprocess.run([sys.executable, "-c", code, str(recipe), *flags], capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("the tracker wandb is not installed") == 1
-    assert "pip install 'fledge[wandb]'" in done.stderr
+    assert "pip install 'fledge-lora[wandb]'" in done.stderr
     assert not (tmp_path / "runs").exists()
 
 
