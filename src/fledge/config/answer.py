@@ -17,7 +17,7 @@ _FRACTION = 0.05
 """What to hold out where another tool's value is no share."""
 
 
-def answer_unknown(name: str, value: Any, section: type[BaseModel] | None, *, where: str) -> str:
+def answer_unknown(name: str, value: Any, *, section: type[BaseModel] | None, where: str) -> str:
     """The cure for `name: value`, which stands in `section` (at the key `where`) and is none of its options.
 
     In this order: the same name spelt otherwise; the same name in another section; another tool's name; the nearest

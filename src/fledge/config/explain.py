@@ -90,7 +90,7 @@ def _problem(kind: str, location: Key, value: Any, document: Document) -> Proble
     section = section_of(key[:-1], document.tree)
     name = str(key[-1]) if key else ""
     if kind == "extra_forbidden":
-        cure = answer_unknown(name, value, section, where=dotted(key[:-1]))
+        cure = answer_unknown(name, value, section=section, where=dotted(key[:-1]))
         return Problem(_no_such_key(key), document.where(key), cure)
     if kind == "missing" and location[-1] == name:
         return Problem(f"{dotted(key)} is missing", document.where(key[:-1]), f"add it: {_described(section, name)}")

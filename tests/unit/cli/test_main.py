@@ -53,7 +53,9 @@ def test_help_names_every_verb_and_imports_the_module_of_none() -> None:
         "print(sorted(m for m in sys.modules if m.startswith('fledge.')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.rstrip().endswith("['fledge.cli', 'fledge.cli.main', 'fledge.cli.show', 'fledge.errors']")
+    assert done.stdout.rstrip().endswith(
+        "['fledge.cli', 'fledge.cli.main', 'fledge.cli.show', 'fledge.errors', 'fledge.release']"
+    )
     assert all(f"  {verb} " in done.stdout for verb in VERBS)
 
 

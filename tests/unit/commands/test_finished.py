@@ -69,7 +69,7 @@ def test_a_changed_base_is_refused_and_an_update_of_a_library_is_named(workplace
     noted["hashes"]["base"] = {"model.safetensors": "0"}
     noted["versions"]["torch"] = "0.1"
     manifest.write_text(json.dumps(noted))
-    with pytest.raises(RunError, match=r"the base has changed since it was trained \(it was trained with torch 0\.1, now "):
+    with pytest.raises(RunError, match=r"the base has changed since it was trained \(.*torch 0\.1, now "):
         train(load(folder, content))
 
 

@@ -69,7 +69,7 @@ train:
         "R:10: train.learning_rate is 5, expected a number above 0 and at most 1",
         "R:11: train has no option lr\n    did you mean learning_rate?",
         'R:12: train.lr_scheduler is "cosin", expected cosine, linear or constant\n    did you mean cosine?',
-        "R:13: train.adam_betas is [0.9], expected a list of 2 times a number at least 0 and below 1",
+        "R:13: train.adam_betas is [0.9], expected a list of 2 times a number at least 0 and below 1\n    write [0.9, 0.999]",
         "command line: lora.r=0: lora.r is 0, expected a whole number at least 1 and at most 4096",
         "command line: train.max_step=3: train has no option max_step\n    did you mean max_steps?",
     ]
