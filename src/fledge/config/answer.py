@@ -31,7 +31,8 @@ def answer_unknown(name: str, value: Any, *, section: type[BaseModel] | None, wh
     if local:
         return f"did you mean {local}?"
     if section is SourceConfig and looks_like_data(name):
-        return f"write path: {flow(name)}"
+        source = guessed_source(name) | ({"format": value} if isinstance(value, str) else {})
+        return f"write {where}: {flow(source)}" if where.count(".") == 1 else f"write path: {flow(name)}"
     if section is ValidationFraction and word in SourceConfig.model_fields:
         return "remove it, or remove fraction: the fraction is taken of the rows of data.train"
     elsewhere = next((key for key in _all_keys() if key.rpartition(".")[2] == word), None)
@@ -45,6 +46,11 @@ def answer_unknown(name: str, value: Any, *, section: type[BaseModel] | None, wh
     if foreign:
         return foreign
     return _nearest(name, own, section)
+
+
+def foreign_answer(name: str, value: Any) -> str:
+    """What a recipe has for `name: value` of another tool; empty where no tool is known to call anything so."""
+    return _foreign(folded(name), value, "")
 
 
 def _nearest(name: str, own: list[str], section: type[BaseModel] | None) -> str:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -12,7 +11,6 @@ from fledge.config.data import SourceConfig, ValidationFraction
 from fledge.config.document import Document, Key
 from fledge.config.forms import SOURCE_KEYS, expected
 from fledge.config.mend import Wrong, cure_for
-from fledge.config.overrides import WHERE, for_command_line
 from fledge.config.recipe import Recipe
 from fledge.errors import Problem
 
@@ -28,9 +26,7 @@ def explain(error: ValidationError, document: Document) -> dict[Key, Problem]:
         # what is wrong with its items is told, and then pydantic counts those that are left
         is_told = item["type"] == "too_short" and any(other[: len(key)] == key for other in problems)
         if key not in problems and not is_told:
-            problem = _problem(item["type"], item["loc"], item["input"], document)
-            is_outside = problem.where.startswith(WHERE)
-            problems[key] = replace(problem, cure=for_command_line(problem.cure)) if is_outside else problem
+            problems[key] = _problem(item["type"], item["loc"], item["input"], document)
     return _once(_as_share(problems, document), error)
 
 
@@ -122,7 +118,8 @@ def section_of(key: Key, tree: Any) -> type[BaseModel] | None:
     if key[:2] in SOURCE_KEYS:
         if key in SOURCE_KEYS:
             value = tree["data"][key[1]]
-            return ValidationFraction if isinstance(value, dict) and "fraction" in value else SourceConfig
+            is_share = key[1] == "validation" and isinstance(value, dict) and "fraction" in value
+            return ValidationFraction if is_share else SourceConfig
         return SourceConfig
     field = Recipe.model_fields.get(str(key[0])) if len(key) == 1 else None
     kind = field.annotation if field is not None else None

@@ -1,5 +1,6 @@
 """What an option takes, read from its JSON Schema and told in words."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,9 +25,14 @@ def forms(section: type[BaseModel] | None, name: str) -> list[dict[str, Any]]:
     """The JSON Schemas that a value of this option may meet, one after the other."""
     if section is None or name not in section.model_fields:
         return []
-    schema = section.model_json_schema()
+    schema = _schema_of(section)
     option = schema["properties"][name]
     return [_resolved(form, schema) for form in option.get("anyOf", option.get("oneOf", [option]))]
+
+
+@functools.cache
+def _schema_of(section: type[BaseModel]) -> dict[str, Any]:
+    return section.model_json_schema()
 
 
 def words_of(form: dict[str, Any]) -> list[Any]:

@@ -3,6 +3,7 @@
 import copy
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from fledge.config.document import Document, Key
 from fledge.config.dump import dump_recipe
 from fledge.config.explain import dotted, explain
 from fledge.config.files import read_mapping
-from fledge.config.overrides import WHERE, apply_overrides
+from fledge.config.overrides import WHERE, apply_overrides, for_command_line
 from fledge.config.paths import Resolver
 from fledge.config.recipe import Recipe, conflicts
 from fledge.errors import Problem, RecipeError
@@ -100,4 +101,10 @@ def in_order(problems: Sequence[Problem]) -> list[Problem]:
         line = re.search(r":(\d+)$", problem.where)
         return problem.where.startswith(WHERE), int(line[1]) if line else 0
 
-    return sorted(dict.fromkeys(problems), key=rank)
+    return sorted(dict.fromkeys(_as_given(problem) for problem in problems), key=rank)
+
+
+def _as_given(problem: Problem) -> Problem:
+    """A problem of the command line with a cure that the command line takes."""
+    is_outside = problem.where.startswith(WHERE)
+    return replace(problem, cure=for_command_line(problem.cure)) if is_outside else problem

@@ -69,7 +69,8 @@ train:
         "R:10: train.learning_rate is 5, expected a number above 0 and at most 1",
         "R:11: train has no option lr\n    did you mean learning_rate?",
         'R:12: train.lr_scheduler is "cosin", expected cosine, linear or constant\n    did you mean cosine?',
-        "R:13: train.adam_betas is [0.9], expected a list of 2 times a number at least 0 and below 1\n    write [0.9, 0.999]",
+        "R:13: train.adam_betas is [0.9], expected a list of 2 times a number at least 0 and below 1\n"
+        "    write [0.9, 0.999]",
         "command line: lora.r=0: lora.r is 0, expected a whole number at least 1 and at most 4096",
         "command line: train.max_step=3: train has no option max_step\n    did you mean max_steps?",
     ]
@@ -78,7 +79,7 @@ train:
 def test_a_conflict_is_told_together_with_a_wrong_value(folder: Path) -> None:
     text = SHORTEST + "train:\n  warmup_steps: 3\n  warmup_ratio: 0.5\n  seed: -1\n"
     assert problems_of(write(folder, text)) == [
-        "R:5: train.warmup_steps: given together with warmup_ratio\n    keep one of the two",
+        "R:5: train.warmup_steps: given together with warmup_ratio\n    remove it, or remove warmup_ratio",
         "R:7: train.seed is -1, expected a whole number at least 0 and below 9223372036854775808",
     ]
 
