@@ -32,6 +32,7 @@ _MERGE = "<<"
 _BY_EXAMPLE = "`fledge init` writes a recipe to compare with"
 # What ruamel says of a fault, and what to do about it.
 _CURES = (
+    (r"document start", "write one mapping, key: value on each line; neither TOML nor several objects are read"),
     (r"alias", "put text that begins with * in quotes"),
     (r"while parsing a flow mapping|expected ',' or '}'", "close the brace: { ... }"),
     (r"while parsing a flow (sequence|node)|expected ',' or '\]'", "close the bracket: [ ... ]"),
@@ -128,11 +129,19 @@ def _syntax_problem(error: MarkedYAMLError, where: str, text: str) -> Problem:
     what = str(error.problem)
     if "'\\t'" in what:
         return Problem("a tab where YAML wants spaces", where, "indent with spaces")
+    number = error.problem_mark.line if error.problem_mark else 0
+    above = text.splitlines()[: number + 1]
+    if any(line.lstrip().startswith("//") for line in above):
+        return Problem("not valid YAML: a line that begins with //", where, "begin a comment with #")
+    glued = next(
+        (line.strip() for line in reversed(above[-2:]) if re.fullmatch(r"\s*[A-Za-z_]\w*:[^\s/].*", line)), None
+    )
+    if glued is not None:
+        return Problem("not valid YAML: no space after the colon", where, f"write {glued.replace(':', ': ', 1)}")
     if "another document" in what:
         return Problem("a second document (after ---)", where, "keep one recipe in one file")
     if "mapping values are not allowed" in what or what.endswith("but got ':'"):
-        line = text.splitlines()[error.problem_mark.line] if error.problem_mark else ""
-        if len(re.findall(r":(\s|$)", line)) > 1 or "\n" not in text.strip():
+        if len(re.findall(r":(\s|$)", above[-1] if above else "")) > 1 or "\n" not in text.strip():
             return Problem("not valid YAML: a second ': ' in one value", where, "put the value in quotes")
         return Problem("not valid YAML: a wrong indent", where, "indent all options of one section alike")
     whole = f"{what} {error.context}" if error.context else what

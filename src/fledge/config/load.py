@@ -20,6 +20,8 @@ from fledge.errors import Problem, RecipeError
 
 __all__ = ["dump_recipe", "load_recipe", "read_recipe"]
 
+_ROWS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+_START_WITH_ROWS = "`fledge init recipe.yaml` writes a recipe; name this file in it as data.train"
 _START = "a mapping of sections is wanted; `fledge init` writes a recipe to start from"
 
 
@@ -29,6 +31,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Relative paths start from the recipe's folder. Raises RecipeError with every problem that can be found at once:
     faults of the YAML, unknown keys, wrong types and ranges, values that do not go together, paths that are not there.
     """
+    if Path(path).suffix.lower() in _ROWS and Path(path).is_file():
+        raise RecipeError([Problem("this is a file of rows, not a recipe", str(path), _START_WITH_ROWS)])
     document = read_mapping(Path(path), "recipe", start=_START)
     apply_overrides(document, overrides)
     resolver = Resolver(document, Path(path))

@@ -214,6 +214,8 @@ def test_what_is_no_recipe_is_told_as_such(folder: Path) -> None:
     (folder / "text.yaml").write_text("hello\n")
     (folder / "binary.yaml").write_bytes(b"\x93NUMPY\x00\xff")
     (folder / "huge.yaml").write_bytes(b"a" * 70_000)
+    (folder / "rows.csv").write_text("a,b\n")
+    (folder / "wide.yaml").write_bytes(SHORTEST.encode("utf-16"))
     os.mkfifo(folder / "pipe.yaml")
     expected = {
         "empty.yaml": "the recipe is empty",
@@ -222,6 +224,8 @@ def test_what_is_no_recipe_is_told_as_such(folder: Path) -> None:
         "binary.yaml": "not UTF-8 text",
         "huge.yaml": "larger than 64 KB",
         "pipe.yaml": "this is not a regular file",
+        "rows.csv": "this is a file of rows, not a recipe",
+        "wide.yaml": "not UTF-8 text",
         "lst.yaml": "there is no such recipe",
         ".": "this is a folder",
         "no/where.yaml": "there is no such recipe",
