@@ -1,11 +1,12 @@
 """The floors: which rooms a room may import, and where each library is at home."""
 
-_GROUND = "errors units events facts"
+_GROUND = "errors units events facts release"
 ALLOWED = {
     "errors": "",
     "units": "",
     "events": "",
     "facts": "",
+    "release": "",
     "rundir": "errors events",
     "cache": "errors",
     "config": "errors units",
@@ -20,11 +21,11 @@ ALLOWED = {
     "planning": "errors config units facts runtime data",
     "inspection": "errors config data",
     "exporting": "errors config facts rundir runtime models adapters",
-    "observe": "errors config events units rundir",
+    "observe": "errors config events units release rundir",
     "commands": f"{_GROUND} rundir cache config ops runtime data engine models adapters training evaluation planning "
     "inspection exporting observe",
     "web": "errors events units rundir observe commands",
-    "cli": "errors config events units commands",
+    "cli": "errors config events units release commands",
     "__main__": "cli",
     "__init__": "errors config commands",
 }

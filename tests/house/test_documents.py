@@ -57,10 +57,11 @@ def complaint(command: str) -> str | None:
     return f"a command that no test knows: {words[0]}"
 
 
-def test_the_readme_is_short_and_begins_with_the_two_commands() -> None:
+def test_the_readme_is_short_and_begins_with_its_title_and_the_two_commands() -> None:
     lines = README.read_text(encoding="utf-8").splitlines()
     assert len(lines) < 150
-    assert [line.split("  ")[0] for line in lines[1:3]] == ["make quickstart", "make test"]
+    assert lines[:3] == ["# Fledge", "", "```sh"]
+    assert [line.split("  ")[0] for line in lines[3:5]] == ["make quickstart", "make test"]
 
 
 def test_the_readmes_recipe_loads_and_its_errors_are_those_that_are_told(tmp_path: Path) -> None:

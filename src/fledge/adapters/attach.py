@@ -15,6 +15,7 @@ from fledge.adapters.targets import check_saved, check_targets
 from fledge.adapters.vocabulary import NewRows, make_room
 from fledge.adapters.whole import bridge_float32
 from fledge.config.lora import LoraSection
+from fledge.config.quoted import said
 from fledge.errors import ModelError
 from fledge.facts import ModelFacts
 from fledge.ops.frozen_linear import FrozenLinear
@@ -45,7 +46,9 @@ def attach(
     _check_quantized(model, lora)
     if lora.init_lora_weights == "pissa" and model.dtype != torch.float32:
         what = "pissa changes the base, and in this number format the change would be rounded away from the adapter's"
-        raise ModelError(what, where="lora.init_lora_weights", cure="set model.dtype: float32, or use another start")
+        raise ModelError(
+            what, where="lora.init_lora_weights", cure="set model.dtype: float32, or write lora.init_lora_weights: true"
+        )
     rows = make_room(model, new_tokens) if new_tokens else NewRows({}, ())
     seed_everything(derive_seed(seed, "adapter"))
     config = LoraConfig(
@@ -65,7 +68,8 @@ def attach(
             warnings.simplefilter("ignore")
             adapted = get_peft_model(model, config)
     except (ValueError, TypeError, NotImplementedError) as error:
-        raise ModelError(f"the adapter does not fit this model: {error}", where="lora") from error
+        cure = "write lora.target_modules: all-linear, and remove lora.modules_to_save"
+        raise ModelError(f"the adapter does not fit this model: {said(error)}", where="lora", cure=cure) from error
     _check_adapted(adapted, model, lora=lora, is_tied=facts.is_head_tied)
     _hold_in_float32(adapted)
     bridge_float32(adapted, dtype=model.dtype)
@@ -90,7 +94,9 @@ def _check_adapted(adapted: PeftModel, model: PreTrainedModel, *, lora: LoraSect
         raise ModelError(what, where="lora", cure=cure)
     if lora.init_lora_weights == "pissa" and any("lora_embedding" in name for name, _ in adapted.named_parameters()):
         raise ModelError(
-            "pissa cannot start an embedding's adapter", where="lora.target_modules", cure="leave it out of the targets"
+            "pissa cannot start an embedding's adapter",
+            where="lora.target_modules",
+            cure="write lora.init_lora_weights: true, or name no embedding",
         )
 
 
@@ -100,12 +106,14 @@ def _check_quantized(model: PreTrainedModel, lora: LoraSection) -> None:
         return
     if lora.init_lora_weights == "pissa":
         what = "pissa takes its start out of the weights, which a quantised base does not give"
-        raise ModelError(what, where="lora.init_lora_weights", cure="use another start, or model.quantization: none")
+        raise ModelError(
+            what, where="lora.init_lora_weights", cure="write lora.init_lora_weights: true, or model.quantization: none"
+        )
     for chosen in lora.modules_to_save:
         for name, module in model.named_modules():
             is_meant = name == chosen or name.endswith(f".{chosen}")
             if is_meant and any(isinstance(part, FrozenLinear) for part in module.modules()):
-                cure = "give it to lora.target_modules instead"
+                cure = "give it to lora.target_modules instead, or write model.quantization: none"
                 raise ModelError(
                     f"{name} is quantised and cannot be trained whole", where="lora.modules_to_save", cure=cure
                 )

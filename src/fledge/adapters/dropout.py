@@ -58,7 +58,7 @@ class KeyedDropout(nn.Module):
         width = mask.shape[0] // num_rows
         needed = sum(lengths) if keys.is_packed else max(lengths, default=0)
         if width * num_rows != mask.shape[0] or width < needed:
-            cure = "set lora.lora_dropout: 0, or leave this module out of the targets"
+            cure = "set lora.lora_dropout: 0, or leave this module out of lora.target_modules"
             raise ModelError(
                 "dropout cannot be keyed by row here", where=f"lora.target_modules: {self.name}", cure=cure
             )

@@ -162,6 +162,6 @@ def merge(model: PeftModel) -> PreTrainedModel:
             warnings.simplefilter("ignore")
             whole = model.merge_and_unload(safe_merge=True)
     except ValueError as error:
-        raise ProofError(f"the adapter cannot be merged: {error}") from error
+        raise ProofError(f"the adapter cannot be merged: {error}", cure=_CURE) from error
     whole.tie_weights()
     return whole.eval()

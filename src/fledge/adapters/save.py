@@ -61,14 +61,22 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     Raises ModelError where there is no adapter or where it lacks tensors that its own configuration asks for.
     """
     if not (folder / SAFETENSORS_WEIGHTS_NAME).is_file():
-        raise ModelError("there is no adapter here", where=str(folder), cure="train first, or give a run folder")
+        raise ModelError(
+            "there is no adapter here",
+            where=str(folder),
+            cure="train first with `fledge train RECIPE`, or give a run folder",
+        )
     _fit_vocabulary(model, folder)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         adapted = PeftModel.from_pretrained(model, str(folder))
     missing = next((str(each.message) for each in told if "missing adapter keys" in str(each.message)), None)
     if missing:
-        raise ModelError(f"the adapter is not complete: {missing[:200]}", where=str(folder), cure="save it again")
+        raise ModelError(
+            f"the adapter is not complete: {missing[:200]}",
+            where=str(folder),
+            cure="the `fledge train` command of its run writes it anew",
+        )
     return adapted.requires_grad_(requires_grad=False).eval()
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from fledge.errors import ModelError
 from fledge.facts import ModelFacts
 
+_KEY = "lora.target_modules"
 ALL_LINEAR = "all-linear"
 
 
@@ -41,13 +42,21 @@ def _check_regex(pattern: str, names: list[str], facts: ModelFacts) -> None:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ModelError(f"not a regular expression: {error}", where=f"lora.target_modules: {pattern}") from error
+        cure = "write all-linear, a list of names, or a regular expression over full names"
+        raise ModelError(f"not a regular expression: {error}", where=f"{_KEY}: {pattern}", cure=cure) from error
     if not any(compiled.fullmatch(name) for name in names):
-        raise _no_match("the regular expression matches no module's full name", pattern, facts)
+        last_names = {name.rpartition(".")[2] for name in names}
+        if pattern in last_names:
+            cure = f"write a list, which takes the ends of names: [{pattern}]"
+        elif any(re.fullmatch(f"(.*\\.)?({pattern})", name) for name in names):
+            cure = f"write '(.*\\.)?({pattern})', which takes the ends of names"
+        else:
+            raise _no_match("the regular expression matches no module's full name", pattern, facts)
+        raise ModelError("the regular expression matches no module's full name", where=_KEY, cure=cure)
 
 
 def _no_match(what: str, target: str, facts: ModelFacts) -> ModelError:
     known = ", ".join(facts.linear_names)
     near = difflib.get_close_matches(target, facts.linear_names, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return ModelError(what, where="lora.target_modules", cure=f"{hint}this model's linear layers are {known}")
+    hint = f"did you mean {near[0]}? " if near else f"write {ALL_LINEAR}, which takes all of them: "
+    return ModelError(what, where=_KEY, cure=f"{hint}this model's linear layers are {known}")

@@ -2,11 +2,12 @@
 
 import errno
 import os
+import re
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import version
 
 import typer
 from typer.exceptions import TyperException
@@ -14,6 +15,7 @@ from typer.exceptions import TyperException
 from fledge.cli.show import echo, show_problems
 from fledge.cli.streams import check_arguments, prepare_streams
 from fledge.errors import FledgeError, Problem
+from fledge.release import VERSION
 
 VERBS = {
     "train": ("train", "Train the adapter that a recipe describes; go on where its run folder stopped."),
@@ -58,7 +60,7 @@ def run(arguments: Sequence[str]) -> int:
     except TyperException as error:
         message = error.format_message()
         if message:
-            cure = f"`fledge {_verb_of(arguments) or ''}".rstrip() + " --help` says what there is"
+            cure = _cure_of_usage(message, arguments)
             show_problems(FledgeError(message, where="command line", cure=cure), as_json=as_json)
         return 2
     except (typer.Abort, KeyboardInterrupt):
@@ -68,7 +70,7 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        lack = _lack_of_the_machine(error)
+        lack = _lack_of_the_machine(error, is_training=_verb_of(arguments) == "train")
         if lack is not None:
             show_problems(lack, as_json=as_json)
             return 1
@@ -98,7 +100,7 @@ def _top(
     is_version: bool = typer.Option(False, "--version", help="Print the version and exit."),
 ) -> None:
     if is_version:
-        echo(f"fledge {version('fledge')}")
+        echo(f"fledge {VERSION}")
         raise typer.Exit
 
 
@@ -110,7 +112,18 @@ def _verb_of(arguments: Sequence[str]) -> str | None:
     return next((argument for argument in arguments if argument in VERBS), None)
 
 
-def _lack_of_the_machine(error: Exception) -> FledgeError | None:
+def _cure_of_usage(message: str, arguments: Sequence[str]) -> str:
+    """What to do about arguments that typer refuses; an option of the recipe is written without dashes."""
+    verb = _verb_of(arguments)
+    unknown = re.search(r"No such option:? '?--?([A-Za-z_][\w.-]*)", message)
+    if verb == "train" and unknown:
+        return f"write {unknown[1].replace('-', '_')}=VALUE, without dashes; `fledge train --help` lists the options"
+    if verb is None and arguments[0].lower().endswith((".yaml", ".yml", ".json")):
+        return f"write `fledge train {shlex.quote(arguments[0])}`"
+    return f"`fledge {verb or ''}".rstrip() + " --help` says what there is"
+
+
+def _lack_of_the_machine(error: Exception, *, is_training: bool) -> FledgeError | None:
     """Disk or memory that ran out, as an error that says what to do; None for everything else."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         cure = "free some space, or choose another output.dir; a run goes on from its last checkpoint"
@@ -119,7 +132,12 @@ def _lack_of_the_machine(error: Exception) -> FledgeError | None:
         cure = "set PYTHONUTF8=1, or LC_ALL=C.UTF-8"
         return FledgeError(f"this locale has no name for {error.object[:80]!r}", where=error.encoding, cure=cure)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        cure = "lower train.micro_batch_tokens, or set train.gradient_checkpointing=true; the result stays the same"
+        cure = "close other programs, or lower --max-new-tokens and the like; a base can be held in less memory"
+        if is_training:
+            cure = (
+                "lower train.micro_batch_tokens, or set train.gradient_checkpointing: true, neither of which changes "
+                "the result; a run that has begun keeps its settings, so choose another output.dir too"
+            )
         return FledgeError("there is not enough memory", cure=cure)
     return None
 

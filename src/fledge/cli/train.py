@@ -38,7 +38,7 @@ def run(
         show_json(result)
         return
     if result.was_finished:
-        echo("this run is finished; nothing was done")
+        echo(f"this run is finished; nothing was done{f' ({result.note})' if result.note else ''}")
     show_pairs(_lines(result.run, result.summary))
 
 

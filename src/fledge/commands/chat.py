@@ -67,8 +67,12 @@ class Conversation:
             if self.remembers
             else prompt_ids(Prompt(text), recipe, tokenizer=tokenizer)
         )
+        limit, sampling = tuned.facts.max_positions, self._sampling
+        if self.messages and limit is not None and len(ids) >= limit:
+            what = f"the conversation has {len(ids):,} tokens by now, and this base has positions for {limit:,}"
+            cure = "/reset forgets what was said before (in a program: Conversation.reset())"
+            raise RunError(what, where="the conversation", cure=cure)
         with tuned.as_base(when=self._use_base):
-            limit, sampling = tuned.facts.max_positions, self._sampling
             return stream(tuned.model, tokenizer, prompt=ids, sampling=sampling, on_text=on_text, max_positions=limit)
 
 

@@ -18,6 +18,7 @@ from fledge.observe.trackers import TRACKERS
 from fledge.ops.choice import why_not
 from fledge.ops.native.build import why_uncompilable
 from fledge.ops.product import must_widen
+from fledge.release import DISTRIBUTION, VERSION
 from fledge.runtime.memory import available_bytes
 from fledge.units import format_bytes
 
@@ -96,7 +97,7 @@ def examine() -> Findings:
     free = shutil.disk_usage(existing).free
     problems = [*_problems_of_libraries(), *_problems_of_cache(cache, existing, free)]
     return Findings(
-        fledge=version("fledge"),
+        fledge=VERSION,
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
         libraries={name: found for name in LIBRARIES if (found := _version(name)) is not None},
@@ -127,7 +128,7 @@ def _version(name: str) -> str | None:
 
 def _problems_of_libraries() -> list[Problem]:
     missing = [name for name in LIBRARIES if _version(name) is None]
-    cure = "install Fledge anew: pip install fledge"
+    cure = f"install Fledge anew: pip install {DISTRIBUTION}"
     return [Problem(f"{name} is not installed", "libraries", cure) for name in missing]
 
 

@@ -46,7 +46,9 @@ def can_be_fast(recipe: Recipe, model: Any, *, facts: ModelFacts, device: torch.
     """
     why = _reason(recipe, model, facts=facts, device=device)
     if why is not None and recipe.train.engine == "fast":
-        raise ModelError(f"the engine cannot run this model: {why}", where="train.engine", cure="use auto or plain")
+        raise ModelError(
+            f"the engine cannot run this model: {why}", where="train.engine", cure="write train.engine: auto, or plain"
+        )
     return why
 
 

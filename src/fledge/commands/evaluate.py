@@ -225,20 +225,21 @@ def _rows(opened: OpenRun, on: Split, on_prepare: OnPrepare) -> TokenStore:
     recipe = opened.recipe
     if on == "test":
         if recipe.data.test is None:
-            raise RunError(
-                "this run's recipe has no data.test", where=str(opened.run.recipe), cure="use --on validation"
-            )
+            cure = f"use --on {'train' if recipe.data.validation is None else 'validation'}"
+            raise RunError("this run's recipe has no data.test", where=str(opened.run.recipe), cure=cure)
         chosen = sources(recipe.data.test)
         return prepare_sources(chosen, recipe.data, tokenizer=opened.tokenizer, progress=on_prepare).store
     if on == "validation" and recipe.data.validation is None:
-        cure = "use --on test or --on train"
+        cure = f"use --on {'train' if recipe.data.test is None else 'test'}"
         raise RunError("this run's recipe has no data.validation", where=str(opened.run.recipe), cure=cure)
     data = prepare_training(recipe.data, opened.tokenizer, seed=recipe.train.seed, progress=on_prepare)
     trained_on = opened.trained_hash("data")
     if trained_on is not None and trained_on != data.digest:
         # a row more in the training data, and another part of them is held out: rows that were trained on
         what = "the training and validation rows are not those of the training any more"
-        cure = "put back the files as they were, or name new rows as data.test and use --on test"
+        cure = (
+            f"put back the files as they were, or name new rows as data.test in {opened.run.recipe} and use --on test"
+        )
         raise RunError(f"data changed since this run began: {what}", where=str(opened.run.root), cure=cure)
     if on == "train":
         return data.train

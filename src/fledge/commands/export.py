@@ -21,6 +21,7 @@ from fledge.exporting.merging import Asked
 from fledge.exporting.targets.draft import Order
 from fledge.exporting.targets.table import TARGETS
 from fledge.exporting.trained import Source
+from fledge.release import VERSION
 
 To = Literal["adapter", "hf", "gguf"]
 Format = Literal["float32", "bfloat16", "float16", "f16", "bf16", "q8_0"]
@@ -148,7 +149,7 @@ def _about(opened: OpenRun, which: Which) -> dict[str, Any]:
         "base": base | {"sha256": base_digest(model.name_or_path)},
         "trained_dtype": model.dtype,
         "adapter": {"which": which, "sha256": opened.adapter_sha256},
-        "versions": {name: version(name) for name in ("fledge", "torch", "transformers", "peft")},
+        "versions": {"fledge": VERSION} | {name: version(name) for name in ("torch", "transformers", "peft")},
     }
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from fledge.models.locate import locate
+from fledge.release import VERSION
 
-PACKAGES = ("fledge", "torch", "transformers", "peft", "tokenizers", "safetensors", "datasets", "numpy")
+PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "datasets", "numpy")
 _SAID_OF = {
     "machine": "machine {}",
     "instructions": "CPU instructions {}",
@@ -70,7 +71,7 @@ def changes_since(before: Mapping[str, Any], hardware: Mapping[str, Any]) -> lis
 
 def versions() -> dict[str, str]:
     """Of every package that has a say in the numbers, and of Python."""
-    return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
+    return {"fledge": VERSION} | {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
 
 
 def base_digest(name_or_path: str) -> dict[str, str] | None:

@@ -78,11 +78,11 @@ def open_run(folder: Path | str, *, which: Which = "last") -> OpenRun:
     noted = _noted(adapter / "best.json" if which == "best" else run.summary).get("adapter_file_sha256", sha256)
     if sha256 != noted:
         what = "this is not the adapter that the run trained: its weights file has another sha256 than was noted"
-        raise RunError(what, where=str(adapter), cure="put the run's own adapter back, or train again")
+        raise RunError(what, where=str(adapter), cure=f"put the run's own adapter back, or {_anew(run, recipe, which)}")
     try:
         tokenizer = saved_tokenizer(adapter)
     except (OSError, ValueError, KeyError) as error:
-        cure = "put back the tokenizer that was saved with the adapter, or train again"
+        cure = f"put back the tokenizer that was saved with the adapter, or {_anew(run, recipe, which)}"
         raise RunError(f"the run's tokenizer cannot be read: {error}", where=str(adapter), cure=cure) from error
     return OpenRun(run, recipe, adapter, sha256, tokenizer)
 
@@ -98,6 +98,13 @@ def _noted(path: Path) -> dict[str, Any]:
         raise RunError(f"this file of the run cannot be read: {error}", where=str(path), cure=cure) from error
 
 
+def _anew(run: RunDir, recipe: Recipe, which: Which) -> str:
+    """What writes a damaged adapter anew: the last one comes out of the last checkpoint, the best one is lost."""
+    if which == "best":
+        return "use the last one: leave out --which best"
+    return _go_on(run, recipe).replace("goes on with it", "writes it anew from the last checkpoint")
+
+
 def _go_on(run: RunDir, recipe: Recipe) -> str:
     """What goes on with this run, in this folder even where it was moved since."""
     moved = Path(recipe.output.dir).resolve() != run.root.resolve()
@@ -107,9 +114,9 @@ def _go_on(run: RunDir, recipe: Recipe) -> str:
 
 def _not_there(run: RunDir, recipe: Recipe, which: Which, missing: list[str]) -> RunError:
     if which == "best":
-        cure = "use the last one"
+        cure = "use the last one: leave out --which best"
         if recipe.data.validation is None:
-            cure = "use the last one: a run without data.validation has no best"
+            cure = "leave out --which best: a run without data.validation has no best"
         return RunError("there is no best adapter", where=str(run.best), cure=cure)
     if run.adapter.is_dir():
         what = f"the adapter lacks {', '.join(missing)}"

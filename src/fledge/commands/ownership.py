@@ -7,7 +7,7 @@ from fledge.config.recipe import Recipe
 from fledge.errors import RunError
 from fledge.rundir import RunDir
 
-FREE = ("output.", "train.save_every_steps", "train.keep_checkpoints", "model.keep_dequantized")
+FREE = ("output.", "data.test", "train.save_every_steps", "train.keep_checkpoints", "model.keep_dequantized")
 """Keys that may change between two starts of one run: they do not change what is trained."""
 
 SETTLED = (

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from fledge.adapters.save import adapter_digest, is_adapter
+from fledge.adapters.save import adapter_digest
 from fledge.commands.answers import answer_before, marks_after
 from fledge.commands.engine import can_be_fast, kernels_of
+from fledge.commands.finished import finished, is_damaged
 from fledge.commands.known_ids import check_known
 from fledge.commands.manifest import changes_since, describe, hardware_of
 from fledge.commands.measure import fastest_size
@@ -50,6 +51,8 @@ class TrainResult:
     run: Path
     summary: dict[str, Any]
     was_finished: bool
+    note: str = ""
+    """What of a finished run could not be compared with what it was trained on."""
 
 
 def train(recipe: Recipe, *, observers: Sequence[Tell] = (), on_prepare: OnPrepare = ignore_progress) -> TrainResult:
@@ -57,15 +60,17 @@ def train(recipe: Recipe, *, observers: Sequence[Tell] = (), on_prepare: OnPrepa
 
     Observers, and the trackers that the recipe names, are told every event, on the first rank only; one that fails is
     muted. The run folder's events.jsonl has the events too. Raises FledgeError: ExtraError where a tracker is not
-    installed, RunError where the folder is locked or belongs to another recipe, DataError, ModelError,
+    installed, RunError where the folder is locked, belongs to another recipe, or is finished with other rows than the
+    recipe means now, DataError, ModelError,
     TrainingError where going on would be wrong, StoppedBySignal after SIGINT or SIGTERM.
     """
     check_trackers(recipe.output.trackers)
     run = RunDir(Path(recipe.output.dir))
     with _held(run):
         recipe = settled_recipe(recipe, run)
-        if run.summary.exists() and is_adapter(run.adapter):
-            return TrainResult(run.root, json.loads(run.summary.read_text(encoding="utf-8")), was_finished=True)
+        done = finished(recipe, run, on_prepare=on_prepare)
+        if done is not None:
+            return TrainResult(run.root, done.summary, was_finished=True, note=done.note)
         with _telling(run, observers, recipe.output.trackers) as tell:
             summary = _train(recipe, run, tell, on_prepare=on_prepare)
     return TrainResult(run.root, summary, was_finished=False)
@@ -94,6 +99,8 @@ def _telling(run: RunDir, observers: Sequence[Tell], trackers: Sequence[str]) ->
 
 
 def _train(recipe: Recipe, run: RunDir, tell: Tell, *, on_prepare: OnPrepare) -> dict[str, Any]:
+    if is_damaged(run):
+        tell(Notice(text="the adapter or the summary is damaged: written anew from the last checkpoint"))
     tokenizer = load_tokenizer(recipe.model, recipe.data)
     data = prepare_training(recipe.data, tokenizer, seed=recipe.train.seed, progress=on_prepare)
     _tell_prepared(data, tell)

@@ -84,7 +84,7 @@ def attach_adapter(recipe: Recipe, base: Base, *, tokenizer: Tokenizer) -> Adapt
     for where, asked in sides.items():
         if limit is not None and asked > limit:
             what = f"this base has positions for {limit} tokens"
-            raise ModelError(what, where=where, cure=f"use {limit} or less")
+            raise ModelError(what, where=where, cure=f"write {where}: {limit}, or less")
     return attach(base.model, recipe.lora, facts=base.facts, seed=recipe.train.seed, new_tokens=tokenizer.new_tokens)
 
 

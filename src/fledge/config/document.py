@@ -23,11 +23,25 @@ _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INT = re.compile(r"[-+]?[0-9]{1,40}|0o[0-7]{1,40}|0x[0-9a-fA-F]{1,40}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_NO_SPACE = re.compile(r"([A-Za-z_]\w*):(\S+)")
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9]+")
 _TYPES = ("null", "bool", "int", "float", "timestamp", "merge", "map", "seq")
 _TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in _TYPES)
 _TEXT_TAG = "tag:yaml.org,2002:str"
 _MERGE = "<<"
+_BY_EXAMPLE = "`fledge init` writes a recipe to compare with"
+# What ruamel says of a fault, and what to do about it.
+_CURES = (
+    (r"document start", "write one mapping, key: value on each line; neither TOML nor several objects are read"),
+    (r"alias", "put text that begins with * in quotes"),
+    (r"while parsing a flow mapping|expected ',' or '}'", "close the brace: { ... }"),
+    (r"while parsing a flow (sequence|node)|expected ',' or '\]'", "close the bracket: [ ... ]"),
+    (r"double-quoted scalar|escape", "write it between single quotes, where \\ stands for itself"),
+    (r"quoted scalar", "close the quotes, or write the value without any"),
+    (r"cannot start any token|plain scalar", "put the value in quotes"),
+    (r"could not find expected ':'", "write key: value on each line, with a space after the colon"),
+    (r"<block end>|block mapping|block (collection|sequence)", "indent all options of one section alike"),
+)
 _HALF_A_CHARACTER, _WRITE_IT = "half of a character (a lone surrogate)", "write the character itself"
 
 
@@ -97,29 +111,42 @@ def _parse(text: str, document: Document, *, mark: Callable[[int], str], top: Ke
         return None if node is None else _Reader(document, mark).value(node, top)
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        document.problems.append(_syntax_problem(error, mark(line)))
+        document.problems.append(_syntax_problem(error, mark(line), text))
     except (RecursionError, _TooMuchError):
         document.problems.append(Problem("nested too deeply, or aliases that unfold without end", mark(1)))
     except (YAMLError, ValueError, AssertionError, IndexError) as error:
         # ruamel raises the last three on some malformed escapes and directives
         position = getattr(error, "position", None)
         line = text.count("\n", 0, position) + 1 if isinstance(position, int) else 1
-        what = "a character that YAML does not allow" if position is not None else f"not valid YAML ({error})"
-        document.problems.append(Problem(what, mark(line), "remove it, or write it as an escape inside double quotes"))
+        is_sign = position is not None or "surrogate" in str(error)
+        what = "a character that YAML does not allow" if is_sign else f"not valid YAML ({error})"
+        cure = "remove it, or write it as an escape inside double quotes" if is_sign else _BY_EXAMPLE
+        document.problems.append(Problem(what, mark(line), cure))
     return None
 
 
-def _syntax_problem(error: MarkedYAMLError, where: str) -> Problem:
+def _syntax_problem(error: MarkedYAMLError, where: str, text: str) -> Problem:
     what = str(error.problem)
     if "'\\t'" in what:
         return Problem("a tab where YAML wants spaces", where, "indent with spaces")
+    number = error.problem_mark.line if error.problem_mark else 0
+    above = text.splitlines()[: number + 1]
+    if any(line.lstrip().startswith("//") for line in above):
+        return Problem("not valid YAML: a line that begins with //", where, "begin a comment with #")
+    glued = next(
+        (line.strip() for line in reversed(above[-2:]) if re.fullmatch(r"\s*[A-Za-z_]\w*:[^\s/].*", line)), None
+    )
+    if glued is not None:
+        return Problem("not valid YAML: no space after the colon", where, f"write {glued.replace(':', ': ', 1)}")
     if "another document" in what:
         return Problem("a second document (after ---)", where, "keep one recipe in one file")
     if "mapping values are not allowed" in what or what.endswith("but got ':'"):
-        return Problem("not valid YAML: a second ': ' on the line, or a wrong indent", where, "put the value in quotes")
-    context = f" {error.context}" if error.context else ""
-    cure = "put text that begins with * in quotes" if "alias" in what + context else ""
-    return Problem(f"not valid YAML: {what}{context}", where, cure)
+        if len(re.findall(r":(\s|$)", above[-1] if above else "")) > 1 or "\n" not in text.strip():
+            return Problem("not valid YAML: a second ': ' in one value", where, "put the value in quotes")
+        return Problem("not valid YAML: a wrong indent", where, "indent all options of one section alike")
+    whole = f"{what} {error.context}" if error.context else what
+    cure = next((cure for sign, cure in _CURES if re.search(sign, whole)), _BY_EXAMPLE)
+    return Problem(f"not valid YAML: {whole}", where, cure)
 
 
 class _TooMuchError(Exception):
@@ -174,13 +201,23 @@ class _Reader:
                 continue
             name = name_node.value if isinstance(name_node, ScalarNode) else None
             if name is None or not isinstance(_scalar(name_node), str):
-                self._complain(name_node, "a key must be text", "name an option here")
+                is_number = isinstance(name_node, ScalarNode)
+                cure = "name an option here; a list stands in brackets" if is_number else "put text in braces in quotes"
+                self._complain(name_node, "a key must be text", cure)
                 continue
             if (name := _joined(name)) is None:
                 self._complain(name_node, _HALF_A_CHARACTER, _WRITE_IT)
                 continue
+            if glued := _glued(name_node, value_node):
+                name, value_node = glued[1], ScalarNode(_TEXT_TAG, glued[2], name_node.start_mark, style=None)
+                self._complain(name_node, f"no space after the colon of {glued[0]}", f"write {name}: {glued[2]}")
+            if name[:1].isspace():
+                self._complain(name_node, "a space of another kind where YAML wants spaces", "indent with spaces")
+                continue
             if name in lines:
-                self._complain(name_node, f"{name} is given twice", f"the first is in line {lines[name]}; keep one")
+                both = ", with the options of both" if isinstance(value_node, MappingNode) else ""
+                cure = f"the first is in line {lines[name]}; keep one{both}"
+                self._complain(name_node, f"{name} is given twice", cure)
                 continue
             lines[name] = name_node.start_mark.line + 1
             self._document.marks[(*key, name)] = self._where(name_node)
@@ -216,6 +253,13 @@ def _joined(text: str) -> str | None:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
     except UnicodeDecodeError:
         return None
+
+
+def _glued(name: Node, value: Node) -> re.Match[str] | None:
+    """A key and its value without a space between them, which YAML takes for a key alone."""
+    if not isinstance(name, ScalarNode) or not isinstance(value, ScalarNode) or name.style or value.style:
+        return None
+    return None if value.value else _NO_SPACE.fullmatch(name.value)
 
 
 def _is_merge(name: Node) -> bool:

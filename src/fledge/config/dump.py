@@ -60,6 +60,15 @@ def scalar(value: Any) -> str:
     return str(value)
 
 
+def flow(value: Any) -> str:
+    """Any value of a tree on one line, as it can be written behind a key."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{scalar(str(key))}: {flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(flow(item) for item in value)}]"
+    return scalar(value)
+
+
 def _text(value: str) -> str:
     if _PLAIN.fullmatch(value) and isinstance(plain_scalar(value), str) and value.lower() not in _OLD_WORDS:
         return value

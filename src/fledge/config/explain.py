@@ -6,18 +6,16 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from fledge.config.answer import answer_unknown
 from fledge.config.data import SourceConfig, ValidationFraction
 from fledge.config.document import Document, Key
-from fledge.config.nearest import nearest_name, same_name
+from fledge.config.forms import SOURCE_KEYS, expected
+from fledge.config.mend import Wrong, cure_for
 from fledge.config.recipe import Recipe
 from fledge.errors import Problem
 
-_SOURCE_KEYS = frozenset({("data", "train"), ("data", "validation"), ("data", "test")})
+_MEANT = "did you mean "
 _TAGS = frozenset({"source", "mixture", "fraction"})
-_A_SOURCE = "{path: ..., format: ...}, or a list of such"
-_LONGEST_WHOLE = 1e15
-"""Floats below it are written as whole numbers without surprise."""
-_WORDS_FOR_BOOLS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
 
 def explain(error: ValidationError, document: Document) -> dict[Key, Problem]:
@@ -29,7 +27,40 @@ def explain(error: ValidationError, document: Document) -> dict[Key, Problem]:
         is_told = item["type"] == "too_short" and any(other[: len(key)] == key for other in problems)
         if key not in problems and not is_told:
             problems[key] = _problem(item["type"], item["loc"], item["input"], document)
-    return problems
+    return _once(_as_share(problems, document), error)
+
+
+def _once(problems: dict[Key, Problem], error: ValidationError) -> dict[Key, Problem]:
+    """Without what is missing because it stands there under another name."""
+    missing = {key_of(item["loc"]) for item in error.errors(include_url=False) if item["type"] == "missing"}
+    meant = {_meant(key, problem.cure) for key, problem in problems.items() if problem.cure.startswith(_MEANT)}
+    return {key: problem for key, problem in problems.items() if key not in missing & meant}
+
+
+def _meant(key: Key, cure: str) -> Key:
+    """The key that a cure gives to the one at `key`: a bare name is of the same section."""
+    name = cure[len(_MEANT) :].rstrip("?")
+    return tuple(name.split(".")) if "." in name else (*key[:-1], name)
+
+
+def _as_share(problems: dict[Key, Problem], document: Document) -> dict[Key, Problem]:
+    """A validation that holds one number and no path was meant as a share of the training rows: one problem."""
+    key = ("data", "validation")
+    value = value_at(key, document.tree, otherwise=None)
+    if (
+        not isinstance(value, dict)
+        or {"path", "fraction"} & set(value)
+        or len(value) != 1
+        or key + tuple(value) not in problems
+    ):
+        return problems
+    (number,) = value.values()
+    cure = cure_for(Wrong(number, key, section_of(("data",), document.tree)))
+    if isinstance(number, str | bool) or "fraction:" not in cure:
+        return problems
+    others = {other: problem for other, problem in problems.items() if other[:2] != key}
+    what = f"data.validation is {shown(value)}, expected {expected(section_of(('data',), document.tree), 'validation')}"
+    return others | {key: Problem(what, document.where(key), cure)}
 
 
 def key_of(location: Sequence[str | int]) -> Key:
@@ -38,7 +69,7 @@ def key_of(location: Sequence[str | int]) -> Key:
     Sections are two deep; only sources go deeper, through a tag and, in a mixture, a position.
     """
     path = tuple(location)
-    if path[:2] not in _SOURCE_KEYS:
+    if path[:2] not in SOURCE_KEYS:
         return path[:2]
     rest = path[3:] if path[2:3] and path[2] in _TAGS else path[2:]
     depth = 2 if rest and isinstance(rest[0], int) else 1
@@ -55,7 +86,8 @@ def _problem(kind: str, location: Key, value: Any, document: Document) -> Proble
     section = section_of(key[:-1], document.tree)
     name = str(key[-1]) if key else ""
     if kind == "extra_forbidden":
-        return Problem(_no_such_key(key), document.where(key), _cure_for_unknown(name, section))
+        cure = answer_unknown(name, value, section=section, where=dotted(key[:-1]))
+        return Problem(_no_such_key(key), document.where(key), cure)
     if kind == "missing" and location[-1] == name:
         return Problem(f"{dotted(key)} is missing", document.where(key[:-1]), f"add it: {_described(section, name)}")
     if not key:
@@ -64,18 +96,30 @@ def _problem(kind: str, location: Key, value: Any, document: Document) -> Proble
     allowed = "{path: ..., format: ...}" if isinstance(key[-1], int) else expected(section, name)
     written = document.written.get(key)
     what = f"{dotted(key)} is {_short(written) if written else shown(value)}, expected {allowed}"
-    cure = _cure_for_value(value, section, name) or _cure_for_text(value, written, allowed)
-    return Problem(what, document.where(key), cure)
+    train = value_at(("data", "train"), document.tree, otherwise=None)
+    whole = value_at(key, document.tree, otherwise=value)
+    return Problem(what, document.where(key), cure_for(Wrong(whole, key, section, written, train)))
+
+
+def value_at(key: Key, tree: Any, *, otherwise: Any) -> Any:
+    """The value of a key in a tree, or `otherwise` where there is none: pydantic tells of one item of a list alone."""
+    for part in key:
+        is_there = part in tree if isinstance(tree, dict) else isinstance(tree, tuple) and isinstance(part, int)
+        if not is_there:
+            return otherwise
+        tree = tree[part]
+    return tree
 
 
 def section_of(key: Key, tree: Any) -> type[BaseModel] | None:
     """The typed section that lies at `key`."""
     if not key:
         return Recipe
-    if key[:2] in _SOURCE_KEYS:
-        if key in _SOURCE_KEYS:
+    if key[:2] in SOURCE_KEYS:
+        if key in SOURCE_KEYS:
             value = tree["data"][key[1]]
-            return ValidationFraction if isinstance(value, dict) and "fraction" in value else SourceConfig
+            is_share = key[1] == "validation" and isinstance(value, dict) and "fraction" in value
+            return ValidationFraction if is_share else SourceConfig
         return SourceConfig
     field = Recipe.model_fields.get(str(key[0])) if len(key) == 1 else None
     kind = field.annotation if field is not None else None
@@ -86,19 +130,6 @@ def _no_such_key(key: Key) -> str:
     return f"{dotted(key[:-1])} has no option {key[-1]}" if len(key) > 1 else f"a recipe has no section {key[0]}"
 
 
-def _cure_for_unknown(name: str, section: type[BaseModel] | None) -> str:
-    names = list(section.model_fields) if section else []
-    options = {other: getattr(field.annotation, "model_fields", {}) for other, field in Recipe.model_fields.items()}
-    elsewhere = [f"{other}.{same}" for other, known in options.items() if (same := same_name(name, known))]
-    nearly = [f"{other}.{near}" for other, known in options.items() if (near := nearest_name(name, known))]
-    if section is not Recipe:
-        found = [nearest_name(name, names), *elsewhere]
-    else:
-        found = [*elsewhere, nearest_name(name, names), *nearly]
-    means = [option for option in found if option]
-    return f"did you mean {means[0]}?" if means else f"there is: {', '.join(names)}"
-
-
 def _described(section: type[BaseModel] | None, name: str) -> str:
     if section is None or name not in section.model_fields:
         return "see the recipe's page"
@@ -106,93 +137,6 @@ def _described(section: type[BaseModel] | None, name: str) -> str:
     if section is Recipe:
         return f"a section `{name}:` with its options below it"
     return f"{expected(section, name)}. {description}"
-
-
-def _cure_for_value(value: Any, section: type[BaseModel] | None, name: str) -> str:
-    """A hint for the slips that people make with YAML; empty where there is none."""
-    forms = _forms(section, name)
-    types = {form.get("type") for form in forms}
-    words = [word for form in forms for word in form.get("enum", [form["const"]] if "const" in form else [])]
-    if isinstance(value, float) and value.is_integer() and "integer" in types:
-        return f"write {int(value)}" if abs(value) < _LONGEST_WHOLE else ""
-    if not isinstance(value, str):
-        return ""
-    if "boolean" in types and value.lower() in _WORDS_FOR_BOOLS:
-        return f"write {_WORDS_FOR_BOOLS[value.lower()]}"
-    if "null" in types and value.lower() == "none":
-        return "write null"
-    if types & {"integer", "number"} and value.strip("+-").replace(".", "", 1).isdigit():
-        return "write the number without quotes"
-    if "array" in types and "string" not in types:
-        return f"write a list: [{value}]"
-    nearest = nearest_name(value, [str(word) for word in words])
-    return f"did you mean {nearest}?" if nearest else ""
-
-
-def _cure_for_text(value: Any, written: str | None, allowed: str) -> str:
-    """A hint for text that YAML takes for something else; `written` is what stands in the file."""
-    if "text" not in allowed.split(" or ") or value is None or isinstance(value, tuple):
-        return ""
-    is_pair = isinstance(value, dict) and list(value.values()) == [None]
-    text = f"{next(iter(value))}: " if is_pair else written
-    return f"put it in quotes: {json.dumps(text, ensure_ascii=False)}" if text else "put it in quotes"
-
-
-def _forms(section: type[BaseModel] | None, name: str) -> list[dict[str, Any]]:
-    """The JSON Schemas that a value of this option may meet, one after the other."""
-    if section is None or name not in section.model_fields:
-        return []
-    schema = section.model_json_schema()
-    option = schema["properties"][name]
-    return [_resolved(form, schema) for form in option.get("anyOf", option.get("oneOf", [option]))]
-
-
-def _resolved(form: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    found = schema["$defs"][form["$ref"].rsplit("/", 1)[-1]] if "$ref" in form else form
-    return dict(found)
-
-
-def expected(section: type[BaseModel] | None, name: str) -> str:
-    """What an option takes, in words: `a number above 0 and at most 1`."""
-    if section is Recipe:
-        return "a mapping of options"
-    if section is not None and section.__name__ == "DataConfig" and ("data", name) in _SOURCE_KEYS:
-        return f"{_A_SOURCE}{'' if name == 'train' else ', or null'}{', or {fraction: ...}' * (name == 'validation')}"
-    return _one_of([choice for form in _forms(section, name) for choice in _choices(form)]) or "an option"
-
-
-def _choices(form: dict[str, Any]) -> list[str]:
-    """One JSON Schema of an option's value, in words."""
-    if "enum" in form or "const" in form:
-        return [str(word) for word in form.get("enum", [form.get("const")])]
-    match form.get("type"):
-        case "integer":
-            return ["a whole number" + _range(form)]
-        case "number":
-            return ["a number" + _range(form)]
-        case "array":
-            items = form.get("prefixItems") or [form.get("items", {})]
-            count = f"{len(items)} times " if "prefixItems" in form else ""
-            return [f"a list of {count}{_one_of(_choices(items[0]))}"]
-        case "boolean":
-            return ["true", "false"]
-        case "object" if "additionalProperties" in form and "properties" not in form:
-            return ["a mapping of names to text"]
-        case "string":
-            return ["text"]
-        case "null":
-            return ["null"]
-    return ["a mapping of options"]
-
-
-def _range(form: dict[str, Any]) -> str:
-    words = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
-    bounds = [f"{word} {form[key]}" for key, word in words.items() if key in form]
-    return f" {' and '.join(bounds)}" if bounds else ""
-
-
-def _one_of(choices: Sequence[str]) -> str:
-    return " or ".join([", ".join(choices[:-1]), choices[-1]]) if len(choices) > 1 else "".join(choices)
 
 
 def shown(value: Any) -> str:

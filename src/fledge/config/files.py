@@ -29,7 +29,7 @@ def _content(path: Path, noun: str, start: str) -> bytes:
         if path.exists() and not path.is_file():
             kind = "a folder" if path.is_dir() else "not a regular file"
             inside = _yaml_files(path)
-            cure = f"in it there is: {', '.join(inside[:5])}" if inside else f"give the {noun}'s YAML file"
+            cure = f"did you mean {path / inside[0]}?" if inside else f"give the {noun}'s YAML file"
             raise RecipeError([Problem(f"this is {kind}, not a {noun}", str(path), cure)])
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)

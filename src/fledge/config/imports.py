@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from fledge.config.answer import foreign_answer
 from fledge.config.document import Document, Key
 from fledge.config.dump import dump_tree
 from fledge.config.explain import dotted, shown
@@ -113,7 +114,9 @@ def _key(dotted_key: str) -> Key:
 
 def _of(origin: str, setting: str, problem: Problem) -> Problem:
     """The problem of a setting as that of the key it came from."""
-    return problem if origin == setting else replace(problem, what=f"{origin}: {problem.what}")
+    if origin == setting:
+        return problem
+    return replace(problem, what=f"{origin}: {problem.what}", cure=problem.cure.replace(f"{setting}: ", f"{origin}: "))
 
 
 def _on_one_line(text: str) -> str:
@@ -141,6 +144,8 @@ def _unknown(key: str, value: Any, where: str) -> Problem:
         return Problem(f"{key} is {shown(value)}, expected a mapping", where, f"in it there is: {', '.join(inside)}")
     nearest = nearest_name(key, RULES)
     cure = f"did you mean {nearest}?" if nearest else "remove it, if your training does not depend on it"
+    if not nearest and (ours := foreign_answer(key.rpartition(".")[2], value)):
+        cure += f" (in a recipe: {ours})"
     return Problem(f"{key} is not a key of the small BLOOM tool's that can be translated", where, cure)
 
 

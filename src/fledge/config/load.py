@@ -3,6 +3,7 @@
 import copy
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ from fledge.config.document import Document, Key
 from fledge.config.dump import dump_recipe
 from fledge.config.explain import dotted, explain
 from fledge.config.files import read_mapping
-from fledge.config.overrides import WHERE, apply_overrides
+from fledge.config.overrides import WHERE, apply_overrides, for_command_line
 from fledge.config.paths import Resolver
 from fledge.config.recipe import Recipe, conflicts
 from fledge.errors import Problem, RecipeError
 
 __all__ = ["dump_recipe", "load_recipe", "read_recipe"]
 
+_ROWS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+_START_WITH_ROWS = "`fledge init recipe.yaml` writes a recipe; name this file in it as data.train"
 _START = "a mapping of sections is wanted; `fledge init` writes a recipe to start from"
 
 
@@ -28,6 +31,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Relative paths start from the recipe's folder. Raises RecipeError with every problem that can be found at once:
     faults of the YAML, unknown keys, wrong types and ranges, values that do not go together, paths that are not there.
     """
+    if Path(path).suffix.lower() in _ROWS and Path(path).is_file():
+        raise RecipeError([Problem("this is a file of rows, not a recipe", str(path), _START_WITH_ROWS)])
     document = read_mapping(Path(path), "recipe", start=_START)
     apply_overrides(document, overrides)
     resolver = Resolver(document, Path(path))
@@ -100,4 +105,10 @@ def in_order(problems: Sequence[Problem]) -> list[Problem]:
         line = re.search(r":(\d+)$", problem.where)
         return problem.where.startswith(WHERE), int(line[1]) if line else 0
 
-    return sorted(dict.fromkeys(problems), key=rank)
+    return sorted(dict.fromkeys(_as_given(problem) for problem in problems), key=rank)
+
+
+def _as_given(problem: Problem) -> Problem:
+    """A problem of the command line with a cure that the command line takes."""
+    is_outside = problem.where.startswith(WHERE)
+    return replace(problem, cure=for_command_line(problem.cure)) if is_outside else problem

@@ -15,7 +15,7 @@ class OutputConfig(Section):
     dir: str = Field(default="", validate_default=False)
     """The run folder; default runs/NAME beside the recipe, where NAME is the recipe's file name."""
     trackers: tuple[Tracker, ...] = ()
-    """tensorboard, wandb; each needs its extra (pip install 'fledge[tensorboard]')."""
+    """tensorboard, wandb; each needs its extra (pip install 'fledge-lora[tensorboard]')."""
     wandb_project: str | None = None
     """wandb: the project; null for WANDB_PROJECT where it is set, and fledge where not."""
     wandb_name: str | None = None

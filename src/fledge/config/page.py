@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from fledge.config.data import SourceConfig, ValidationFraction
 from fledge.config.dump import scalar
-from fledge.config.explain import expected
+from fledge.config.forms import expected
 from fledge.config.recipe import Recipe
 from fledge.config.template import section_of
 

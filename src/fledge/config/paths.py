@@ -16,13 +16,33 @@ CHAT_TEMPLATES = ("chatml",)
 DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".xlsx", ".parquet", ".arrow", ".txt", ".md")
 """What a data file's name may end with; those of text also with .gz."""
 
+_OTHER_FILES = (
+    ".tsv",
+    ".xlsx",
+    ".xls",
+    ".ods",
+    ".pdf",
+    ".docx",
+    ".doc",
+    ".html",
+    ".xml",
+    ".zip",
+    ".arrow",
+    ".pkl",
+    ".yaml",
+)
+"""Endings of files that no hub id has."""
+_WEIGHTS = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+_HUB_ADDRESS = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?:datasets/)?([\w.-]+(?:/[\w.-]+)?)(?:/.*)?")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?", re.ASCII)
 _LOCAL_STARTS = ("/", "~", "./", "../")
 
 
 def is_local(text: str) -> bool:
     """Whether a source's path cannot be a hub id, by its form alone: anything else is local only where it exists."""
-    is_data_file = text.lower().removesuffix(".gz").endswith(DATA_SUFFIXES)
+    is_data_file = text.lower().removesuffix(".gz").endswith((*DATA_SUFFIXES, *_OTHER_FILES, "/"))
+    if "://" in text:
+        return False
     return glob.has_magic(text) or text.startswith(_LOCAL_STARTS) or is_data_file
 
 
@@ -96,21 +116,27 @@ class Resolver:
                 self._complain(f"there is no built-in base {name}", key, cure)
             return text
         path = self._absolute(text)
-        if not path.exists() and not text.startswith(_LOCAL_STARTS):
+        if not path.exists() and text.lower().endswith(_WEIGHTS):
+            self._missing(f"there is no {text}", key, path)
+            return text
+        if not path.exists() and not text.startswith(_LOCAL_STARTS) and not text.endswith("/"):
             return self._hub_id(text, key)
         if not path.exists():
             self._missing(f"there is no {text}", key, path)
         elif not (path / "config.json").is_file():
             what = f"{text} holds no config.json" if path.is_dir() else f"{text} is a file"
-            self._complain(what, key, "give the folder of a model: config.json, weights, tokenizer")
+            self._complain(what, key, _base_cure(path))
         return str(path)
 
     def _chat_template(self, text: str, key: Key) -> str:
         if text in CHAT_TEMPLATES:
             return text
         path = self._absolute(text)
-        if not path.is_file():
-            self._missing(f"there is no file {text}", key, path, other=CHAT_TEMPLATES)
+        if "{%" in text or "{{" in text:
+            self._complain("this is a chat template, not a file", key, "write it into a file, and give the file's path")
+        elif not path.is_file():
+            cure = "remove it to use the base's own chat template, or give chatml or a Jinja file"
+            self._missing(f"there is no file {text}", key, path, other=CHAT_TEMPLATES, otherwise=cure)
         return str(path)
 
     def _run_folder(self, text: str, key: Key) -> str:
@@ -125,12 +151,11 @@ class Resolver:
 
     def _hub_id(self, text: str, key: Key) -> str:
         if not _HUB_ID.fullmatch(text) or ".." in text or "--" in text:
-            cure = "a hub id is NAME or OWNER/NAME; a local path starts with ./ ../ ~ or /"
-            self._complain(f"{text!r} is neither an existing path nor a hub id", key, cure)
+            self._complain(f"{text!r} is neither an existing path nor a hub id", key, _id_cure(text))
         return text
 
-    def _missing(self, what: str, key: Key, path: Path, other: tuple[str, ...] = ()) -> None:
-        """Complain about a path that does not exist, with the nearest one that does."""
+    def _missing(self, what: str, key: Key, path: Path, *, other: tuple[str, ...] = (), otherwise: str = "") -> None:
+        """Complain about a path that does not exist, with the nearest one that does, or `otherwise` what to do."""
         while not path.parent.is_dir():
             path = path.parent
         parent = path.parent
@@ -138,7 +163,33 @@ class Resolver:
         nearest = nearest_name(path.name, names)
         near = os.path.relpath(parent / nearest, self._folder) if nearest and nearest not in other else nearest
         start = f"relative paths start from {self._folder}"
-        self._complain(what, key, f"did you mean {near}? ({start})" if near else start)
+        self._complain(what, key, f"did you mean {near}? ({start})" if near else otherwise or start)
 
     def _complain(self, what: str, key: Key, cure: str = "") -> None:
         self.problems.append(Problem(what, self._document.where(key), cure))
+
+
+def _id_cure(text: str) -> str:
+    """What to write for a text that is no hub id and no path."""
+    address = _HUB_ADDRESS.fullmatch(text.strip())
+    name = address[1] if address else text.strip()
+    if name != text and _HUB_ID.fullmatch(name):
+        return f"write {name}"
+    if "://" in text:
+        return "fetch the file yourself, and give its path"
+    return "a hub id is NAME or OWNER/NAME; a local path starts with ./ ../ ~ or /"
+
+
+def _base_cure(path: Path) -> str:
+    """What to give instead of a path that is there and holds no base."""
+    if path.is_file() and (path.parent / "config.json").is_file():
+        return f"write {path.parent}, the folder of the model"
+    if path.is_dir():
+        inside = sorted(each.parent for each in path.glob("*/config.json"))
+        if inside:
+            return f"did you mean {inside[0]}?"
+    if path.suffix == ".gguf":
+        return "a GGUF file cannot be trained: give the folder or hub id of the model that it was made from"
+    if (path / "adapter_config.json").is_file():
+        return "this is an adapter: give the base that it was trained on"
+    return "give the folder of a model: config.json, weights, tokenizer"

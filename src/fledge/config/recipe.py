@@ -1,7 +1,8 @@
 """The recipe: all sections together, and the combinations that cannot work."""
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pydantic import Field
@@ -52,6 +53,13 @@ def sources(value: SourceConfig | tuple[SourceConfig, ...] | ValidationFraction 
     return value if isinstance(value, tuple) else ()
 
 
+def names_a_hub(recipe: Recipe) -> bool:
+    """Whether a recipe, loaded so that its local paths are absolute, names a base or rows on a hub."""
+    held = () if isinstance(recipe.data.validation, ValidationFraction) else sources(recipe.data.validation)
+    paths = [source.path for source in (*sources(recipe.data.train), *held)]
+    return not all(name.startswith(("/", "builtin:")) for name in (recipe.model.name_or_path, *paths))
+
+
 def conflicts(recipe: Recipe) -> list[Conflict]:
     """Combinations of valid values that cannot work together, or where one has no effect."""
     return [*_of_sources(recipe), *_of_data(recipe), *_of_training(recipe), *_of_adapter(recipe), *_of_output(recipe)]
@@ -75,14 +83,14 @@ def _of_sources(recipe: Recipe) -> Iterator[Conflict]:
             yield Conflict(
                 f"split is for the text format only, and {'.'.join(map(str, key))} has the format {source.format}",
                 (("data", "overlong"), (*key, "format")),
-                "use drop, truncate or error",
+                "write data.overlong: drop, truncate or error",
             )
 
 
 def _of_data(recipe: Recipe) -> Iterator[Conflict]:
     data, tokens = recipe.data, recipe.data.new_special_tokens
     if len(set(tokens)) < len(tokens):
-        yield Conflict("a token is given twice", (("data", "new_special_tokens"),), "keep one of the two")
+        yield Conflict("a token is given twice", (("data", "new_special_tokens"),), f"write {_each_once(tokens)}")
     yield from _of_spans(recipe)
     if data.validation is None and recipe.evaluate.every_steps != EvaluateConfig().every_steps:
         keys = (("evaluate", "every_steps"), ("data", "validation"))
@@ -95,11 +103,17 @@ def _of_data(recipe: Recipe) -> Iterator[Conflict]:
             continue
         keys = (("evaluate", name), ("data", "validation"))
         if data.validation is None:
-            yield Conflict("needs data.validation", keys, "give data.validation a source, or {fraction: 0.01}")
+            yield Conflict(
+                "needs data.validation", keys, "write data.validation: {fraction: 0.01}, or give it a source"
+            )
             continue
         asked = sources(data.train) if isinstance(data.validation, ValidationFraction) else sources(data.validation)
         if all(source.format == "text" for source in asked):
-            yield Conflict("plain text has no prompt and no answer to compare", keys, f"write {name}: false")
+            yield Conflict("plain text has no prompt and no answer to compare", keys, f"write evaluate.{name}: false")
+
+
+def _each_once(items: Sequence[str]) -> str:
+    return json.dumps(list(dict.fromkeys(items)), ensure_ascii=False)
 
 
 def _of_spans(recipe: Recipe) -> Iterator[Conflict]:
@@ -121,18 +135,22 @@ def _of_training(recipe: Recipe) -> Iterator[Conflict]:
     yield from _of_engine(recipe)
     if recipe.model.keep_dequantized and recipe.model.quantization == "none":
         keys = (("model", "keep_dequantized"), ("model", "quantization"))
-        yield Conflict("has no effect on a base that is not quantised", keys, "remove it, or write quantization: nf4")
+        yield Conflict(
+            "has no effect on a base that is not quantised", keys, "remove it, or write model.quantization: nf4"
+        )
     if recipe.model.attention == "flash" and recipe.model.dtype == "float32":
         keys = (("model", "attention"), ("model", "dtype"))
-        yield Conflict("flash attention does not compute in float32", keys, "use bfloat16, or attention: auto")
+        yield Conflict(
+            "flash attention does not compute in float32", keys, "write model.dtype: bfloat16, or model.attention: auto"
+        )
     train = recipe.train
     for first, second in (("micro_batch_rows", "micro_batch_tokens"), ("warmup_steps", "warmup_ratio")):
         if getattr(train, first) is not None and getattr(train, second) not in (None, "auto"):
             keys = (("train", first), ("train", second))
-            yield Conflict(f"given together with {second}", keys, "keep one of the two")
+            yield Conflict(f"given together with {second}", keys, f"remove it, or remove {second}")
     if train.warmup_steps is not None and train.max_steps is not None and train.warmup_steps > train.max_steps:
         what = f"{train.warmup_steps} steps of warm-up in a training of {train.max_steps}"
-        cure = "give fewer: the learning rate would never reach its peak"
+        cure = f"write train.warmup_steps: {train.max_steps}, or fewer: the learning rate would never reach its peak"
         yield Conflict(what, (("train", "warmup_steps"), ("train", "max_steps")), cure)
 
 
@@ -140,46 +158,66 @@ def _of_engine(recipe: Recipe) -> Iterator[Conflict]:
     train, fast = recipe.train, ("train", "engine")
     if train.engine == "fast":
         if not recipe.data.packing:
-            cure = "remove it: the fast engine never pads; or use engine: plain"
+            cure = "remove it: the fast engine never pads; or write train.engine: plain"
             yield Conflict("has no effect on engine: fast", (("data", "packing"), fast), cure)
         if recipe.model.attention != "auto":
-            cure = "remove it: the fast engine has attention of its own; or use engine: plain"
+            cure = "remove it: the fast engine has attention of its own; or write train.engine: plain"
             yield Conflict("has no effect on engine: fast", (("model", "attention"), fast), cure)
     if train.kernels == "compiled" and train.engine != "plain":
-        cure = "write engine: plain, or remove it: the engine has fused kernels of its own"
+        cure = "write train.engine: plain, or remove it: the engine has fused kernels of its own"
         yield Conflict("needs engine: plain", (("train", "kernels"), fast), cure)
     if train.share_prefixes is True:
         if train.engine == "plain" or not recipe.data.packing or recipe.model.attention != "auto":
             yield Conflict(
-                "needs the fast engine", (("train", "share_prefixes"), fast), "remove it, or use engine: fast"
+                "needs the fast engine", (("train", "share_prefixes"), fast), "write train.share_prefixes: auto"
             )
         if recipe.lora.lora_dropout > 0:
             keys = (("train", "share_prefixes"), ("lora", "lora_dropout"))
             what = "does not go together with dropout: each row drops other features"
-            yield Conflict(what, keys, "write share_prefixes: auto, or lora_dropout: 0")
+            yield Conflict(what, keys, "write train.share_prefixes: auto, or lora.lora_dropout: 0")
 
 
 def _of_adapter(recipe: Recipe) -> Iterator[Conflict]:
     lora = recipe.lora
     if lora.use_dora and lora.init_lora_weights == "pissa":
         keys = (("lora", "init_lora_weights"), ("lora", "use_dora"))
-        yield Conflict("pissa does not go together with use_dora", keys, "use one of the two")
+        yield Conflict("pissa does not go together with use_dora", keys, "write lora.use_dora: false, or another start")
     if recipe.model.quantization != "none" and lora.init_lora_weights == "pissa":
         keys = (("lora", "init_lora_weights"), ("model", "quantization"))
         what = "pissa takes its start out of the weights, which a quantised base does not give"
-        yield Conflict(what, keys, "use another start, or write quantization: none")
-    if isinstance(lora.target_modules, str):
+        yield Conflict(what, keys, "write lora.init_lora_weights: true, or model.quantization: none")
+    yield from _of_targets(lora.target_modules)
+
+
+def _of_targets(targets: str | tuple[str, ...]) -> Iterator[Conflict]:
+    """Targets that cannot be what was meant, on any model."""
+    key = (("lora", "target_modules"),)
+    for target in (targets,) if isinstance(targets, str) else targets:
+        is_all = re.sub(r"[-_ ]+", "-", target.strip().lower()) in ("all", "all-linear", "all-linear-layers")
+        if is_all and targets != "all-linear":
+            yield Conflict(f"{target!r} is not the word that takes every layer", key, "write all-linear")
+            return
+        parts = re.findall(r"[\w.]+", target)
+        if re.fullmatch(r"[\[(\s'\"]*[\w.]+(['\"]?(\s*[,;]\s*|\s+)['\"]?[\w.]+)*[\])\s'\"]*", target) and (
+            target not in parts
+        ):
+            names = (
+                parts if isinstance(targets, str) else [name for one in targets for name in re.findall(r"[\w.]+", one)]
+            )
+            yield Conflict("a list of names is written in brackets", key, f"write [{', '.join(names)}]")
+            return
+    if isinstance(targets, str):
         try:
-            re.compile(lora.target_modules)
+            re.compile(targets)
         except re.error as error:
             cure = "write all-linear, a list of names, or a regular expression that matches whole names"
-            yield Conflict(f"not a regular expression: {error}", (("lora", "target_modules"),), cure)
+            yield Conflict(f"not a regular expression: {error}", key, cure)
 
 
 def _of_output(recipe: Recipe) -> Iterator[Conflict]:
     trackers = recipe.output.trackers
     if len(set(trackers)) < len(trackers):
-        yield Conflict("a tracker is given twice", (("output", "trackers"),), "keep one of the two")
+        yield Conflict("a tracker is given twice", (("output", "trackers"),), f"write {_each_once(trackers)}")
     yield from _of_wandb(recipe.output)
     model = recipe.model
     if model.revision != "main" and model.name_or_path.startswith(("/", "builtin:")):

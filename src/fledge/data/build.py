@@ -210,7 +210,7 @@ class _Builder:
     def _fitted(self, item: _Item, row: TokenRow) -> Fitted:
         maker = self._maker
         if self._overlong == "error" and maker.is_overlong(row):
-            cure = f"raise {self._limit_keys}, or set data.overlong to drop or truncate"
+            cure = f"raise {self._limit_keys}, or set data.overlong: drop, or truncate"
             where = self._source.full_where(item.part, item.number)
             raise DataError(f"the row is {maker.size(row)} long, {maker.limits}", where=where, cure=cure)
         return maker.fit(row)

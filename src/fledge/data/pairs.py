@@ -112,11 +112,11 @@ def check_fits(data: DataConfig, tokenizer: TextTokenizer) -> None:
         return
     if data.train_on == "all":
         what = "an encoder-decoder reads the prompt and cannot be trained on it"
-        raise DataError(what, where="data.train_on", cure="write completion, or choose a causal base")
+        raise DataError(what, where="data.train_on", cure="write data.train_on: completion, or choose a causal base")
     for where, source in _located(data):
         if source.format not in FORMATS:
             what = f"an encoder-decoder needs a prompt and its answer, and {source.format} does not tell them apart"
-            cure = "use the format completion or alpaca, or choose a causal base"
+            cure = f"write {where}.format: completion, or alpaca, or choose a causal base"
             raise DataError(what, where=f"{where}.format", cure=cure)
 
 

@@ -43,7 +43,7 @@ class PreparedData:
     validation: TokenStore | None
     ledger: Ledger
     weights: tuple[float, ...]
-    """Weight of each training source, in the order of `train.source_sizes`."""
+    """Weight of each training source, in the order of the store's source_sizes."""
     seconds: float
     from_cache: bool
     digest: str
@@ -106,7 +106,7 @@ def _prepare(
     def build(folder: Path) -> None:
         entries = build_store(opened, data, tokenizer=tokenizer, folder=folder, progress=progress)
         if not any(entry.rows_kept for entry in entries):
-            _refuse_nothing(entries, role, limits=limit_keys(tokenizer))
+            _refuse_nothing(entries, role, data=data, limits=limit_keys(tokenizer))
         parts = [part for source in opened for part in source.part_names()]
         noted = [replace(e, file_notes=skipped_by_reason(s.noted)) for e, s in zip(entries, opened, strict=True)]
         meta = {"parts": parts, "ledgers": [as_json(entry) for entry in noted]}
@@ -164,12 +164,29 @@ def _share(store: TokenStore) -> Share:
     )
 
 
-def _refuse_nothing(entries: tuple[SourceLedger, ...], role: Role, *, limits: str) -> None:
+def _cures(data: DataConfig, limits: str) -> dict[str, str]:
+    """What to do where every row was dropped, by reason."""
+    columns = "the source's options name the columns of its format: are these the right ones?"
+    is_cut = data.overlong == "truncate"
+    return {
+        "invalid": "set data.invalid_rows: error to see what is wrong with the first row",
+        "overlong": f"raise {limits}: the prompts alone fill it"
+        if is_cut
+        else f"raise {limits} or set data.overlong: truncate",
+        "empty": columns,
+        "empty_completion": columns,
+        "empty_prompt": columns,
+        "no_supervised_token": "the tokenizer has no token for any answer: does it belong to the base?",
+    }
+
+
+def _refuse_nothing(entries: tuple[SourceLedger, ...], role: Role, *, data: DataConfig, limits: str) -> None:
     reasons = [
         f"{count:,} {reason} (first: {entry.examples[reason][0]})"
         for entry in entries
         for reason, count in entry.rows_dropped.items()
     ]
-    cure = f"raise {limits} or set data.overlong: truncate" if any("overlong" in one for one in reasons) else ""
+    found = {reason for entry in entries for reason in entry.rows_dropped}
+    cure = "; ".join(dict.fromkeys(cure for reason, cure in _cures(data, limits).items() if reason in found))
     what = f"no row is left of {sum(entry.rows_read for entry in entries):,}: dropped {', '.join(reasons)}"
     raise DataError(what, where=f"data.{role}", cure=cure)

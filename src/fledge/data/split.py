@@ -15,7 +15,7 @@ def hold_out(parents: NDArray[np.int64], *, fraction: float, seed: int) -> tuple
     """
     rows, place = np.unique(parents, return_inverse=True)
     if len(rows) < 2:
-        cure = "give data.validation a source of its own, or null"
+        cure = "write data.validation: null, or give it a source of its own"
         raise DataError("one row cannot be divided into training and validation", where="data.validation", cure=cure)
     count = min(max(round(len(rows) * fraction), 1), len(rows) - 1)
     held = np.zeros(len(rows), dtype=np.bool_)

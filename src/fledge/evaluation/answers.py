@@ -60,7 +60,7 @@ def answer_rows(
     count = len(store) if max_rows is None else min(max_rows, len(store))
     rows = [row for row in range(count) if len(store.prompt_ids(row)) and len(store.answer_ids(row))]
     if not rows:
-        cure = "exact match and ROUGE are for prompts with answers"
+        cure = "write evaluate.exact_match: false and evaluate.rouge: false, or give rows with prompts and answers"
         raise DataError("no row has both a prompt and an answer", cure=cure)
     prompts = [[int(token) for token in store.prompt_ids(row)] for row in rows]
     answers = generate(

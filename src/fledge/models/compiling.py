@@ -40,5 +40,5 @@ def _try(device: torch.device) -> None:
         torch.compile(lambda x: x + x.sin())(x)
     except torch._dynamo.exc.TorchDynamoException as error:
         what = f"torch cannot compile here ({str(error).strip().partition(chr(10))[0][:200]})"
-        cure = "install a C++ compiler, or remove it"
+        cure = "write train.kernels: auto, or install a C++ compiler"
         raise ModelError(what, where="train.kernels: compiled", cure=cure) from error

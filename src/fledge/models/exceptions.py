@@ -16,7 +16,7 @@ def _falcon_alibi_twice(model: PreTrainedModel) -> None:
     Ends when tests/unit/models/test_documents.py sees the two agree.
     """
     if model.config._attn_implementation == "eager" and model.config.alibi:
-        cure = "use auto or sdpa"
+        cure = "write model.attention: auto"
         raise ModelError("eager attention of this base counts ALiBi twice", where="model.attention", cure=cure)
 
 
@@ -24,7 +24,7 @@ def _overflows(model: PreTrainedModel) -> None:
     """A family whose feed-forward products transformers keeps in float32 overflows in float16."""
     if model.dtype == torch.float16 and getattr(model, "_keep_in_fp32_modules", None):
         what = f"{type(model).__name__} overflows in float16: its feed-forward layers exceed what the format can hold"
-        raise ModelError(what, where="model.dtype", cure="use bfloat16 or float32")
+        raise ModelError(what, where="model.dtype", cure="write model.dtype: bfloat16, or float32")
 
 
 EXCEPTIONS: dict[type[nn.Module], Callable[[PreTrainedModel], None]] = {FalconAttention: _falcon_alibi_twice}

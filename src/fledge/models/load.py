@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
 from fledge.config.model import Attention, ModelConfig
+from fledge.config.quoted import cure_of, said
 from fledge.errors import ModelError
 from fledge.facts import ModelFacts
 from fledge.models.attention import IMPLEMENTATIONS, flash_missing
@@ -59,8 +60,8 @@ def load_base(
             else:
                 model = load_quantized(source, config, described=described, attention=attention, tell=tell)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
-        what = f"the base cannot be loaded: {_first_line(error)}"
-        raise ModelError(what, where=config.name_or_path, cure=_CURE) from error
+        what = f"the base cannot be loaded: {said(error)}"
+        raise ModelError(what, where=config.name_or_path, cure=cure_of(error, otherwise=_CURE)) from error
     if config.quantization != "none" and (share := quantized_share(model)) < MOST:
         tell(
             f"{share:.0%} of the blocks' parameters are held in {config.quantization}: the others are no plain linears"
@@ -86,7 +87,9 @@ def _attention(attention: Attention) -> str | None:
     """transformers' name of it; None where it may choose. Raises ModelError where it cannot run here."""
     missing = flash_missing() if attention == "flash" else None
     if missing is not None:
-        raise ModelError(f"flash attention cannot run here: {missing}", where="model.attention", cure="use auto")
+        raise ModelError(
+            f"flash attention cannot run here: {missing}", where="model.attention", cure="write model.attention: auto"
+        )
     return IMPLEMENTATIONS.get(attention)
 
 
@@ -103,8 +106,3 @@ def _load(described: Any, source: str, config: ModelConfig, attention: str | Non
     )
     check_whole(info, where=config.name_or_path)
     return model
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0]

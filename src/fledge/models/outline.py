@@ -16,6 +16,7 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, ren
 from transformers.pytorch_utils import Conv1D
 
 from fledge.config.model import Dtype, ModelConfig
+from fledge.config.quoted import cure_of, said
 from fledge.errors import ModelError
 from fledge.models.attention import IMPLEMENTATIONS
 from fledge.models.files import stored_tensors, weight_files
@@ -78,9 +79,9 @@ def read_outline(config: ModelConfig, *, rows: int = 0) -> Outline:
             model = kind.from_config(described, dtype=torch.float32, trust_remote_code=config.trust_remote_code)
         stored = stored_tensors(weight_files(source, revision=config.revision))
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, StrictDataclassError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         cure = "give a language model whose folder holds config.json and whole .safetensors files"
-        raise ModelError(f"the base cannot be read: {reason[0]}", where=config.name_or_path, cure=cure) from error
+        what, cure = f"the base cannot be read: {said(error)}", cure_of(error, otherwise=cure)
+        raise ModelError(what, where=config.name_or_path, cure=cure) from error
     names, rest = _names(model, stored)
     return Outline(config, source, model, stored, names, rest, _tied(model, stored, names))
 

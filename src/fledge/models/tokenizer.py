@@ -17,6 +17,7 @@ from transformers.utils import GENERATION_CONFIG_NAME
 
 from fledge.config.data import DataConfig
 from fledge.config.model import ModelConfig
+from fledge.config.quoted import cure_of, said
 from fledge.errors import DataError, ModelError
 from fledge.models.chat_template import (
     RENDERING,
@@ -227,7 +228,7 @@ class Tokenizer:
         template = self.hf.chat_template
         if not template:
             cure = "set data.chat_template: chatml, or a Jinja file"
-            raise DataError("this base has no chat template", where="data.format: chat", cure=cure)
+            raise DataError("this base has no chat template", where="data.train.format: chat", cure=cure)
         return single(template)
 
 
@@ -244,7 +245,12 @@ def load_tokenizer(model: ModelConfig, data: DataConfig) -> Tokenizer:
             source, revision=model.revision, trust_remote_code=model.trust_remote_code, use_fast=True
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
-        raise ModelError(f"the tokenizer cannot be loaded: {error}", where=model.name_or_path) from error
+        cure = cure_of(
+            error, otherwise="give a base whose folder holds its tokenizer: tokenizer.json, or tokenizer.model"
+        )
+        raise ModelError(
+            f"the tokenizer cannot be loaded: {said(error)}", where=model.name_or_path, cure=cure
+        ) from error
     if not getattr(hf, "is_fast", False) or not hasattr(hf, "backend_tokenizer"):
         cure = "use a base whose folder has a tokenizer.json"
         raise ModelError("its tokenizer gives no character offsets, so masks cannot be proven", where=source, cure=cure)
@@ -295,7 +301,10 @@ def _config(model: ModelConfig, source: str) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(source, revision=model.revision, trust_remote_code=model.trust_remote_code)
     except (OSError, ValueError, ImportError, KeyError, StrictDataclassError) as error:
-        raise ModelError(f"the base's config.json cannot be read: {error}", where=model.name_or_path) from error
+        cure = cure_of(error, otherwise="fetch the base again, all of its files")
+        raise ModelError(
+            f"the base's config.json cannot be read: {said(error)}", where=model.name_or_path, cure=cure
+        ) from error
 
 
 def _decoder_start(config: PreTrainedConfig, source: str) -> int:

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from fledge.errors import ExtraError
 from fledge.events import Event
 from fledge.observe.observer import Observer
+from fledge.release import DISTRIBUTION
 from fledge.rundir import RunDir
 
 
@@ -29,7 +30,7 @@ def check_trackers(names: Sequence[str]) -> None:
     """Raises ExtraError where a tracker's package is not installed; asked before anything heavy is loaded."""
     for name in names:
         if find_spec(TRACKERS[name].package) is None:
-            cure = f"pip install 'fledge[{name}]', or remove {name} from output.trackers"
+            cure = f"pip install '{DISTRIBUTION}[{name}]', or remove {name} from output.trackers"
             raise ExtraError(f"the tracker {name} is not installed", where="output.trackers", cure=cure)
 
 

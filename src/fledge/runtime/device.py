@@ -15,7 +15,9 @@ def choose_device(placement: Placement, *, local_rank: int = 0) -> torch.device:
     """The device for this process. Raises ModelError where a GPU is asked for and there is none."""
     has_gpu = torch.cuda.is_available()
     if placement == "gpu" and not has_gpu:
-        raise ModelError("no GPU is visible to this process", where="model.placement", cure="use auto or cpu")
+        raise ModelError(
+            "no GPU is visible to this process", where="model.placement", cure="write model.placement: auto, or cpu"
+        )
     if placement != "cpu" and has_gpu:
         return torch.device("cuda", local_rank % torch.cuda.device_count())
     return torch.device("cpu")

@@ -210,7 +210,8 @@ def _agree_to_stop(parts: Parts) -> int:
 def _save(parts: Parts, plan: Plan, progress: Progress) -> None:
     if parts.mesh.rank == 0:
         if progress.step and not parts.run.root.is_dir():
-            raise RunError("the run folder was removed while it trained", where=str(parts.run.root))
+            cure = "run the same command again: it trains from the beginning"
+            raise RunError("the run folder was removed while it trained", where=str(parts.run.root), cure=cure)
         if parts.run.events.exists():
             sync_file(parts.run.events)  # a checkpoint must not outlive the events that led to it
         path = save_checkpoint(parts.run, parts.trained, progress=progress, keep=plan.keep_checkpoints)

@@ -53,7 +53,7 @@ def test_help_names_every_verb_and_imports_the_module_of_none() -> None:
         "print(sorted(m for m in sys.modules if m.startswith('fledge.')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    light = [f"fledge.{name}" for name in ("cli", "cli.main", "cli.show", "cli.streams", "errors", "units")]
+    light = [f"fledge.{name}" for name in ("cli", "cli.main", "cli.show", "cli.streams", "errors", "release", "units")]
     assert done.stdout.rstrip().endswith(str(light))
     assert all(f"  {verb} " in done.stdout for verb in VERBS)
 
@@ -113,7 +113,7 @@ def test_a_missing_tracker_is_told_once_and_before_anything_heavy_loads(tmp_path
     done = subprocess.run([sys.executable, "-c", code, str(recipe), *flags], capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("the tracker wandb is not installed") == 1
-    assert "pip install 'fledge[wandb]'" in done.stderr
+    assert "pip install 'fledge-lora[wandb]'" in done.stderr
     assert not (tmp_path / "runs").exists()
 
 

@@ -155,6 +155,26 @@ def test_a_conversation_remembers_and_forgets(chatty):
     assert second.text and first.is_complete and first.text.startswith("lomi")
 
 
+def test_a_conversation_longer_than_the_bases_positions_is_told_to_reset_and_goes_on_after_it(trained_run):
+    run = trained_run("gpt2", fmt="chat", data__chat_template="chatml", train__max_steps=1)
+    conversation = chat(run, sampling=Sampling(2))
+    conversation.say("karen", on_text=ignored)
+    conversation.messages = [{"role": "user", "content": "karen " * 400}, {"role": "assistant", "content": "lomi"}]
+    with pytest.raises(
+        RunError, match=r"the conversation has .* tokens by now, and this base has positions for 512"
+    ) as caught:
+        conversation.say("tas", on_text=ignored)
+    assert caught.value.problems[0].cure.startswith("/reset forgets what was said before")
+    conversation.reset()
+    conversation.say("tas", on_text=ignored)
+    with pytest.raises(FledgeError, match="shorten the prompt"):
+        chat(run, sampling=Sampling(2)).say("karen " * 400, on_text=ignored)
+
+
+def ignored(piece: str) -> None:
+    """Nothing is shown."""
+
+
 def test_an_interrupted_answer_is_forgotten(chatty):
     conversation = chat(chatty, sampling=Sampling(6))
     conversation.say("karen 0", on_text=lambda piece: None)

@@ -64,6 +64,13 @@ FAULTS = {
     "x: 1\na: \x01": ("r.yaml:2", "a character that YAML does not allow"),
     "<<: 3": ("r.yaml:1", "<< needs a mapping"),
     "a: 'x": ("r.yaml:1", "not valid YAML"),
+    "a:\n  b: 1\n   c: 2": ("r.yaml:3", "a wrong indent"),
+    "a:\n  b:1\n  c: 2": ("r.yaml:3", "no space after the colon"),
+    "a: {b:1}": ("r.yaml:1", "no space after the colon of b:1"),
+    "a:\n\u00a0\u00a0b: 1": ("r.yaml:2", "a space of another kind"),
+    "// x\na: {b: 1}": ("r.yaml:2", "a line that begins with //"),
+    "[a]\nb = 1": ("r.yaml:2", "not valid YAML"),
+    '{"a": 1}\n{"a": 2}': ("r.yaml:2", "not valid YAML"),
 }
 
 
@@ -72,6 +79,7 @@ def test_a_fault_is_told_with_its_line(text: str, expected: tuple[str, str]) -> 
     problems = read_document(text.encode(), "r.yaml").problems
     assert [problem.where for problem in problems] == [expected[0]]
     assert expected[1] in problems[0].what
+    assert problems[0].cure or "unfold" in problems[0].what or "nested" in problems[0].what
 
 
 def test_bytes_that_are_no_text_are_told_with_their_line() -> None:

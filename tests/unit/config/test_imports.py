@@ -135,7 +135,7 @@ def test_settings_that_cannot_work_together_are_told_of_the_keys_they_came_from(
     assert [problem.split(",")[0] for problem in problems] == [
         "bloom.yaml:3: data.max_length is 2",
         "bloom.yaml:14: optim.scheduler.num_warmup_steps: train.warmup_steps: 2000 steps of warm-up in a training of "
-        "1000\n    give fewer: the learning rate would never reach its peak",
+        "1000\n    write optim.scheduler.num_warmup_steps: 1000",
     ]
 
 

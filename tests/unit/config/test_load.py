@@ -63,15 +63,14 @@ train:
         'R:3: model.dtype is "bfloat", expected float32, bfloat16 or float16\n    did you mean bfloat16?',
         'R:4: model.trust_remote_code is "yes", expected true or false\n    write true',
         "R:6: there is no row.jsonl\n    did you mean rows.jsonl? (relative paths start from F)",
-        "R:6: data.train.format is missing\n    add it: alpaca, chat, completion or text. "
-        "What a row holds: alpaca (instruction, input, output), chat (messages), completion (two columns) or text.",
         "R:6: data.train has no option formt\n    did you mean format?",
         "R:7: data.max_length is 3.0, expected a whole number at least 8 and at most 1048576\n    write 3",
         "R:8: a recipe has no section trian\n    did you mean train?",
         "R:10: train.learning_rate is 5, expected a number above 0 and at most 1",
         "R:11: train has no option lr\n    did you mean learning_rate?",
         'R:12: train.lr_scheduler is "cosin", expected cosine, linear or constant\n    did you mean cosine?',
-        "R:13: train.adam_betas is [0.9], expected a list of 2 times a number at least 0 and below 1",
+        "R:13: train.adam_betas is [0.9], expected a list of 2 times a number at least 0 and below 1\n"
+        "    write [0.9, 0.999]",
         "command line: lora.r=0: lora.r is 0, expected a whole number at least 1 and at most 4096",
         "command line: train.max_step=3: train has no option max_step\n    did you mean max_steps?",
     ]
@@ -80,7 +79,7 @@ train:
 def test_a_conflict_is_told_together_with_a_wrong_value(folder: Path) -> None:
     text = SHORTEST + "train:\n  warmup_steps: 3\n  warmup_ratio: 0.5\n  seed: -1\n"
     assert problems_of(write(folder, text)) == [
-        "R:5: train.warmup_steps: given together with warmup_ratio\n    keep one of the two",
+        "R:5: train.warmup_steps: given together with warmup_ratio\n    remove it, or remove warmup_ratio",
         "R:7: train.seed is -1, expected a whole number at least 0 and below 9223372036854775808",
     ]
 
@@ -146,7 +145,7 @@ def test_values_that_have_an_effect_are_taken_and_what_is_written_out_is_taken_a
 
 
 SLIPS = {
-    "train.seed='1'": "write the number without quotes",
+    "train.seed='1'": "write 1",
     "train.max_steps=none": "write null",
     "data.packing=no": "write false",
     "train.num_epochs=.inf": "expected a number above 0",
@@ -220,6 +219,8 @@ def test_what_is_no_recipe_is_told_as_such(folder: Path) -> None:
     (folder / "text.yaml").write_text("hello\n")
     (folder / "binary.yaml").write_bytes(b"\x93NUMPY\x00\xff")
     (folder / "huge.yaml").write_bytes(b"a" * 70_000)
+    (folder / "rows.csv").write_text("a,b\n")
+    (folder / "wide.yaml").write_bytes(SHORTEST.encode("utf-16"))
     os.mkfifo(folder / "pipe.yaml")
     expected = {
         "empty.yaml": "the recipe is empty",
@@ -228,6 +229,8 @@ def test_what_is_no_recipe_is_told_as_such(folder: Path) -> None:
         "binary.yaml": "not UTF-8 text",
         "huge.yaml": "larger than 64 KB",
         "pipe.yaml": "this is not a regular file",
+        "rows.csv": "this is a file of rows, not a recipe",
+        "wide.yaml": "not UTF-8 text",
         "lst.yaml": "there is no such recipe",
         ".": "this is a folder",
         "no/where.yaml": "there is no such recipe",

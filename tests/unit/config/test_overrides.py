@@ -1,5 +1,6 @@
 """Settings of the command line reach every option, and say so when they do not."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,48 @@ def test_a_setting_that_is_wrong_itself_does_not_mend_the_file(recipe: Path) -> 
         "recipe.yaml:6",
         "command line: train.seed=018",
     ]
+
+
+SPLIT = {
+    ("data.validation={fraction:", "0.1}"): "write 'data.validation={fraction: 0.1}'",
+    ("lora.target_modules=[q_proj,", "v_proj]"): "write 'lora.target_modules=[q_proj, v_proj]'",
+    ("train.seed", "=", "3"): "write train.seed=3",
+    ("train.seed=", "3"): "write train.seed=3",
+}
+
+
+@pytest.mark.parametrize(("arguments", "cure"), SPLIT.items())
+def test_what_the_shell_has_split_is_put_together_again(recipe: Path, arguments: tuple[str, ...], cure: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load(recipe, *arguments)
+    (problem,) = caught.value.problems
+    assert (problem.what, problem.cure) == ("the shell has split this setting at its spaces", cure)
+    load(recipe, *shlex.split(cure.removeprefix("write ")))
+
+
+WRITTEN_OTHERWISE = {
+    "--train.seed=3": "write train.seed=3",
+    "train.seed: 3": "write train.seed=3",
+    "train.seed:3": "write train.seed=3",
+    "train.seed==3": "write train.seed=3",
+    "'train.seed=3'": "write train.seed=3",
+    "train.seed": "write train.seed=VALUE",
+    "train/seed=3": "did you mean train.seed?",
+    "other.yaml": "one recipe is trained at a time; write settings as key.path=value",
+    "data.train.path=other.jsonl": "write data.train.0.path=... (positions count from 0; the last one is 1)",
+    "model.0.dtype=float32": "write model.dtype=... without 0",
+    "lora.target_modules=q_proj,v_proj": "write [q_proj, v_proj]",
+    "output.trackers=wandb": "write a list: [wandb]",
+}
+
+
+@pytest.mark.parametrize(("override", "cure"), WRITTEN_OTHERWISE.items())
+def test_a_setting_that_is_written_otherwise_is_answered_by_how_it_is_written(
+    recipe: Path, override: str, cure: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load(recipe, override)
+    assert [problem.cure for problem in caught.value.problems] == [cure]
 
 
 WRONG = {

@@ -125,7 +125,7 @@ def test_a_tracker_whose_package_is_missing_is_told_with_the_command_that_instal
 ) -> None:
     monkeypatch.setitem(TRACKERS, "wandb", Tracker("fledge.observe.wandb", package="not_a_package_at_all"))
     check_trackers(["tensorboard"])
-    with pytest.raises(ExtraError, match=r"pip install 'fledge\[wandb\]'"):
+    with pytest.raises(ExtraError, match=r"pip install 'fledge-lora\[wandb\]'"):
         check_trackers(["tensorboard", "wandb"])
 
 

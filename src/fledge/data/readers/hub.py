@@ -8,6 +8,7 @@ from typing import Any
 import datasets
 
 from fledge.config.data import SourceConfig
+from fledge.config.quoted import cure_of, said
 from fledge.data.readers.arrow import BATCH_ROWS, records_of
 from fledge.data.rows import RawRow
 from fledge.errors import DataError
@@ -27,7 +28,7 @@ def load_hub(source: SourceConfig) -> Any:
     except Exception as error:  # datasets lets through what its many back ends raise; nothing is swallowed here
         where = f"{source.path} (split {source.split})"
         logging.getLogger(__name__).debug("load_dataset failed", exc_info=True)
-        what = f"the data set cannot be loaded: {type(error).__name__}: {_first_line(error)}"
+        what = f"the data set cannot be loaded: {type(error).__name__}: {said(error)}"
         raise DataError(what, where=where, cure=_cure(source, error)) from error
 
 
@@ -47,10 +48,6 @@ def read_hub(rows: Any) -> Iterator[RawRow]:
         yield RawRow(number, record)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0]
-
-
 def _cure(source: SourceConfig, error: Exception) -> str:
     names = _CONFIGURATIONS.search(str(error))
     if names is not None and isinstance(error, ValueError):
@@ -59,6 +56,8 @@ def _cure(source: SourceConfig, error: Exception) -> str:
         return "set the source's revision to a branch, tag or commit of this data set"
     if "split" in str(error).lower() and isinstance(error, ValueError):
         return "set the source's split to one of those"
-    return (
-        f"{source.path!r} is taken for a hub id, for no such local file exists; is it right, and is the hub in reach?"
+    taken = (
+        f"{source.path!r} is taken for a hub id, for no such local file exists; check it, and that the hub is in reach"
     )
+    known = cure_of(error)
+    return taken if not known or "model." in known else f"{known} ({source.path!r} is taken for a hub id)"
