@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from fledge.cli.options import AsJson, MaxNewTokens, Run, Seed, Temperature, TopP, UseBase, Which
-from fledge.cli.show import show_json, show_piece
+from fledge.cli.options import AsJson, MaxNewTokens, Run, Seed, Temperature, TopP, TrustRemoteCode, UseBase, Which
+from fledge.cli.show import show_json, show_notices, show_piece
 
 
 def run(
@@ -20,6 +20,7 @@ def run(
     top_p: TopP = 1.0,
     seed: Seed = 0,
     which: Which = "last",
+    trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Answer one prompt as RUN learnt to; the prompt is put into the format of the run's first source."""
@@ -37,8 +38,10 @@ def run(
         sampling=Sampling(max_new_tokens, temperature, top_p, seed),
         use_base=use_base,
         which=which,
+        trust_remote_code=trust_remote_code,
         on_text=write,
     )
+    show_notices(result.notices)
     if as_json:
         show_json(result)
     else:

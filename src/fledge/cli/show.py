@@ -11,7 +11,7 @@ import sys
 import textwrap
 import time
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,12 @@ def show_piece(text: str) -> None:
 def for_terminal(text: str) -> str:
     """Text without control characters, which would let a model move the cursor or worse; new line and tab stay."""
     return "".join(sign if sign in "\n\t" or unicodedata.category(sign) != "Cc" else "\ufffd" for sign in text)
+
+
+def show_notices(notices: Iterable[str]) -> None:
+    """Print what a person should know, a line each, on stderr."""
+    for text in notices:
+        typer.echo(f"note: {for_terminal(text)}", err=True)
 
 
 def show_json(value: Any) -> None:

@@ -77,6 +77,8 @@ class Evaluation:
     answered: int | None = None
     rouge: Comparison | None = None
     wordless: int = 0
+    notices: tuple[str, ...] = ()
+    """What a person should know of the run that was opened."""
 
     def as_json(self) -> dict[str, Any]:
         """The result as a JSON object."""
@@ -91,7 +93,8 @@ class Evaluation:
             beside |= {"rouge": means_json(self.rouge), "rouge_intervals": intervals_json(self.rouge)}
             beside |= {"rouge_wordless": self.wordless}
         models = {"base": self.base.as_json(), "tuned": self.tuned.as_json()}
-        return about | beside | models | {"folder": str(self.folder)}
+        noted = {"notices": list(self.notices)} if self.notices else {}
+        return about | beside | models | {"folder": str(self.folder)} | noted
 
 
 def evaluate(
@@ -99,6 +102,7 @@ def evaluate(
     *,
     question: Question | None = None,
     which: Which = "last",
+    trust_remote_code: bool = False,
     on_prepare: OnPrepare = ignore_progress,
     on_answers: OnAnswers = ignore_answers,
 ) -> Evaluation:
@@ -111,7 +115,7 @@ def evaluate(
     Raises RunError where the run has no such rows, where they are not those of the training any more, or where the
     run folder cannot be written; DataError where rows cannot be read.
     """
-    opened = open_run(run, which=which)
+    opened = open_run(run, which=which, trust_remote_code=trust_remote_code)
     asked = _settled(question or Question(), opened)
     folder = _folder(opened, asked.on, which)
     check_writable(folder, cure="make it writable, or evaluate a copy of the run folder")
@@ -135,6 +139,7 @@ def evaluate(
         answered=marks.rows if marks else None,
         rouge=marks.rouge if marks else None,
         wordless=marks.wordless if marks else 0,
+        notices=opened.notices,
     )
     _write(evaluation, marks.predictions if marks else None)
     return evaluation

@@ -83,5 +83,7 @@ class DataConfig(Section):
     """chat: chatml or a Jinja file, for a base that brings no chat template of its own."""
     new_special_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Tokens the tokenizer lacks: added, trained, and saved with the adapter. chatml adds its own two."""
+    new_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """As new_special_tokens, but ordinary: they stay in answers, where special tokens are left out."""
     packing: bool = True
     """Put several rows into one without letting them see each other; no padding is computed."""

@@ -88,9 +88,13 @@ def _of_sources(recipe: Recipe) -> Iterator[Conflict]:
 
 
 def _of_data(recipe: Recipe) -> Iterator[Conflict]:
-    data, tokens = recipe.data, recipe.data.new_special_tokens
-    if len(set(tokens)) < len(tokens):
-        yield Conflict("a token is given twice", (("data", "new_special_tokens"),), "keep one of the two")
+    data = recipe.data
+    for name, tokens in (("new_special_tokens", data.new_special_tokens), ("new_tokens", data.new_tokens)):
+        if len(set(tokens)) < len(tokens):
+            yield Conflict("a token is given twice", (("data", name),), "keep one of the two")
+    if both := sorted(set(data.new_tokens) & set(data.new_special_tokens)):
+        keys = (("data", "new_tokens"), ("data", "new_special_tokens"))
+        yield Conflict(f"{both[0]!r} is in data.new_special_tokens too", keys, "keep it in one of the two")
     if data.train_on == "all" and all(source.format == "text" for _, source in _located(recipe)):
         keys = (("data", "train_on"), ("data", "train"))
         yield Conflict("has no effect on plain text, which is trained whole", keys, "remove it")

@@ -15,6 +15,7 @@ from fledge.data.ledger import SourceLedger, Tally
 from fledge.data.pairs import Pairs, limit_keys
 from fledge.data.readers.rows import OpenSource, read_part
 from fledge.data.rows import BrokenRow, RawRow, Refusal, RenderedRow, TokenRow
+from fledge.data.sample import TextSample
 from fledge.data.store import Origin, StoreWriter
 from fledge.data.tokenize import Encoding, TextTokenizer
 from fledge.data.whole import Whole
@@ -66,14 +67,16 @@ def build_store(
     renders the next batch and writes the last, so memory is three batches. Raises DataError for a row that the recipe
     wants no run with, and where a source has no row at all.
     """
-    ledgers = []
+    ledgers, sample = [], TextSample()
     with StoreWriter(folder) as writer, ThreadPoolExecutor(max_workers=1) as pool:
         for number, source in enumerate(sources):
             first_part = sum(len(earlier.part_names()) for earlier in sources[:number])
             builder = _Builder(source, data, tokenizer, writer, number, first_part)
+            builder.sample = sample
             builder.run(pool, progress)
             source.check_unchanged()
             ledgers.append(builder.tally.close())
+    sample.write(folder, tokenizer)
     return tuple(ledgers)
 
 
@@ -104,6 +107,8 @@ class _Builder:
         options = (tokenizer, data, self._overlong)
         self._maker: _Maker = Pairs(*options) if is_pair else Whole(*options)
         self._limit_keys = limit_keys(tokenizer)
+        self.sample = TextSample()
+        """Some of the rendered texts, of all sources together."""
         self.tally = Tally(source.name, source.config.format, has_sides=is_pair)
 
     def run(self, pool: ThreadPoolExecutor, progress: Progress) -> None:
@@ -123,6 +128,7 @@ class _Builder:
     def _encoded(self, items: Sequence[_Item]) -> list[tuple[Encoding, ...]]:
         """The texts of each row, tokenised; called in the tokenizer's thread."""
         texts = [self._maker.texts(item.outcome) for item in items]
+        self.sample.add(text for row in texts for text in row)
         found = iter(self._tokenizer.encode_batch([text for row in texts for text in row]))
         return [tuple(itertools.islice(found, len(row))) for row in texts]
 

@@ -18,8 +18,12 @@ from fledge.config.data import DataConfig
 from fledge.config.model import ModelConfig
 from fledge.errors import DataError, ModelError
 from fledge.models.chat_template import RENDERING, TODAY, asks_the_date, check, named_template, render
+from fledge.models.folder import code_refusal
 from fledge.models.locate import locate
+from fledge.models.new_words import add_words
 
+DIGEST_KIND = "rules:"
+"""What `Tokenizer.digest` begins with; manifests of Fledge 0.1 have a digest of another kind."""
 _PROBE = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\ue000"}]
 
 
@@ -31,12 +35,15 @@ class Tokenizer:
         hf: PreTrainedTokenizerBase,
         *,
         new_tokens: tuple[int, ...] = (),
+        notes: tuple[str, ...] = (),
         decoder_start_id: int | None = None,
         pad_token_id: int | None = None,
     ) -> None:
         self.hf = hf
         self.new_tokens = new_tokens
         """Ids that the recipe added and the base has never seen."""
+        self.notes = notes
+        """What a person should know of the tokens that the recipe adds."""
         self.decoder_start_id = decoder_start_id
         """The id that the decoder of an encoder-decoder starts with; None for a causal model."""
         self.pad_token_id = _padding(hf) if pad_token_id is None else pad_token_id
@@ -45,11 +52,31 @@ class Tokenizer:
         self._backend.no_truncation()
         self._backend.no_padding()
 
+    @property
+    def rules(self) -> str:
+        """The tokenizer.json of this tokenizer, as it reads text now."""
+        return str(self._backend.to_str())
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of what is saved with an adapter and decides ids and text: rules, chat template, special tokens."""
+        return digest_of(self.rules, self.hf.chat_template, self.hf.special_tokens_map)
+
     @cached_property
     def identity(self) -> str:
         """Digest of everything that decides ids and rendered text."""
-        parts = [self._backend.to_str(), self.hf.chat_template or "", self.hf.special_tokens_map, RENDERING]
+        return hashlib.sha256(json.dumps([self.digest, RENDERING]).encode()).hexdigest()
+
+    @property
+    def first_identity(self) -> str:
+        """The digest that manifests of Fledge 0.1 have in the place of `digest`."""
+        parts = [self._backend.to_str(), self.hf.chat_template or "", self.hf.special_tokens_map, "1"]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def has_own_code(self) -> bool:
+        """Whether its class is code that lies with the base, and not one of the library's."""
+        return type(self.hf).__module__.partition(".")[0] != "transformers"
 
     @property
     def bos_token(self) -> str | None:
@@ -150,42 +177,69 @@ class Tokenizer:
         return str(template)
 
 
-def load_tokenizer(model: ModelConfig, data: DataConfig) -> Tokenizer:
-    """The base's tokenizer with the recipe's chat template and new special tokens, and what the base's decoder starts
-    with where it has one.
+def digest_of(rules: str, template: Any, special_tokens: Mapping[str, Any]) -> str:
+    """Digest of a tokenizer.json, a chat template and the special tokens by name.
 
-    Raises ModelError where tokenizer or config.json cannot be read, where the tokenizer has no offsets (a slow one),
-    and for an encoder-decoder that writes targets otherwise than sources or does not say what its decoder starts with.
+    How a text is padded or cut to a length is left out: it is no part of how text is read.
+    """
+    parts = {name: value for name, value in json.loads(rules).items() if name not in ("padding", "truncation")}
+    body = json.dumps([parts, template or "", special_tokens], sort_keys=True)
+    return f"{DIGEST_KIND}{hashlib.sha256(body.encode()).hexdigest()}"
+
+
+def load_tokenizer(model: ModelConfig, data: DataConfig) -> Tokenizer:
+    """The base's tokenizer with the recipe's chat template and new tokens, and what the base's decoder starts with
+    where it has one.
+
+    Raises ModelError where tokenizer or config.json cannot be read, where the tokenizer gives no offsets or cannot be
+    saved, where a new token could not be read or written, and for an encoder-decoder that writes targets otherwise than
+    sources or does not say what its decoder starts with.
     """
     source = locate(model.name_or_path)
-    try:
-        hf = AutoTokenizer.from_pretrained(
-            source, revision=model.revision, trust_remote_code=model.trust_remote_code, use_fast=True
-        )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise ModelError(f"the tokenizer cannot be loaded: {error}", where=model.name_or_path) from error
-    if not getattr(hf, "is_fast", False) or not hasattr(hf, "backend_tokenizer"):
-        cure = "use a base whose folder has a tokenizer.json"
-        raise ModelError("its tokenizer gives no character offsets, so masks cannot be proven", where=source, cure=cure)
+    hf = _loaded(model, source)
     config = _config(model, source)
     start = _decoder_start(config, source) if config.is_encoder_decoder else None
     if start is not None and hasattr(hf, "_switch_to_target_mode"):
         what = "its tokenizer writes targets otherwise than sources (by language), which is not supported"
         raise ModelError(what, where=model.name_or_path, cure="use T5, FLAN-T5, mT5 or BART")
-    wanted = list(data.new_special_tokens)
+    special = list(data.new_special_tokens)
     if data.chat_template is not None:
         hf.chat_template, tokens = named_template(data.chat_template)
-        wanted = [*tokens, *(token for token in wanted if token not in tokens)]
-    vocabulary = hf.get_vocab()
-    fresh = [token for token in wanted if token not in vocabulary]
-    if fresh:
-        hf.add_special_tokens({"extra_special_tokens": fresh}, replace_extra_special_tokens=False)
+        special = [*tokens, *(token for token in special if token not in tokens)]
+    fresh, notes = add_words(hf, special=special, ordinary=data.new_tokens)
     return Tokenizer(
         hf,
-        new_tokens=tuple(hf.convert_tokens_to_ids(fresh)),
+        new_tokens=fresh,
+        notes=notes,
         decoder_start_id=start,
         pad_token_id=_padding(hf, num_embeddings=getattr(config.get_text_config(), "vocab_size", None)),
     )
+
+
+def _loaded(model: ModelConfig, source: str) -> PreTrainedTokenizerBase:
+    """The base's own tokenizer, which reads text as its backend does."""
+    try:
+        hf = AutoTokenizer.from_pretrained(
+            source, revision=model.revision, trust_remote_code=model.trust_remote_code, use_fast=True
+        )
+    except Exception as error:  # a tokenizer's own code may raise anything, and the library's readers do
+        refusal = code_refusal(error, what="the tokenizer", where=model.name_or_path)
+        raise refusal or _unreadable("the tokenizer cannot be loaded", error, model.name_or_path) from error
+    if not getattr(hf, "is_fast", False) or not hasattr(hf, "backend_tokenizer"):
+        what = "its tokenizer is written in Python alone and gives no character offsets, so masks cannot be proven"
+        cure = "use a base whose folder has a tokenizer.json, or a SentencePiece tokenizer.model"
+        raise ModelError(what, where=model.name_or_path, cure=cure)
+    try:
+        hf.backend_tokenizer.to_str()
+    except Exception as error:  # the library raises Exception itself
+        what = "its tokenizer has parts written in Python, which cannot be saved beside an adapter"
+        cure = "use a base whose tokenizer.json is the whole of its tokenizer"
+        raise ModelError(f"{what}: {error}", where=model.name_or_path, cure=cure) from error
+    return hf
+
+
+def _unreadable(what: str, error: Exception, where: str) -> ModelError:
+    return ModelError(f"{what}: {str(error).strip() or type(error).__name__}", where=where)
 
 
 def _padding(hf: PreTrainedTokenizerBase, *, num_embeddings: int | None = None) -> int:
@@ -202,7 +256,8 @@ def _config(model: ModelConfig, source: str) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(source, revision=model.revision, trust_remote_code=model.trust_remote_code)
     except (OSError, ValueError, ImportError, KeyError, StrictDataclassError) as error:
-        raise ModelError(f"the base's config.json cannot be read: {error}", where=model.name_or_path) from error
+        refusal = code_refusal(error, what="the base", where=model.name_or_path)
+        raise refusal or _unreadable("the base's config.json cannot be read", error, model.name_or_path) from error
 
 
 def _decoder_start(config: PreTrainedConfig, source: str) -> int:
@@ -215,15 +270,15 @@ def _decoder_start(config: PreTrainedConfig, source: str) -> int:
     raise ModelError("an encoder-decoder that does not say what its decoder starts with", where=source, cure=cure)
 
 
-def saved_tokenizer(folder: Path, *, decoder_start_id: int | None = None) -> Tokenizer:
+def saved_tokenizer(folder: Path, *, decoder_start_id: int | None = None, trust_remote_code: bool = False) -> Tokenizer:
     """The tokenizer that was saved beside an adapter or a model.
 
     A generation_config.json beside it says what pads, and, where `decoder_start_id` is None, whether a decoder starts,
-    and with what.
+    and with what. Code of the tokenizer's own runs only with `trust_remote_code`.
     """
     file = folder / GENERATION_CONFIG_NAME
     noted = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     if decoder_start_id is None:
         decoder_start_id = noted.get("decoder_start_token_id")
-    hf = AutoTokenizer.from_pretrained(folder)
+    hf = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     return Tokenizer(hf, decoder_start_id=decoder_start_id, pad_token_id=noted.get("pad_token_id"))

@@ -130,6 +130,7 @@ CASES = [
     Case("data.train_on", "all", "tokens"),
     Case("data.chat_template", "chatml", "tokens", {"data.train": source("chat", format="chat")}, (True, False)),
     Case("data.new_special_tokens", ["plus"], "trainable"),
+    Case("data.new_tokens", ["plus"], "trainable"),
     Case("data.packing", False, "shapes"),
     Case("lora.r", 8, "trainable"),
     Case("lora.lora_alpha", 32, "losses"),

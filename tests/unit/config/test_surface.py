@@ -16,7 +16,7 @@ OPTIONS = {
     Recipe: "model data lora train evaluate output",
     ModelConfig: "name_or_path revision dtype quantization keep_dequantized attention placement trust_remote_code",
     DataConfig: "train validation test max_length max_target_length overlong invalid_rows train_on chat_template "
-    "new_special_tokens packing",
+    "new_special_tokens new_tokens packing",
     SourceConfig: "path format split weight prompt completion prompt_prefix text_column",
     ValidationFraction: "fraction",
     LoraSection: "r lora_alpha lora_dropout target_modules use_rslora use_dora init_lora_weights loraplus_lr_ratio "

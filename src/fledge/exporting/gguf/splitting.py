@@ -52,8 +52,8 @@ _KNOWN: dict[str, dict[str, Any]] = {
 _IGNORES_MERGES = frozenset({"llama-bpe"})
 """Where llama.cpp takes a whole word that is a token before it looks at merges."""
 
-_SPACES_REPLACED = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
-_PREPENDED = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": SPACE}, _SPACES_REPLACED]}
+SPACES_REPLACED = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+PREPENDED = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": SPACE}, SPACES_REPLACED]}
 _AT_SPACES = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
 
 
@@ -84,15 +84,20 @@ def puts_space_first(rules: dict[str, Any]) -> bool:
     Raises ModelError where it treats spaces in a way that llama.cpp has not.
     """
     normalizer, splitting = rules["normalizer"], _bare(rules["pre_tokenizer"])
-    if normalizer == _PREPENDED and splitting is None:
+    if normalizer == PREPENDED and splitting is None:
         return True
-    if normalizer == _SPACES_REPLACED and splitting in (None, _AT_SPACES):
+    if normalizer == SPACES_REPLACED and splitting in (None, _AT_SPACES):
         return False
     if normalizer is None and splitting in [_metaspace(scheme, split=False) for scheme in ("first", "always")]:
         return True
     if normalizer is None and splitting == _metaspace("never", split=False):
         return False
     raise _unknown("a treatment of spaces", [normalizer, rules["pre_tokenizer"]])
+
+
+def is_metaspace(rules: dict[str, Any]) -> bool:
+    """Whether it is of SentencePiece's kind, and the library's Metaspace puts its spaces."""
+    return rules["normalizer"] is None and (_bare(rules["pre_tokenizer"]) or {}).get("type") == "Metaspace"
 
 
 def is_unigram_of_t5(rules: dict[str, Any]) -> bool:
