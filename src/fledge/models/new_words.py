@@ -61,8 +61,10 @@ def _try_out(hf: PreTrainedTokenizerBase, token: str, *, key: str, is_special: b
         what = f"this tokenizer never reads {token!r}: other tokens take its place"
         raise ModelError(what, where=key, cure=f"take {token!r} out of {key}, or choose another text")
     if not is_special and token not in (written := backend.decode(ids, skip_special_tokens=True)):
-        what = f"this tokenizer writes {token!r} as {written.strip(_BESIDE)!r}, so answers would not show it"
-        raise ModelError(what, where=key, cure="write it in letters of ASCII, or give data.new_special_tokens")
+        written = written.removeprefix(_BESIDE).removesuffix(_BESIDE)
+        what = f"this tokenizer writes {token!r} as {written!r}, so answers would not show it"
+        cure = f"choose another text for {token!r}: ASCII letters, digits and signs, without spaces around them"
+        raise ModelError(what, where=key, cure=cure)
 
 
 def _listed(tokens: Sequence[str]) -> str:
