@@ -81,5 +81,5 @@ def test_a_base_with_safetensors_beside_a_pickle_is_a_base(tmp_path):
     with pytest.raises(ModelError, match=r"this folder has no config\.json"):
         check_folder(base)
     (base / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "somebody/base"}))
-    with pytest.raises(ModelError, match="set model.name_or_path to its base, somebody/base"):
+    with pytest.raises(ModelError, match=r"set model\.name_or_path to its base, somebody/base"):
         check_folder(base)
