@@ -100,7 +100,7 @@ def _own_tokenizer(run: RunDir, adapter: Path, *, trust_remote_code: bool) -> tu
     try:
         tokenizer = saved_tokenizer(adapter, trust_remote_code=trust_remote_code)
         rules = (adapter / "tokenizer.json").read_text(encoding="utf-8")
-        filed = digest_of(rules, tokenizer.hf.chat_template, tokenizer.hf.special_tokens_map)
+        filed = digest_of(rules, template=tokenizer.hf.chat_template, special_tokens=tokenizer.hf.special_tokens_map)
     except Exception as error:  # the library raises Exception itself for a broken file, and own code whatever it likes
         needs_code = "trust_remote_code" in str(error)
         reason = "it names code, which this run was trained without" if needs_code else error

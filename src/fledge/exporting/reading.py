@@ -133,7 +133,7 @@ def _check_ids(lesson: Lesson, found: Reading) -> dict[str, Any]:
     differing = [place for place, ids in enumerate(lesson.ids) if ids != found.ids[place]]
     if differing or len(found.ids) != len(lesson.ids):
         what = f"the exported tokenizer reads {len(differing)} of {len(lesson.ids)} texts otherwise"
-        first = (said(lesson.texts[place][0], lesson.ids[place], found.ids[place]) for place in differing)
+        first = (said(lesson.texts[place][0], ids=lesson.ids[place], others=found.ids[place]) for place in differing)
         raise ProofError(": ".join([what, *islice(first, 1)]), cure=_CURE)
     if found.rendered is not None and not lesson.is_dated and found.rendered_ids != lesson.rendered_ids:
         raise ProofError("the exported tokenizer writes a conversation with other ids", cure=_CURE)

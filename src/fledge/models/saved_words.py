@@ -22,6 +22,9 @@ _CURE = "nothing was trained; use another base, or report this with the base's n
 _AROUND = 8
 """Ids that an error shows before and after the first one that differs."""
 
+_MISTAKES = (ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+"""What code of a tokenizer's own raises where it does not read what it has written."""
+
 Sample = tuple[str, Sequence[int]]
 """A text, and the ids that the training has for it."""
 
@@ -41,7 +44,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
 def _keeps_code(tokenizer: Tokenizer, folder: Path) -> bool:
     try:
         return saved_tokenizer(folder, trust_remote_code=True).digest == tokenizer.digest
-    except Exception:  # code of a tokenizer's own may raise anything
+    except _MISTAKES:
         return False
 
 
@@ -83,14 +86,14 @@ def prove_saved(tokenizer: Tokenizer, samples: Sequence[Sample], *, base: str) -
         except Exception as error:  # whatever the library or code of the tokenizer's own raises
             what = f"the tokenizer cannot be loaded again once it is saved: {error}"
             raise ModelError(what, where=base, cure=_CURE) from error
-        found = difference(tokenizer, again, samples)
+        found = difference(tokenizer, again, samples=samples)
     if found is not None:
         raise ModelError(
             f"the tokenizer is another one once it is saved and loaded again: {found}", where=base, cure=_CURE
         )
 
 
-def difference(tokenizer: Tokenizer, again: Tokenizer, samples: Sequence[Sample]) -> str | None:
+def difference(tokenizer: Tokenizer, again: Tokenizer, *, samples: Sequence[Sample]) -> str | None:
     """How `again`, as plain transformers uses it, reads text otherwise than `tokenizer` in the training; None where it
     does not.
     """
@@ -119,11 +122,11 @@ def _reads_apart(hf: PreTrainedTokenizerBase, samples: Sequence[Sample]) -> str 
         found = hf([text for text, _ in batch], add_special_tokens=False, verbose=False)["input_ids"]
         for (text, ids), others in zip(batch, found, strict=True):
             if list(ids) != list(others):
-                return said(text, ids, others)
+                return said(text, ids=ids, others=others)
     return None
 
 
-def said(text: str, ids: Sequence[int], others: Sequence[int]) -> str:
+def said(text: str, *, ids: Sequence[int], others: Sequence[int]) -> str:
     """For people: a text that is read in two ways, and the ids where they part."""
     pairs = enumerate(zip(ids, others, strict=False))
     place = next((place for place, (one, other) in pairs if one != other), min(len(ids), len(others)))

@@ -60,7 +60,7 @@ class Tokenizer:
     @cached_property
     def digest(self) -> str:
         """Digest of what is saved with an adapter and decides ids and text: rules, chat template, special tokens."""
-        return digest_of(self.rules, self.hf.chat_template, self.hf.special_tokens_map)
+        return digest_of(self.rules, template=self.hf.chat_template, special_tokens=self.hf.special_tokens_map)
 
     @cached_property
     def identity(self) -> str:
@@ -177,7 +177,7 @@ class Tokenizer:
         return str(template)
 
 
-def digest_of(rules: str, template: Any, special_tokens: Mapping[str, Any]) -> str:
+def digest_of(rules: str, *, template: Any, special_tokens: Mapping[str, Any]) -> str:
     """Digest of a tokenizer.json, a chat template and the special tokens by name.
 
     How a text is padded or cut to a length is left out: it is no part of how text is read.
@@ -185,6 +185,11 @@ def digest_of(rules: str, template: Any, special_tokens: Mapping[str, Any]) -> s
     parts = {name: value for name, value in json.loads(rules).items() if name not in ("padding", "truncation")}
     body = json.dumps([parts, template or "", special_tokens], sort_keys=True)
     return f"{DIGEST_KIND}{hashlib.sha256(body.encode()).hexdigest()}"
+
+
+def ids_by(rules: str, texts: Sequence[str]) -> list[list[int]]:
+    """What a tokenizer.json makes of texts, without special tokens of its own around them."""
+    return [one.ids for one in Backend.from_str(rules).encode_batch(list(texts), add_special_tokens=False)]
 
 
 def load_tokenizer(model: ModelConfig, data: DataConfig) -> Tokenizer:

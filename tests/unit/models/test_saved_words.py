@@ -39,7 +39,7 @@ def check_saved(tokenizer: Tokenizer, folder: Path, *, base: Path, beside: str) 
     plain = AutoTokenizer.from_pretrained(folder, trust_remote_code=tokenizer.has_own_code)
     again = saved_tokenizer(folder, trust_remote_code=tokenizer.has_own_code)
     assert again.digest == tokenizer.digest
-    assert difference(tokenizer, again, samples_of(tokenizer)) is None
+    assert difference(tokenizer, again, samples=samples_of(tokenizer)) is None
     for text, ids in samples_of(tokenizer):
         assert plain(text, add_special_tokens=False)["input_ids"] == ids
     assert plain.special_tokens_map == tokenizer.hf.special_tokens_map
@@ -175,11 +175,11 @@ class OwnTokenizer(PreTrainedTokenizerFast):
 def test_what_differs_is_said(tmp_path):
     base = pieces_folder("llama", tmp_path / "base")
     tokenizer, other = loaded(base), loaded(base, new_tokens=("<b>",))
-    assert difference(tokenizer, loaded(base), samples_of(tokenizer)) is None
-    assert difference(tokenizer, other, ()) == "its special tokens differ, the first is '<b>'"
+    assert difference(tokenizer, loaded(base), samples=samples_of(tokenizer)) is None
+    assert difference(tokenizer, other, samples=()) == "its special tokens differ, the first is '<b>'"
     other = loaded(base)
     other.hf.chat_template = "{{ messages }}"
-    assert "chat template" in str(difference(tokenizer, other, ()))
+    assert "chat template" in str(difference(tokenizer, other, samples=()))
     assert len(marked(tokenizer)) == len(tokenizer.special_tokens)
 
 

@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tokenizers import Tokenizer as Backend
-
 from fledge.errors import ModelError
 from fledge.exporting.gguf.splitting import PREPENDED, SPACES_REPLACED, is_metaspace, puts_space_first, unlike
 from fledge.models.saved_words import Sample
-from fledge.models.tokenizer import Tokenizer
+from fledge.models.tokenizer import Tokenizer, ids_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +55,9 @@ def choose_spaces(tokenizer: Tokenizer, samples: Sequence[Sample]) -> Spaces:
 
 def _apart(rules: dict[str, Any], samples: Sequence[Sample], *, puts_first: bool) -> tuple[str, ...]:
     normalizer = PREPENDED if puts_first else SPACES_REPLACED
-    backend = Backend.from_str(json.dumps(rules | {"normalizer": normalizer, "pre_tokenizer": None}))
-    read = backend.encode_batch([text for text, _ in samples], add_special_tokens=False)
-    return tuple(text for (text, ids), one in zip(samples, read, strict=True) if one.ids != list(ids))
+    changed = json.dumps(rules | {"normalizer": normalizer, "pre_tokenizer": None})
+    read = ids_by(changed, [text for text, _ in samples])
+    return tuple(text for (text, ids), others in zip(samples, read, strict=True) if others != list(ids))
 
 
 def _unlike(spaces: Spaces) -> ModelError:
