@@ -10,6 +10,7 @@ from fledge.config.data import DataConfig
 from fledge.config.model import ModelConfig
 from fledge.errors import ModelError
 from fledge.exporting.gguf.spaces import choose_spaces
+from fledge.exporting.gguf.splitting import remarks_on
 from fledge.models.tokenizer import Tokenizer, load_tokenizer
 from tests.pieces import pieces_folder
 from tests.tiny_models import tiny_folder
@@ -51,6 +52,8 @@ def test_the_file_puts_spaces_so_that_each_row_has_its_ids(legacy, texts, puts_f
     tokenizer = loaded(pieces_folder("llama", tmp_path, legacy=legacy))
     chosen = choose_spaces(tokenizer, samples(tokenizer, texts))
     assert (chosen.puts_first, chosen.remarks()) == (puts_first, ())
+    (said,) = remarks_on(json.loads(tokenizer.rules), puts_first=chosen.puts_first)
+    assert said.startswith("llama.cpp puts a space before each text" if puts_first else "llama.cpp puts no space")
     for text, ids in samples(tokenizer, texts):
         assert as_llama_cpp(tokenizer, text, puts_first=puts_first) == ids
 

@@ -105,15 +105,21 @@ def is_unigram_of_t5(rules: dict[str, Any]) -> bool:
     return _bare(rules["pre_tokenizer"]) == _sequence({"type": "WhitespaceSplit"}, _metaspace("always", split=True))
 
 
-def remarks_on(rules: dict[str, Any]) -> tuple[str, ...]:
-    """Where llama.cpp cuts a text otherwise though it knows the tokenizer, for which the format has no words."""
+def remarks_on(rules: dict[str, Any], *, puts_first: bool | None = None) -> tuple[str, ...]:
+    """Where llama.cpp cuts a text otherwise though it knows the tokenizer, for which the format has no words.
+
+    `puts_first` is what the file says of a space before a text, where that is not what the rules say.
+    """
     found = []
     if rules["normalizer"] == {"type": "NFC"}:
         found.append("llama.cpp does not compose letters and their marks, the tokenizer does (NFC)")
     if (_bare(rules["pre_tokenizer"]) or {}).get("type") == "Metaspace" and puts_space_first(rules):
-        found.append(
-            "llama.cpp puts a space before each text after a special token, also before one that has it already"
-        )
+        if puts_first is False:
+            found.append("llama.cpp puts no space before a text, the tokenizer does where none and no token begins it")
+        else:
+            found.append(
+                "llama.cpp puts a space before each text after a special token, also before one that has it already"
+            )
     if any(token["lstrip"] or token["rstrip"] or token["single_word"] for token in rules["added_tokens"]):
         found.append("llama.cpp does not take away spaces beside added tokens, the tokenizer does beside some")
     return tuple(found)

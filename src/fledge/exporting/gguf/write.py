@@ -65,7 +65,7 @@ def longest(model: PreTrainedModel) -> int:
 
 def remarks(model: PreTrainedModel, tokenizer: Tokenizer, *, spaces: Spaces = AS_THE_RULES_SAY) -> tuple[str, ...]:
     """What a person should know of the file: where llama.cpp does otherwise, which the format cannot say."""
-    config, found = model.config, [*remarks_on(rules_of(tokenizer)), *spaces.remarks()]
+    config, found = model.config, [*remarks_on(rules_of(tokenizer), puts_first=spaces.puts_first), *spaces.remarks()]
     if unknown := left_out(tokenizer, rows=rows_of(model)):
         what = f"{len(unknown)} of the tokenizer's tokens, {unknown[0]!r} the first,"
         found.append(f"{what} have no embedding in the base and are left out")
