@@ -115,7 +115,10 @@ def remarks_on(rules: dict[str, Any], *, puts_first: bool | None = None) -> tupl
         found.append("llama.cpp does not compose letters and their marks, the tokenizer does (NFC)")
     if (_bare(rules["pre_tokenizer"]) or {}).get("type") == "Metaspace" and puts_space_first(rules):
         if puts_first is False:
-            found.append("llama.cpp puts no space before a text, the tokenizer does where none and no token begins it")
+            found.append(
+                "llama.cpp puts no space before a text; the tokenizer does before one that begins with neither a space "
+                "nor a special token"
+            )
         else:
             found.append(
                 "llama.cpp puts a space before each text after a special token, also before one that has it already"
