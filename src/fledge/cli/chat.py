@@ -7,8 +7,19 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from fledge.cli.options import AsJson, MaxNewTokens, Run, Seed, System, Temperature, TopP, UseBase, Which
-from fledge.cli.show import echo, show_json
+from fledge.cli.options import (
+    AsJson,
+    MaxNewTokens,
+    Run,
+    Seed,
+    System,
+    Temperature,
+    TopP,
+    TrustRemoteCode,
+    UseBase,
+    Which,
+)
+from fledge.cli.show import echo, show_json, show_notices
 from fledge.cli.streams import as_text
 from fledge.errors import FledgeError
 
@@ -27,13 +38,22 @@ def run(
     top_p: TopP = 1.0,
     seed: Seed = 0,
     which: Which = "last",
+    trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Talk with RUN: one line is one message; /reset forgets what was said, /exit or the end of the input ends it."""
     from fledge.commands.chat import Sampling, chat
 
     sampling = Sampling(max_new_tokens, temperature, top_p, seed)
-    conversation = chat(run, sampling=sampling, use_base=use_base, which=which, system=system)
+    conversation = chat(
+        run,
+        sampling=sampling,
+        use_base=use_base,
+        which=which,
+        system=system,
+        trust_remote_code=trust_remote_code,
+    )
+    show_notices(conversation.notices)
     is_person = sys.stdin.isatty() and not as_json
     if is_person:
         with contextlib.suppress(ImportError):

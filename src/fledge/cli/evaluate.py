@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fledge.cli.options import AsJson, Run, Which
-from fledge.cli.show import as_points, counting, echo, show_beside, show_json
+from fledge.cli.options import AsJson, Run, TrustRemoteCode, Which
+from fledge.cli.show import as_points, counting, echo, show_beside, show_json, show_notices
 from fledge.errors import FledgeError
 from fledge.units import for_terminal
 
@@ -43,6 +43,7 @@ def run(
         int | None, typer.Option(min=0, help="So many answers are shown, base beside tuned; 5 unless given.")
     ] = None,
     which: Which = "last",
+    trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure RUN: loss, perplexity and, where asked, exact match and ROUGE of its rows, base beside tuned."""
@@ -55,7 +56,15 @@ def run(
 
     question = Question(on.value, max_rows, exact_match, max_new_tokens, rouge, num_beams, show)
     with console() as screen, counting("answering", "answers") as answering:
-        result = evaluate(run, question=question, which=which, on_prepare=screen.preparing, on_answers=answering)
+        result = evaluate(
+            run,
+            question=question,
+            which=which,
+            trust_remote_code=trust_remote_code,
+            on_prepare=screen.preparing,
+            on_answers=answering,
+        )
+    show_notices(result.notices)
     if as_json:
         show_json(result.as_json())
         return

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from fledge.cli.options import AsJson, Run, Which
-from fledge.cli.show import echo, show_json
+from fledge.cli.options import AsJson, Run, TrustRemoteCode, Which
+from fledge.cli.show import echo, show_json, show_notices
 
 
 class To(StrEnum):
@@ -55,12 +55,22 @@ def run(
         typer.Option(help="A quantised run: merge onto what its base stands for, or onto the base as it came."),
     ] = Onto.auto,
     which: Which = "last",
+    trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Write RUN's adapter, alone or merged into its base, and compare it with what was trained before it counts."""
     from fledge.commands.export import export
 
-    result = export(run, out, to=to.value, dtype=dtype.value if dtype else None, onto=onto.value, which=which)
+    result = export(
+        run,
+        out,
+        to=to.value,
+        dtype=dtype.value if dtype else None,
+        onto=onto.value,
+        which=which,
+        trust_remote_code=trust_remote_code,
+    )
+    show_notices(result.notices)
     if as_json:
         show_json(result.as_json())
         return

@@ -5,8 +5,19 @@ from typing import Annotated
 
 import typer
 
-from fledge.cli.options import AsJson, MaxNewTokens, Run, Seed, System, Temperature, TopP, UseBase, Which
-from fledge.cli.show import echo, show_json
+from fledge.cli.options import (
+    AsJson,
+    MaxNewTokens,
+    Run,
+    Seed,
+    System,
+    Temperature,
+    TopP,
+    TrustRemoteCode,
+    UseBase,
+    Which,
+)
+from fledge.cli.show import echo, show_json, show_notices
 from fledge.cli.streams import as_text
 
 
@@ -22,6 +33,7 @@ def run(
     top_p: TopP = 1.0,
     seed: Seed = 0,
     which: Which = "last",
+    trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Answer one prompt as RUN learnt to; the prompt is put into the format of the run's first source."""
@@ -40,8 +52,10 @@ def run(
         sampling=Sampling(max_new_tokens, temperature, top_p, seed),
         use_base=use_base,
         which=which,
+        trust_remote_code=trust_remote_code,
         on_text=write,
     )
+    show_notices(result.notices)
     if as_json:
         show_json(result)
     else:

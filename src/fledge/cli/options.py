@@ -16,6 +16,10 @@ MaxNewTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in token
 Temperature = Annotated[float, typer.Option(min=0.0, help="0 is greedy; higher is more varied.")]
 TopP = Annotated[float, typer.Option(min=0.0, max=1.0, help="Sample from the likeliest tokens of this total mass.")]
 Seed = Annotated[int, typer.Option(min=0, help="Decides what is sampled.")]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Run the Python code that comes with this run's base; read it before."),
+]
 Which = Annotated[
     Literal["last", "best"], typer.Option("--which", help="The last adapter, or the best by validation loss.")
 ]

@@ -11,7 +11,7 @@ import sys
 import textwrap
 import time
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -50,6 +50,12 @@ def echo(text: object = "", *, nl: bool = True, err: bool = False) -> None:
     stream, line = sys.stderr if err else sys.stdout, f"{text}\n" if nl else str(text)
     stream.write(for_terminal(line) if stream.isatty() else line)
     stream.flush()
+
+
+def show_notices(notices: Iterable[str]) -> None:
+    """Print what a person should know, a line each, on stderr."""
+    for text in notices:
+        echo(f"note: {text}", err=True)
 
 
 def show_json(value: Any) -> None:

@@ -13,19 +13,26 @@ def run(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Options to set.")] = None,
     nproc: Annotated[int, typer.Option("--nproc", min=1, help="Number of processes on this machine.")] = 1,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", help="Run the Python code that comes with the base; read it before."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train the adapter that RECIPE describes, or go on where its run folder stopped; a finished run is left alone."""
+    from fledge.commands.consent import check_recipe, with_consent
     from fledge.commands.extras import check_extras
     from fledge.config.load import load_recipe
 
-    loaded = load_recipe(recipe, overrides or ())
+    settings = with_consent(overrides or (), trust_remote_code=trust_remote_code)
+    loaded = load_recipe(recipe, settings)
+    check_recipe(loaded, path=recipe, overrides=settings)
     check_extras(loaded)
     if nproc > 1:
         from fledge.commands.ranks import run_on_ranks
 
         flags = ["--json"] if as_json else []
-        raise typer.Exit(run_on_ranks(["train", str(recipe), *(overrides or ()), *flags], num_ranks=nproc))
+        raise typer.Exit(run_on_ranks(["train", str(recipe), *settings, *flags], num_ranks=nproc))
 
     from fledge.commands.console import console
     from fledge.commands.train import train

@@ -32,6 +32,11 @@ class Conversation:
         self.reset()
 
     @property
+    def notices(self) -> tuple[str, ...]:
+        """What a person should know of the run that was opened."""
+        return self._opened.notices
+
+    @property
     def remembers(self) -> bool:
         """Whether messages are put through the chat template, and earlier ones are part of the prompt."""
         is_conversation = source_of(self._opened.recipe).format in ("chat", "text")
@@ -83,6 +88,7 @@ def chat(
     use_base: bool = False,
     which: Which = "last",
     system: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Conversation:
     """Begin a conversation with a run's adapter, or with the base alone where `use_base`.
 
@@ -91,7 +97,7 @@ def chat(
     for a system text, and where its base is an encoder-decoder: it was trained to answer one text and has no place for
     what was said before.
     """
-    opened = open_run(run, which=which)
+    opened = open_run(run, which=which, trust_remote_code=trust_remote_code)
     if opened.tokenizer.decoder_start_id is not None:
         what = "this run's base is an encoder-decoder, which answers one text and holds no conversation"
         raise RunError(what, where=str(opened.run.root), cure="use `fledge generate`")

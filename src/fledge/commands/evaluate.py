@@ -87,6 +87,8 @@ class Evaluation:
     extent: Extent
     marks: Marks | None = None
     fuller: Path | None = None
+    notices: tuple[str, ...] = ()
+    """What a person should know of the run that was opened."""
 
     @property
     def answered(self) -> int | None:
@@ -120,7 +122,8 @@ class Evaluation:
             beside |= {"rouge_wordless": self.marks.wordless}
         models = {"base": self.base.as_json(), "tuned": self.tuned.as_json()}
         places = {"folder": str(self.folder), "fuller": None if self.fuller is None else str(self.fuller)}
-        return about | beside | models | places
+        noted = {"notices": list(self.notices)} if self.notices else {}
+        return about | beside | models | places | noted
 
 
 def evaluate(
@@ -128,6 +131,7 @@ def evaluate(
     *,
     question: Question | None = None,
     which: Which = "last",
+    trust_remote_code: bool = False,
     on_prepare: OnPrepare = ignore_progress,
     on_answers: OnAnswers = ignore_answers,
 ) -> Evaluation:
@@ -141,7 +145,7 @@ def evaluate(
     has no such rows, where they are not those of the training any more, or where the run folder cannot be written;
     DataError where rows cannot be read; FledgeError where a setting of answers is given and none are generated.
     """
-    opened = open_run(run, which=which)
+    opened = open_run(run, which=which, trust_remote_code=trust_remote_code)
     asked = _settled(question or Question(), opened)
     _check_effects(question or Question(), asked)
     usual = _folder(opened, asked.on, which)
@@ -168,6 +172,7 @@ def evaluate(
         extent=extent,
         marks=marks,
         fuller=fuller,
+        notices=opened.notices,
     )
     _write(evaluation, marks.predictions if marks else None)
     return evaluation

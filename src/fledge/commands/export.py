@@ -10,7 +10,7 @@ from fledge.commands.manifest import base_digest
 from fledge.commands.open_run import OpenRun, Which, load_tuned, open_run
 from fledge.commands.writable import check_writable
 from fledge.config.model import ModelConfig
-from fledge.data.pipeline import prepare_training
+from fledge.data.pipeline import prepare_training, samples_of
 from fledge.errors import DataError, RunError
 from fledge.evaluation.generate import Sampling
 from fledge.evaluation.generate import generate as answers_of
@@ -21,6 +21,7 @@ from fledge.exporting.merging import Asked
 from fledge.exporting.targets.draft import Order
 from fledge.exporting.targets.table import TARGETS
 from fledge.exporting.trained import Source
+from fledge.models.saved_words import marked
 from fledge.release import VERSION
 
 To = Literal["adapter", "hf", "gguf"]
@@ -47,10 +48,13 @@ class Exported:
     to: To
     certificate: dict[str, Any]
     is_filed: bool
+    notices: tuple[str, ...] = ()
+    """What a person should know of the run that was opened."""
 
     def as_json(self) -> dict[str, Any]:
         """The result as a JSON object."""
-        filed = {"certificate": self.certificate, "is_filed": self.is_filed}
+        filed: dict[str, Any] = {"certificate": self.certificate, "is_filed": self.is_filed}
+        filed |= {"notices": list(self.notices)} if self.notices else {}
         return {"out": str(self.out), "to": self.to} | filed
 
     def findings(self) -> list[str]:
@@ -99,6 +103,7 @@ def export(
     dtype: Format | None = None,
     onto: Asked = "auto",
     which: Which = "last",
+    trust_remote_code: bool = False,
 ) -> Exported:
     """Write a run's adapter into `out`: as an adapter in peft's format, or merged into its base, as a Hugging Face
     folder or as a GGUF file.
@@ -113,10 +118,10 @@ def export(
     out = Path(out).resolve()
     check_free(out)
     check_writable(out.parent, cure="give another folder to write into")
-    opened = open_run(run, which=which)
+    opened = open_run(run, which=which, trust_remote_code=trust_remote_code)
     order = order_for(opened.recipe.model, to, dtype=dtype, onto=onto)
     certificate = export_to(to, source_of(opened, which), out=out, probe=probe_of(opened), order=order)
-    return Exported(out, to, certificate, is_filed=file_copies(certificate, opened.run))
+    return Exported(out, to, certificate, is_filed=file_copies(certificate, opened.run), notices=opened.notices)
 
 
 def order_for(base: ModelConfig, to: To, *, dtype: Format | None = None, onto: Asked = "auto") -> Order:
@@ -158,6 +163,7 @@ def probe_of(opened: OpenRun) -> Probe:
     tokenizer = opened.tokenizer
     prefix = list(tokenizer.prefix_ids)
     rows: list[Sequence[int]] = [[*prefix, *encoded.ids] for encoded in tokenizer.encode_batch(_TEXTS)]
+    samples: list[tuple[str, list[int]]] = []
     prompts, origin = [row[: len(row) // 2] for row in rows], "set texts"
     recipe = opened.recipe
     try:
@@ -165,7 +171,7 @@ def probe_of(opened: OpenRun) -> Probe:
     except DataError:
         pass
     else:
-        store = data.validation or data.train
+        store, samples = data.validation or data.train, samples_of(data)
         origin = "validation rows" if data.validation else "training rows"
         rows = [store.row(index).input_ids.tolist() for index in range(min(ROWS, len(store)))]
         asked = [store.prompt_ids(index) for index in range(min(PROMPTS, len(store)))]
@@ -178,4 +184,6 @@ def probe_of(opened: OpenRun) -> Probe:
         ),
         max_new_tokens=ANSWER_TOKENS,
         origin=origin,
+        samples=tuple((text, tuple(ids)) for text, ids in samples),
+        special=tuple((text, tuple(ids)) for text, ids in marked(tokenizer)),
     )

@@ -10,7 +10,7 @@ from fledge.commands.progress import OnPrepare
 from fledge.config.recipe import Recipe, names_a_hub
 from fledge.data.pipeline import prepare_training
 from fledge.errors import FledgeError, RunError
-from fledge.models.tokenizer import load_tokenizer, saved_tokenizer
+from fledge.models.tokenizer import DIGEST_KIND, load_tokenizer, saved_tokenizer
 from fledge.rundir import RunDir
 
 _CURE = "put back what was trained on, or choose another output.dir to train anew"
@@ -31,12 +31,12 @@ def finished(recipe: Recipe, run: RunDir, *, on_prepare: OnPrepare) -> Finished 
     or rows are not those that were trained. Where the recipe names a hub and the hub is out of reach, the note says
     that nothing was compared.
     """
-    summary = _whole_summary(run)
+    summary = _whole_summary(run, trust_remote_code=recipe.model.trust_remote_code)
     if summary is None:
         return None
     noted = json.loads(run.manifest.read_text(encoding="utf-8")) if run.manifest.is_file() else {}
     try:
-        now = _ground(recipe, on_prepare)
+        now = _ground(recipe, on_prepare, noted.get("hashes", {}))
     except FledgeError as error:
         problem = error.problems[0]
         what = f"what this run was trained on cannot be read any more: {problem.what}"
@@ -50,17 +50,19 @@ def finished(recipe: Recipe, run: RunDir, *, on_prepare: OnPrepare) -> Finished 
     return Finished(summary)
 
 
-def is_damaged(run: RunDir) -> bool:
+def is_damaged(run: RunDir, *, trust_remote_code: bool) -> bool:
     """Whether a run was finished and its adapter or its summary is not as the training wrote them."""
-    return run.summary.exists() and _whole_summary(run) is None
+    return run.summary.exists() and _whole_summary(run, trust_remote_code=trust_remote_code) is None
 
 
-def _ground(recipe: Recipe, on_prepare: OnPrepare) -> dict[str, Any]:
+def _ground(recipe: Recipe, on_prepare: OnPrepare, before: dict[str, Any]) -> dict[str, Any]:
     """What the manifest notes of base, tokenizer and rows, as they are now."""
     tokenizer = load_tokenizer(recipe.model, recipe.data)
     data = prepare_training(recipe.data, tokenizer, seed=recipe.train.seed, progress=on_prepare)
+    is_old = not str(before.get("tokenizer_and_template")).startswith(DIGEST_KIND)
+    words = tokenizer.first_identity if is_old else tokenizer.digest
     base = base_digest(recipe.model.name_or_path)
-    return {"base": base, "tokenizer_and_template": tokenizer.identity, "data": data.digest}
+    return {"base": base, "tokenizer_and_template": words, "data": data.digest}
 
 
 def _told(changed: list[str], noted: dict[str, Any]) -> str:
@@ -73,14 +75,14 @@ def _told(changed: list[str], noted: dict[str, Any]) -> str:
     return f"{text} (it was trained with {'; '.join(updated)})" if updated else text
 
 
-def _whole_summary(run: RunDir) -> dict[str, Any] | None:
+def _whole_summary(run: RunDir, *, trust_remote_code: bool) -> dict[str, Any] | None:
     """The summary of a run whose adapter is as the summary says; None otherwise."""
     if not run.summary.is_file() or not is_adapter(run.adapter):
         return None
     try:
         summary = json.loads(run.summary.read_text(encoding="utf-8"))
         json.loads((run.adapter / "tokenizer.json").read_bytes())
-        saved_tokenizer(run.adapter)
+        saved_tokenizer(run.adapter, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     if not isinstance(summary, dict) or "steps" not in summary:

@@ -19,6 +19,8 @@ class Generated:
     text: str
     tokens: int
     is_complete: bool
+    notices: tuple[str, ...] = ()
+    """What a person should know of the run that was opened."""
 
 
 def _ignore(text: str) -> None:
@@ -32,6 +34,7 @@ def generate(
     sampling: Sampling | None = None,
     use_base: bool = False,
     which: Which = "last",
+    trust_remote_code: bool = False,
     on_text: Callable[[str], None] = _ignore,
 ) -> Generated:
     """Answer one prompt with a run's adapter, or with the base alone where `use_base`.
@@ -40,7 +43,7 @@ def generate(
     chat template) unless it is raw. Greedy unless `sampling` says otherwise. `on_text` gets each piece of the answer
     as it is written. Raises FledgeError where the run cannot be opened or the prompt is empty or too long.
     """
-    opened = open_run(run, which=which)
+    opened = open_run(run, which=which, trust_remote_code=trust_remote_code)
     asked = settled(Prompt(prompt) if isinstance(prompt, str) else prompt, opened)
     text, has_specials = prompt_text(asked, opened.recipe, tokenizer=opened.tokenizer)
     ids = text_ids(text, opened.tokenizer, has_specials=has_specials)
@@ -54,4 +57,4 @@ def generate(
             on_text=on_text,
             max_positions=tuned.facts.max_positions,
         )
-    return Generated(text.text, answer.text, len(answer.ids), answer.is_complete)
+    return Generated(text.text, answer.text, len(answer.ids), answer.is_complete, opened.notices)

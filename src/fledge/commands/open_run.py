@@ -10,20 +10,22 @@ from typing import Any, Literal
 import torch
 
 from fledge.adapters.save import file_digest, load_adapter
-from fledge.commands.manifest import base_digest
+from fledge.commands.consent import check_consent
+from fledge.commands.manifest import base_digest, versions
 from fledge.config.load import read_recipe
 from fledge.config.model import Dtype
 from fledge.config.recipe import Recipe
 from fledge.errors import ModelError, RunError
 from fledge.facts import ModelFacts
 from fledge.models.load import load_base
-from fledge.models.tokenizer import Tokenizer, saved_tokenizer
+from fledge.models.tokenizer import DIGEST_KIND, Tokenizer, digest_of, saved_tokenizer
 from fledge.rundir import RunDir
 from fledge.runtime.device import choose_device
 
 Which = Literal["last", "best"]
 Onto = Literal["trained", "dequantized", "full"]
 _FILES = ("adapter_config.json", "adapter_model.safetensors", "tokenizer.json")
+_READ_BY = ("transformers", "tokenizers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class OpenRun:
     adapter_sha256: str
     """Of the file with the adapter's weights."""
     tokenizer: Tokenizer
+    notices: tuple[str, ...] = ()
+    """What a person should know before the run is used."""
 
     def trained_hash(self, name: str) -> Any:
         """A hash of what the run began with: `base`, `tokenizer_and_template` or `data`; None where none is noted."""
@@ -56,11 +60,13 @@ class Tuned:
         return self.model.disable_adapter() if when else contextlib.nullcontext()
 
 
-def open_run(folder: Path | str, *, which: Which = "last") -> OpenRun:
+def open_run(folder: Path | str, *, which: Which = "last", trust_remote_code: bool = False) -> OpenRun:
     """The run in `folder` with its last adapter, or the best by validation loss.
 
-    Raises RunError where this is no run folder, where it is not trained yet, where there was no validation, or where
-    the adapter is not the one that this run trained.
+    Code that comes with the base runs only with `trust_remote_code`: that the run's own recipe allows it is no consent,
+    for a run folder may come from anybody. Raises RunError where this is no run folder, where it is not trained yet,
+    where there was no validation, where adapter or tokenizer are not those that this run trained, or where the base
+    needs code and nobody has allowed it.
     """
     run = RunDir(Path(folder))
     if not run.recipe.is_file():
@@ -70,6 +76,7 @@ def open_run(folder: Path | str, *, which: Which = "last") -> OpenRun:
         )
         raise RunError("this is not a run folder: it has no recipe.yaml", where=str(run.root), cure=cure)
     recipe = read_recipe(run.recipe)
+    check_consent(recipe, where=str(run.recipe), trust_remote_code=trust_remote_code)
     adapter = run.best if which == "best" else run.adapter
     missing = [name for name in _FILES if not (adapter / name).is_file()]
     if missing:
@@ -79,12 +86,45 @@ def open_run(folder: Path | str, *, which: Which = "last") -> OpenRun:
     if sha256 != noted:
         what = "this is not the adapter that the run trained: its weights file has another sha256 than was noted"
         raise RunError(what, where=str(adapter), cure=f"put the run's own adapter back, or {_anew(run, recipe, which)}")
+    cure = f"put back the tokenizer that was saved with the adapter, or {_anew(run, recipe, which)}"
+    tokenizer, notices = _own_tokenizer(run, adapter, cure=cure, trust_remote_code=trust_remote_code)
+    return OpenRun(run, recipe, adapter, sha256, tokenizer, notices)
+
+
+def _own_tokenizer(
+    run: RunDir, adapter: Path, *, cure: str, trust_remote_code: bool
+) -> tuple[Tokenizer, tuple[str, ...]]:
+    """The tokenizer beside the adapter, which is the one that the manifest names, and what is to be said of it.
+
+    Raises RunError where it cannot be read, where its files are others than those that were saved, and where they read
+    text otherwise than then.
+    """
     try:
-        tokenizer = saved_tokenizer(adapter)
-    except (OSError, ValueError, KeyError) as error:
-        cure = f"put back the tokenizer that was saved with the adapter, or {_anew(run, recipe, which)}"
-        raise RunError(f"the run's tokenizer cannot be read: {error}", where=str(adapter), cure=cure) from error
-    return OpenRun(run, recipe, adapter, sha256, tokenizer)
+        tokenizer = saved_tokenizer(adapter, trust_remote_code=trust_remote_code)
+        rules = (adapter / "tokenizer.json").read_text(encoding="utf-8")
+        filed = digest_of(rules, template=tokenizer.hf.chat_template, special_tokens=tokenizer.hf.special_tokens_map)
+    except Exception as error:  # the library raises Exception itself for a broken file, and own code whatever it likes
+        needs_code = "trust_remote_code" in str(error)
+        reason = "it names code, which this run was trained without" if needs_code else error
+        raise RunError(f"the run's tokenizer cannot be read: {reason}", where=str(adapter), cure=cure) from error
+    manifest = _noted(run.manifest)
+    trained = manifest.get("hashes", {}).get("tokenizer_and_template")
+    if trained is None or trained in (tokenizer.digest, tokenizer.first_identity):
+        return tokenizer, ()
+    if not str(trained).startswith(DIGEST_KIND):
+        what = "this run was made by an older Fledge, which may have saved another tokenizer than it trained with"
+        return tokenizer, (f"{what}: whether this one reads text alike cannot be told from its manifest",)
+    if trained != filed:
+        what = "the tokenizer beside the adapter, or its chat template, is not the one that the run trained with"
+        raise RunError(what, where=str(adapter), cure=cure)
+    before, now = manifest.get("versions", {}), versions()
+    changed = [
+        f"{name} {before[name]}, now {now[name]}" for name in _READ_BY if before.get(name, now[name]) != now[name]
+    ]
+    if changed:
+        return tokenizer, (f"the tokenizer was saved by {'; '.join(changed)}, and may read text otherwise",)
+    what = "the tokenizer beside the adapter is loaded as another one than its tokenizer.json says"
+    raise RunError(what, where=str(adapter), cure=cure)
 
 
 def _noted(path: Path) -> dict[str, Any]:
@@ -109,7 +149,8 @@ def _go_on(run: RunDir, recipe: Recipe) -> str:
     """What goes on with this run, in this folder even where it was moved since."""
     moved = Path(recipe.output.dir).resolve() != run.root.resolve()
     here = f" output.dir={shlex.quote(str(run.root.resolve()))}" if moved else ""
-    return f"`fledge train {shlex.quote(str(run.recipe))}{here}` goes on with it"
+    consent = " --trust-remote-code" * recipe.model.trust_remote_code
+    return f"`fledge train {shlex.quote(str(run.recipe))}{here}{consent}` goes on with it"
 
 
 def _not_there(run: RunDir, recipe: Recipe, which: Which, missing: list[str]) -> RunError:

@@ -70,6 +70,7 @@ def push(
     address: Address | None = None,
     tell: Callable[[str], None] = lambda line: None,
     shows_bars: bool = False,
+    trust_remote_code: bool = False,
 ) -> Pushed:
     """Send a certified export of `run`, with a model card, to the hub's repository `repo`: NAME or OWNER/NAME.
 
@@ -87,7 +88,9 @@ def push(
         raise RunError("has no effect on an adapter", where="--dtype", cure="leave it out, or push with --to hf")
     sealed = _given(parcel) if parcel.folder else None
     which = cast(Which, sealed.adapter["which"]) if sealed else (parcel.which or "last")
-    opened = open_run(run, which=which)
+    opened = open_run(run, which=which, trust_remote_code=trust_remote_code)
+    for text in opened.notices:
+        tell(f"note: {text}")
     if sealed:
         _check_of_run(sealed, opened)
     hub = open_hub(tell, shows_bars=shows_bars)
@@ -172,10 +175,15 @@ def _made(
         tell(f"the export of an earlier push is not as it was certified, and is made anew: {folder}")
         shutil.rmtree(folder)
     tell(f"exporting and certifying: {folder}")
-    export(opened.run.root, folder, to=to, dtype=dtype, which=which)
+    export(opened.run.root, folder, to=to, dtype=dtype, which=which, trust_remote_code=_is_trusted(opened))
     sealed = read_sealed(folder)
     _check_of_run(sealed, opened)
     return sealed
+
+
+def _is_trusted(opened: OpenRun) -> bool:
+    """Whether the person who pushes allowed the base's code; a run that needs it is not opened without."""
+    return opened.recipe.model.trust_remote_code
 
 
 def _kept(folder: Path, opened: OpenRun, wanted: Mapping[str, str]) -> Sealed | None:

@@ -23,12 +23,13 @@ from fledge.commands.steps import check_steps, row_order
 from fledge.commands.workshop import MEMORY_SHARE, Workshop, at_work, attach_adapter
 from fledge.config.load import dump_recipe
 from fledge.config.recipe import Recipe
-from fledge.data.pipeline import PreparedData, prepare_training
+from fledge.data.pipeline import PreparedData, prepare_training, samples_of
 from fledge.errors import RunError
 from fledge.events import Event, Finished, Notice, Prepared, Resumed, TrainStarted
 from fledge.models.attention import named
 from fledge.models.load import Base, load_base
-from fledge.models.tokenizer import Tokenizer, load_tokenizer
+from fledge.models.saved_words import prove_saved
+from fledge.models.tokenizer import DIGEST_KIND, Tokenizer, load_tokenizer
 from fledge.observe.observer import Relay
 from fledge.observe.trackers import check_trackers, open_trackers
 from fledge.ops.choice import kernels_named, must_compile, runs_on, why_not
@@ -99,12 +100,16 @@ def _telling(run: RunDir, observers: Sequence[Tell], trackers: Sequence[str]) ->
 
 
 def _train(recipe: Recipe, run: RunDir, tell: Tell, *, on_prepare: OnPrepare) -> dict[str, Any]:
-    if is_damaged(run):
+    if is_damaged(run, trust_remote_code=recipe.model.trust_remote_code):
         tell(Notice(text="the adapter or the summary is damaged: written anew from the last checkpoint"))
     tokenizer = load_tokenizer(recipe.model, recipe.data)
     data = prepare_training(recipe.data, tokenizer, seed=recipe.train.seed, progress=on_prepare)
+    if is_first_rank():
+        prove_saved(tokenizer, samples_of(data), base=recipe.model.name_or_path)
     _tell_prepared(data, tell)
     check_steps(recipe, data, tell=tell)
+    for text in tokenizer.notes:
+        tell(Notice(text=text))
     device = choose_device(recipe.model.placement, local_rank=local_rank())
     make_deterministic(device)
     with kernels_of(recipe), joined_mesh(device) as mesh:
@@ -179,12 +184,15 @@ def _write_beginnings(
     manifest = describe(
         name_or_path=recipe.model.name_or_path,
         commit=getattr(base.model.config, "_commit_hash", None),
-        tokenizer=tokenizer.identity,
+        tokenizer=tokenizer.digest,
         data=data.digest,
         hardware=hardware,
     )
     if run.manifest.exists():
-        _check_same_ground(json.loads(run.manifest.read_text(encoding="utf-8")), manifest, run)
+        before = json.loads(run.manifest.read_text(encoding="utf-8"))
+        if not str(before["hashes"]["tokenizer_and_template"]).startswith(DIGEST_KIND):
+            manifest["hashes"]["tokenizer_and_template"] = tokenizer.first_identity
+        _check_same_ground(before, manifest, run)
     else:
         write_json(run.manifest, manifest)
     write_json(run.ledger, data.ledger.as_json())

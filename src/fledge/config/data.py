@@ -103,6 +103,8 @@ class DataConfig(Section):
     """Control tokens that a row's own text spells stay text; false: they become tokens. Not for the format text."""
     new_special_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Tokens the tokenizer lacks: added, trained, and saved with the adapter. chatml adds its own two."""
+    new_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """As new_special_tokens, but ordinary: they stay in answers, where special tokens are left out."""
     shuffle: bool = True
     """Rows in another random order each epoch; false for the order of the files, one source after the other. Then a
     source with weight 2 comes twice in a row, and one with weight 0.5 gives one half, and the other half next time."""

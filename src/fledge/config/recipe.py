@@ -88,9 +88,13 @@ def _of_sources(recipe: Recipe) -> Iterator[Conflict]:
 
 
 def _of_data(recipe: Recipe) -> Iterator[Conflict]:
-    data, tokens = recipe.data, recipe.data.new_special_tokens
-    if len(set(tokens)) < len(tokens):
-        yield Conflict("a token is given twice", (("data", "new_special_tokens"),), f"write {_each_once(tokens)}")
+    data = recipe.data
+    for name, tokens in (("new_special_tokens", data.new_special_tokens), ("new_tokens", data.new_tokens)):
+        if len(set(tokens)) < len(tokens):
+            yield Conflict("a token is given twice", (("data", name),), f"write {_each_once(tokens)}")
+    if both := sorted(set(data.new_tokens) & set(data.new_special_tokens)):
+        keys = (("data", "new_tokens"), ("data", "new_special_tokens"))
+        yield Conflict(f"{both[0]!r} is in data.new_special_tokens too", keys, "keep it in one of the two")
     yield from _of_spans(recipe)
     if data.validation is None and recipe.evaluate.every_steps != EvaluateConfig().every_steps:
         keys = (("evaluate", "every_steps"), ("data", "validation"))

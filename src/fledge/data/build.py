@@ -16,6 +16,7 @@ from fledge.data.ledger import SourceLedger, Tally
 from fledge.data.pairs import Pairs, limit_keys
 from fledge.data.readers.rows import OpenSource, read_part
 from fledge.data.rows import BrokenRow, RawRow, Refusal, RenderedRow, TokenRow
+from fledge.data.sample import TextSample
 from fledge.data.store import Origin, StoreWriter
 from fledge.data.tokenize import Encoding, Text, TextTokenizer, encode_texts
 from fledge.data.whole import Whole
@@ -68,14 +69,16 @@ def build_store(
     renders the next batch and writes the last, so memory is three batches. Raises DataError for a row that the recipe
     wants no run with, and where a source has no row at all.
     """
-    ledgers = []
+    ledgers, sample = [], TextSample()
     with StoreWriter(folder) as writer, ThreadPoolExecutor(max_workers=1) as pool:
         for number, source in enumerate(sources):
             first_part = sum(len(earlier.part_names()) for earlier in sources[:number])
             builder = _Builder(source, data, tokenizer, writer, number, first_part)
+            builder.sample = sample
             builder.run(pool, progress)
             source.check_unchanged()
             ledgers.append(builder.tally.close())
+    sample.write(folder, tokenizer)
     return tuple(ledgers)
 
 
@@ -106,6 +109,8 @@ class _Builder:
         options = (tokenizer, data, self._overlong)
         self._maker: _Maker = Pairs(*options) if is_pair else Whole(*options)
         self._limit_keys = limit_keys(tokenizer)
+        self.sample = TextSample()
+        """Some of the rendered texts, of all sources together."""
         self.tally = Tally(source.name, source.config.format, has_sides=is_pair)
 
     def run(self, pool: ThreadPoolExecutor, progress: Progress) -> None:
@@ -125,6 +130,7 @@ class _Builder:
     def _encoded(self, items: Sequence[_Item]) -> list[list[tuple[Encoding, ...]]]:
         """The texts of each row of each record, tokenised; called in the tokenizer's thread."""
         texts = [[self._maker.texts(one) for one in item.texts] for item in items]
+        self.sample.add(text.text for rows in texts for row in rows for text in row if not text.literals)
         found = iter(encode_texts(self._tokenizer, [text for rows in texts for row in rows for text in row]))
         return [[tuple(itertools.islice(found, len(row))) for row in rows] for rows in texts]
 

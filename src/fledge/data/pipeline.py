@@ -88,6 +88,12 @@ def prepare_training(data: DataConfig, tokenizer: TextTokenizer, *, seed: int, p
     )
 
 
+def samples_of(data: PreparedData) -> list[tuple[str, list[int]]]:
+    """Some of the rows' own texts, training and validation, each with its ids."""
+    stores = [data.train] if data.validation is None else [data.train, data.validation]
+    return [pair for sample in {store.folder: store.sample() for store in stores}.values() for pair in sample]
+
+
 def prepare_sources(
     sources: tuple[SourceConfig, ...], data: DataConfig, *, tokenizer: TextTokenizer, progress: Progress
 ) -> PreparedSplit:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fledge.data.rows import Row, TokenRow
+from fledge.data.sample import read_sample
 
 INDEX = np.dtype(
     [
@@ -93,7 +94,7 @@ class TokenStore:
     """
 
     def __init__(self, folder: Path, *, parts: Sequence[tuple[str, str]], num_sources: int) -> None:
-        self._folder = folder
+        self.folder = folder
         self._parts = parts
         self._num_sources = num_sources
         self._tokens = np.memmap(folder / FILES[0], dtype=np.int32, mode="r")
@@ -105,9 +106,13 @@ class TokenStore:
     def __len__(self) -> int:
         return len(self._index)
 
+    def sample(self) -> list[tuple[str, list[int]]]:
+        """Some of the texts that all rows of the files were made of, each with its ids."""
+        return read_sample(self.folder)
+
     def select(self, selection: NDArray[np.int64]) -> "TokenStore":
         """The rows at `selection` (positions in this store, rising) as a store of their own, on the same files."""
-        narrowed = TokenStore(self._folder, parts=self._parts, num_sources=self._num_sources)
+        narrowed = TokenStore(self.folder, parts=self._parts, num_sources=self._num_sources)
         narrowed._index = self._index[selection]
         return narrowed
 

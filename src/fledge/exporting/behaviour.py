@@ -27,6 +27,10 @@ class Probe:
     """Of an answer of `answer_of`."""
     origin: str
     """Where rows and prompts come from, for people: validation rows as a rule."""
+    samples: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    """Texts of the training's own rows, each with its ids then; none where the data are gone."""
+    special: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    """Texts with the tokenizer's special tokens, each with its ids."""
 
 
 @dataclass(frozen=True, slots=True)

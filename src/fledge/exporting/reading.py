@@ -4,12 +4,14 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from fledge.errors import DataError, ProofError
 from fledge.exporting.outside import Reading
 from fledge.models.chat_template import asks_the_date
+from fledge.models.saved_words import Sample, said
 from fledge.models.tokenizer import Tokenizer, saved_tokenizer
 
 CONVERSATION: tuple[dict[str, str], ...] = (
@@ -41,9 +43,12 @@ class Lesson:
     """Whether the template asks what day it is: in the training that is a fixed day, elsewhere today."""
 
 
-def lesson_of(tokenizer: Tokenizer, rows: Sequence[Sequence[int]]) -> Lesson:
-    """What is to be asked of the exported tokenizer, from rows of ids as they were trained."""
+def lesson_of(tokenizer: Tokenizer, rows: Sequence[Sequence[int]], *, samples: Sequence[Sample] = ()) -> Lesson:
+    """What is to be asked of the exported tokenizer, from rows of ids as they were trained; and of the samples,
+    which are texts with their ids in the training.
+    """
     texts = (*(_text_of(row, tokenizer) for row in rows), *((text, True) for text in _TEXTS))
+    ids = [tuple(tokenizer.hf(text, add_special_tokens=is_bare)["input_ids"]) for text, is_bare in texts]
     template = tokenizer.hf.chat_template or None
     is_dated = template is not None and asks_the_date(str(template))
     conversation, rendered = CONVERSATION, None
@@ -53,8 +58,8 @@ def lesson_of(tokenizer: Tokenizer, rows: Sequence[Sequence[int]]) -> Lesson:
         except DataError:
             conversation = ()
     return Lesson(
-        texts=texts,
-        ids=tuple(tuple(tokenizer.hf(text, add_special_tokens=is_bare)["input_ids"]) for text, is_bare in texts),
+        texts=(*texts, *((text, False) for text, _ in samples)),
+        ids=(*ids, *(tuple(each) for _, each in samples)),
         bos_token_id=tokenizer.bos_token_id,
         bos_counts=tuple(_count(row, tokenizer.bos_token_id) for row in rows),
         template=template if isinstance(template, str | None) else json.dumps(template, sort_keys=True),
@@ -127,8 +132,9 @@ def _check_bos(lesson: Lesson, found: Reading) -> dict[str, Any]:
 def _check_ids(lesson: Lesson, found: Reading) -> dict[str, Any]:
     differing = [place for place, ids in enumerate(lesson.ids) if ids != found.ids[place]]
     if differing or len(found.ids) != len(lesson.ids):
-        what = f"the exported tokenizer writes {len(differing)} of {len(lesson.ids)} texts with other ids"
-        raise ProofError(what, cure=_CURE)
+        what = f"the exported tokenizer reads {len(differing)} of {len(lesson.ids)} texts otherwise"
+        first = (said(lesson.texts[place][0], ids=lesson.ids[place], others=found.ids[place]) for place in differing)
+        raise ProofError(": ".join([what, *islice(first, 1)]), cure=_CURE)
     if found.rendered is not None and not lesson.is_dated and found.rendered_ids != lesson.rendered_ids:
         raise ProofError("the exported tokenizer writes a conversation with other ids", cure=_CURE)
     return {"texts": len(lesson.ids), "same": len(lesson.ids)}
@@ -138,7 +144,7 @@ def check_identity(tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
     """The figures for the certificate. Raises ProofError where vocabulary, rules, template or special tokens in the
     folder are not those of the training.
     """
-    again = saved_tokenizer(folder)
+    again = saved_tokenizer(folder, trust_remote_code=tokenizer.has_own_code)
     if again.identity != tokenizer.identity:
         what = "the tokenizer or its chat template is not the same when it is read back"
         raise ProofError(what, where=str(folder), cure=_CURE)

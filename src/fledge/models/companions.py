@@ -4,12 +4,13 @@ from pathlib import Path
 
 from transformers import GenerationConfig
 
+from fledge.models.saved_words import save_tokenizer
 from fledge.models.tokenizer import Tokenizer
 
 
 def save_companions(tokenizer: Tokenizer, folder: Path) -> None:
     """Write the tokenizer and a generation_config.json that names every token an answer ends with."""
-    tokenizer.hf.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
     stops = sorted(tokenizer.stop_ids)
     GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,

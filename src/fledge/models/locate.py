@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from fledge.errors import ModelError
+from fledge.models.folder import check_folder
 from fledge.models.nestling import FOLDER
 
 BUILTIN = {"builtin:nestling": FOLDER}
@@ -11,15 +12,15 @@ BUILTIN = {"builtin:nestling": FOLDER}
 def locate(name_or_path: str) -> str:
     """What transformers should load for a recipe's model.name_or_path.
 
-    Raises ModelError for an unknown built-in, a folder without a base, and a hub id that something in the working
-    directory hides.
+    Raises ModelError for an unknown built-in, a folder that is no base (with what it is instead), and a hub id that
+    something in the working directory hides.
     """
     if name_or_path in BUILTIN:
         return str(BUILTIN[name_or_path])
     if name_or_path.startswith("builtin:"):
         raise ModelError(f"no such built-in base: {name_or_path}", cure=f"there is {', '.join(BUILTIN)}")
-    if Path(name_or_path).is_absolute() and not (Path(name_or_path) / "config.json").is_file():
-        raise ModelError("this folder has no config.json", where=name_or_path, cure="give a Hugging Face model folder")
+    if Path(name_or_path).is_absolute():
+        check_folder(Path(name_or_path))
     if not Path(name_or_path).is_absolute() and Path(name_or_path).exists():
         what = "a file or folder of this name lies in the working directory and would be taken for the base"
         raise ModelError(what, where=name_or_path, cure="give its absolute path, or start from another folder")

@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from fledge.config.data import DataConfig
@@ -30,12 +30,16 @@ from fledge.models.chat_template import (
     single,
     with_defaults,
 )
+from fledge.models.folder import code_refusal
 from fledge.models.literal import LiteralEncoder
 from fledge.models.locate import locate
+from fledge.models.new_words import add_words
 from fledge.models.turn_ends import turn_ends
 
 _HARD_TEXT = "{a}<b>|~`^\n\n\tc  d\r\ne\u0301\u00e9\ufb01\u00bd\u2460\u4f60\U0001f642\ua66e\u200d\u00a0.?"
 """Characters that vocabularies lack, and those that normalisers change."""
+DIGEST_KIND = "rules:"
+"""What `Tokenizer.digest` begins with; manifests of Fledge 0.1 have a digest of another kind."""
 
 
 class Tokenizer:
@@ -46,12 +50,17 @@ class Tokenizer:
         hf: PreTrainedTokenizerBase,
         *,
         new_tokens: tuple[int, ...] = (),
+        notes: tuple[str, ...] = (),
         decoder_start_id: int | None = None,
         pad_token_id: int | None = None,
+        declared_stops: Sequence[int] = (),
     ) -> None:
         self.hf = hf
         self.new_tokens = new_tokens
         """Ids that the recipe added and the base has never seen."""
+        self.notes = notes
+        """What a person should know of the tokens that the recipe adds."""
+        self._declared_stops = declared_stops
         self.decoder_start_id = decoder_start_id
         """The id that the decoder of an encoder-decoder starts with; None for a causal model."""
         self.pad_token_id = _padding(hf) if pad_token_id is None else pad_token_id
@@ -60,11 +69,31 @@ class Tokenizer:
         self._backend.no_truncation()
         self._backend.no_padding()
 
+    @property
+    def rules(self) -> str:
+        """The tokenizer.json of this tokenizer, as it reads text now."""
+        return str(self._backend.to_str())
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of what is saved with an adapter and decides ids and text: rules, chat template, special tokens."""
+        return digest_of(self.rules, template=self.hf.chat_template, special_tokens=self.hf.special_tokens_map)
+
     @cached_property
     def identity(self) -> str:
         """Digest of everything that decides ids and rendered text."""
-        parts = [self._backend.to_str(), self.hf.chat_template or "", self.hf.special_tokens_map, RENDERING]
+        return hashlib.sha256(json.dumps([self.digest, RENDERING]).encode()).hexdigest()
+
+    @property
+    def first_identity(self) -> str:
+        """The digest that manifests of Fledge 0.1 have in the place of `digest`."""
+        parts = [self._backend.to_str(), self.hf.chat_template or "", self.hf.special_tokens_map, "1"]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def has_own_code(self) -> bool:
+        """Whether its class is code that lies with the base, and not one of the library's."""
+        return type(self.hf).__module__.partition(".")[0] != "transformers"
 
     @property
     def bos_token(self) -> str | None:
@@ -123,8 +152,14 @@ class Tokenizer:
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
-        """Ids after which an answer is complete: the end of text, and what closes a turn in the chat template."""
-        found = {self.eos_token_id} if self.eos_token_id is not None else set()
+        """Ids after which an answer is complete.
+
+        They are the end of text, those that the base's generation settings name, and what ends a turn in the chat
+        template.
+        """
+        found = {index for index in self._declared_stops if 0 <= index < self.size}
+        if self.eos_token_id is not None:
+            found.add(self.eos_token_id)
         if self.has_chat_template:
             found |= turn_ends(self.render, self.special_tokens)
         return frozenset(found)
@@ -232,47 +267,49 @@ class Tokenizer:
         return single(template)
 
 
-def load_tokenizer(model: ModelConfig, data: DataConfig) -> Tokenizer:
-    """The base's tokenizer with the recipe's chat template and new special tokens, and what the base's decoder starts
-    with where it has one.
+def digest_of(rules: str, *, template: Any, special_tokens: Mapping[str, Any]) -> str:
+    """Digest of a tokenizer.json, a chat template and the special tokens by name.
 
-    Raises ModelError where tokenizer or config.json cannot be read, where the tokenizer has no offsets (a slow one),
-    and for an encoder-decoder that writes targets otherwise than sources or does not say what its decoder starts with.
+    How a text is padded or cut to a length is left out: it is no part of how text is read.
+    """
+    parts = {name: value for name, value in json.loads(rules).items() if name not in ("padding", "truncation")}
+    body = json.dumps([parts, template or "", special_tokens], sort_keys=True)
+    return f"{DIGEST_KIND}{hashlib.sha256(body.encode()).hexdigest()}"
+
+
+def ids_by(rules: str, texts: Sequence[str]) -> list[list[int]]:
+    """What a tokenizer.json makes of texts, without special tokens of its own around them."""
+    return [one.ids for one in Backend.from_str(rules).encode_batch(list(texts), add_special_tokens=False)]
+
+
+def load_tokenizer(model: ModelConfig, data: DataConfig) -> Tokenizer:
+    """The base's tokenizer with the recipe's chat template and new tokens, and what the base's decoder starts with
+    where it has one.
+
+    Raises ModelError where tokenizer or config.json cannot be read, where the tokenizer gives no offsets or cannot be
+    saved, where a new token could not be read or written, and for an encoder-decoder that writes targets otherwise than
+    sources or does not say what its decoder starts with.
     """
     source = locate(model.name_or_path)
-    try:
-        hf = AutoTokenizer.from_pretrained(
-            source, revision=model.revision, trust_remote_code=model.trust_remote_code, use_fast=True
-        )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        cure = cure_of(
-            error, otherwise="give a base whose folder holds its tokenizer: tokenizer.json, or tokenizer.model"
-        )
-        raise ModelError(
-            f"the tokenizer cannot be loaded: {said(error)}", where=model.name_or_path, cure=cure
-        ) from error
-    if not getattr(hf, "is_fast", False) or not hasattr(hf, "backend_tokenizer"):
-        cure = "use a base whose folder has a tokenizer.json"
-        raise ModelError("its tokenizer gives no character offsets, so masks cannot be proven", where=source, cure=cure)
+    hf = _loaded(model, source)
     config = _config(model, source)
     start = _decoder_start(config, source) if config.is_encoder_decoder else None
     if start is not None and hasattr(hf, "_switch_to_target_mode"):
         what = "its tokenizer writes targets otherwise than sources (by language), which is not supported"
         raise ModelError(what, where=model.name_or_path, cure="use T5, FLAN-T5, mT5 or BART")
-    wanted = list(data.new_special_tokens)
+    special = list(data.new_special_tokens)
     if data.chat_template is not None:
         hf.chat_template, tokens = named_template(data.chat_template)
-        wanted = [*tokens, *(token for token in wanted if token not in tokens)]
+        special = [*tokens, *(token for token in special if token not in tokens)]
     if data.chat_template_kwargs:
         hf.chat_template = _with_defaults(hf, data)
-    vocabulary = hf.get_vocab()
-    fresh = [token for token in wanted if token not in vocabulary]
-    if fresh:
-        hf.add_special_tokens({"extra_special_tokens": fresh}, replace_extra_special_tokens=False)
+    fresh, notes = add_words(hf, special=special, ordinary=data.new_tokens)
     return Tokenizer(
         hf,
-        new_tokens=tuple(hf.convert_tokens_to_ids(fresh)),
+        new_tokens=fresh,
+        notes=notes,
         decoder_start_id=start,
+        declared_stops=_declared_stops(model, source, config),
         pad_token_id=_padding(hf, num_embeddings=getattr(config.get_text_config(), "vocab_size", None)),
     )
 
@@ -285,6 +322,34 @@ def _with_defaults(hf: PreTrainedTokenizerBase, data: DataConfig) -> str:
             "this base has no chat template that could read them", where="data.chat_template_kwargs", cure=cure
         )
     return with_defaults(single(hf.chat_template), data.chat_template_kwargs)
+
+
+def _loaded(model: ModelConfig, source: str) -> PreTrainedTokenizerBase:
+    """The base's own tokenizer, which reads text as its backend does."""
+    try:
+        hf = AutoTokenizer.from_pretrained(
+            source, revision=model.revision, trust_remote_code=model.trust_remote_code, use_fast=True
+        )
+    except Exception as error:  # a tokenizer's own code may raise anything, and the library's readers do
+        refusal = code_refusal(error, what="the tokenizer", where=model.name_or_path)
+        otherwise = "give a base whose folder holds its tokenizer: tokenizer.json, or tokenizer.model"
+        unread = _unreadable("the tokenizer cannot be loaded", error, model.name_or_path, otherwise=otherwise)
+        raise refusal or unread from error
+    if not getattr(hf, "is_fast", False) or not hasattr(hf, "backend_tokenizer"):
+        what = "its tokenizer is written in Python alone and gives no character offsets, so masks cannot be proven"
+        cure = "use a base whose folder has a tokenizer.json, or a SentencePiece tokenizer.model"
+        raise ModelError(what, where=model.name_or_path, cure=cure)
+    try:
+        hf.backend_tokenizer.to_str()
+    except Exception as error:  # the library raises Exception itself
+        what = "its tokenizer has parts written in Python, which cannot be saved beside an adapter"
+        cure = "use a base whose tokenizer.json is the whole of its tokenizer"
+        raise ModelError(f"{what}: {error}", where=model.name_or_path, cure=cure) from error
+    return hf
+
+
+def _unreadable(what: str, error: Exception, where: str, *, otherwise: str) -> ModelError:
+    return ModelError(f"{what}: {said(error)}", where=where, cure=cure_of(error, otherwise=otherwise))
 
 
 def _padding(hf: PreTrainedTokenizerBase, *, num_embeddings: int | None = None) -> int:
@@ -301,10 +366,10 @@ def _config(model: ModelConfig, source: str) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(source, revision=model.revision, trust_remote_code=model.trust_remote_code)
     except (OSError, ValueError, ImportError, KeyError, StrictDataclassError) as error:
-        cure = cure_of(error, otherwise="fetch the base again, all of its files")
-        raise ModelError(
-            f"the base's config.json cannot be read: {said(error)}", where=model.name_or_path, cure=cure
-        ) from error
+        refusal = code_refusal(error, what="the base", where=model.name_or_path)
+        otherwise = "fetch the base again, all of its files"
+        unread = _unreadable("the base's config.json cannot be read", error, model.name_or_path, otherwise=otherwise)
+        raise refusal or unread from error
 
 
 def _decoder_start(config: PreTrainedConfig, source: str) -> int:
@@ -317,15 +382,33 @@ def _decoder_start(config: PreTrainedConfig, source: str) -> int:
     raise ModelError("an encoder-decoder that does not say what its decoder starts with", where=source, cure=cure)
 
 
-def saved_tokenizer(folder: Path, *, decoder_start_id: int | None = None) -> Tokenizer:
+def _declared_stops(model: ModelConfig, source: str, config: PreTrainedConfig) -> list[int]:
+    """The ids on which the base's own settings stop: those of generation_config.json, else those of config.json."""
+    try:
+        settings = GenerationConfig.from_pretrained(source, revision=model.revision)
+    except (OSError, ValueError):  # there is none, or it is no valid one; config.json says it then
+        return ids_in(getattr(config.get_text_config(), "eos_token_id", None))
+    return ids_in(settings.eos_token_id)
+
+
+def ids_in(value: Any) -> list[int]:
+    """Ids that a configuration gives as one number, as a list, or not at all."""
+    found = value if isinstance(value, list | tuple) else [value]
+    return [index for index in found if isinstance(index, int) and not isinstance(index, bool)]
+
+
+def saved_tokenizer(folder: Path, *, decoder_start_id: int | None = None, trust_remote_code: bool = False) -> Tokenizer:
     """The tokenizer that was saved beside an adapter or a model.
 
     A generation_config.json beside it says what pads, and, where `decoder_start_id` is None, whether a decoder starts,
-    and with what.
+    and with what. Code of the tokenizer's own runs only with `trust_remote_code`.
     """
     file = folder / GENERATION_CONFIG_NAME
     noted = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     if decoder_start_id is None:
         decoder_start_id = noted.get("decoder_start_token_id")
-    hf = AutoTokenizer.from_pretrained(folder)
-    return Tokenizer(hf, decoder_start_id=decoder_start_id, pad_token_id=noted.get("pad_token_id"))
+    hf = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    stops = ids_in(noted.get("eos_token_id"))
+    return Tokenizer(
+        hf, decoder_start_id=decoder_start_id, pad_token_id=noted.get("pad_token_id"), declared_stops=stops
+    )

@@ -212,6 +212,9 @@ def copied_alpaca(trained_run, folder: Path) -> Path:
     shutil.copytree(trained_run("llama", fmt="alpaca", data__max_length=256), run)
     template = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}{% endfor %}"
     (run / "adapter/chat_template.jinja").write_text(template)
+    manifest = json.loads((run / "manifest.json").read_text())
+    del manifest["hashes"]["tokenizer_and_template"]  # it names the tokenizer without a template
+    (run / "manifest.json").write_text(json.dumps(manifest))
     assert open_run(run).tokenizer.has_chat_template
     return run
 

@@ -234,5 +234,5 @@ def test_a_merged_export_is_read_back_with_the_trust_that_its_base_was_given(tra
 
     monkeypatch.setattr(exporting, "ask_outside", note)
     with pytest.raises(ProofError, match="far enough"):
-        export(trained_run("llama", model__trust_remote_code=True), tmp_path / "out", to="hf")
+        export(trained_run("llama", model__trust_remote_code=True), tmp_path / "out", to="hf", trust_remote_code=True)
     assert [(case.trust_remote_code, case.base) for case in asked] == [(True, None)]

@@ -144,6 +144,7 @@ CASES = [
     Case("data.chat_template_kwargs", {"loud": True}, "tokens", LOUD),
     Case("data.sanitize_control_tokens", False, "tokens", {"data.train.completion": "spells"}),
     Case("data.new_special_tokens", ["plus"], "trainable"),
+    Case("data.new_tokens", ["plus"], "trainable"),
     Case("data.shuffle", False, "losses"),
     Case("data.packing", False, "shapes"),
     Case("lora.r", 8, "trainable"),

@@ -16,7 +16,7 @@ OPTIONS = {
     Recipe: "model data lora train evaluate output",
     ModelConfig: "name_or_path revision dtype quantization keep_dequantized attention placement trust_remote_code",
     DataConfig: "train validation test max_length max_target_length overlong invalid_rows train_on chat_template "
-    "chat_template_kwargs sanitize_control_tokens new_special_tokens shuffle packing",
+    "chat_template_kwargs sanitize_control_tokens new_special_tokens new_tokens shuffle packing",
     SourceConfig: "path format split subset revision weight columns prompt completion prompt_prefix prompt_template "
     "text_column system_prompt delimiter",
     ValidationFraction: "fraction",

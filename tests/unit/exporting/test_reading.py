@@ -79,7 +79,7 @@ def test_another_template_another_text_and_another_id_fail(tokenizer):
         (replace(found, template=None), "byte for byte"),
         (replace(found, rendered=f"{found.rendered} "), "renders a conversation otherwise"),
         (replace(found, rendered_ids=(*found.rendered_ids, 5)), "a conversation with other ids"),
-        (replace(found, ids=tuple(map(tuple, ids))), "1 of 7 texts with other ids"),
+        (replace(found, ids=tuple(map(tuple, ids))), "reads 1 of 7 texts otherwise"),
     ):
         with pytest.raises(ProofError, match=words):
             check_reading(lesson, spoilt)

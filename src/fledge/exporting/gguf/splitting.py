@@ -52,8 +52,8 @@ _KNOWN: dict[str, dict[str, Any]] = {
 _IGNORES_MERGES = frozenset({"llama-bpe"})
 """Where llama.cpp takes a whole word that is a token before it looks at merges."""
 
-_SPACES_REPLACED = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
-_PREPENDED = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": SPACE}, _SPACES_REPLACED]}
+SPACES_REPLACED = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+PREPENDED = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": SPACE}, SPACES_REPLACED]}
 _AT_SPACES = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
 
 
@@ -84,9 +84,9 @@ def puts_space_first(rules: dict[str, Any]) -> bool:
     Raises ModelError where it treats spaces in a way that llama.cpp has not.
     """
     normalizer, splitting = rules["normalizer"], _bare(rules["pre_tokenizer"])
-    if normalizer == _PREPENDED and splitting is None:
+    if normalizer == PREPENDED and splitting is None:
         return True
-    if normalizer == _SPACES_REPLACED and splitting in (None, _AT_SPACES):
+    if normalizer == SPACES_REPLACED and splitting in (None, _AT_SPACES):
         return False
     if normalizer is None and splitting in [_metaspace(scheme, split=False) for scheme in ("first", "always")]:
         return True
@@ -95,20 +95,34 @@ def puts_space_first(rules: dict[str, Any]) -> bool:
     raise _unknown("a treatment of spaces", [normalizer, rules["pre_tokenizer"]])
 
 
+def is_metaspace(rules: dict[str, Any]) -> bool:
+    """Whether it is of SentencePiece's kind, and the library's Metaspace puts its spaces."""
+    return rules["normalizer"] is None and (_bare(rules["pre_tokenizer"]) or {}).get("type") == "Metaspace"
+
+
 def is_unigram_of_t5(rules: dict[str, Any]) -> bool:
     """Whether a unigram tokenizer cuts at spaces, drops superfluous ones and begins each word with one, as T5's."""
     return _bare(rules["pre_tokenizer"]) == _sequence({"type": "WhitespaceSplit"}, _metaspace("always", split=True))
 
 
-def remarks_on(rules: dict[str, Any]) -> tuple[str, ...]:
-    """Where llama.cpp cuts a text otherwise though it knows the tokenizer, for which the format has no words."""
+def remarks_on(rules: dict[str, Any], *, puts_first: bool | None = None) -> tuple[str, ...]:
+    """Where llama.cpp cuts a text otherwise though it knows the tokenizer, for which the format has no words.
+
+    `puts_first` is what the file says of a space before a text, where that is not what the rules say.
+    """
     found = []
     if rules["normalizer"] == {"type": "NFC"}:
         found.append("llama.cpp does not compose letters and their marks, the tokenizer does (NFC)")
     if (_bare(rules["pre_tokenizer"]) or {}).get("type") == "Metaspace" and puts_space_first(rules):
-        found.append(
-            "llama.cpp puts a space before each text after a special token, also before one that has it already"
-        )
+        if puts_first is False:
+            found.append(
+                "llama.cpp puts no space before a text; the tokenizer does before one that begins with neither a space "
+                "nor a special token"
+            )
+        else:
+            found.append(
+                "llama.cpp puts a space before each text after a special token, also before one that has it already"
+            )
     if any(token["lstrip"] or token["rstrip"] or token["single_word"] for token in rules["added_tokens"]):
         found.append("llama.cpp does not take away spaces beside added tokens, the tokenizer does beside some")
     return tuple(found)

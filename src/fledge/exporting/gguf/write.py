@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from fledge.errors import ModelError, RunError
 from fledge.exporting.gguf.family import Family
 from fledge.exporting.gguf.rounding import FILE_TYPES, FileType, format_of, rounded, size_of
+from fledge.exporting.gguf.spaces import AS_THE_RULES_SAY, Spaces
 from fledge.exporting.gguf.splitting import remarks_on
 from fledge.exporting.gguf.table import FAMILIES
 from fledge.exporting.gguf.vocabulary import left_out, read_vocabulary, rules_of, write_vocabulary
@@ -62,9 +63,9 @@ def longest(model: PreTrainedModel) -> int:
     return _family(model).longest(model.config)
 
 
-def remarks(model: PreTrainedModel, tokenizer: Tokenizer) -> tuple[str, ...]:
+def remarks(model: PreTrainedModel, tokenizer: Tokenizer, *, spaces: Spaces = AS_THE_RULES_SAY) -> tuple[str, ...]:
     """What a person should know of the file: where llama.cpp does otherwise, which the format cannot say."""
-    config, found = model.config, list(remarks_on(rules_of(tokenizer)))
+    config, found = model.config, [*remarks_on(rules_of(tokenizer), puts_first=spaces.puts_first), *spaces.remarks()]
     if unknown := left_out(tokenizer, rows=rows_of(model)):
         what = f"{len(unknown)} of the tokenizer's tokens, {unknown[0]!r} the first,"
         found.append(f"{what} have no embedding in the base and are left out")
@@ -77,6 +78,9 @@ def remarks(model: PreTrainedModel, tokenizer: Tokenizer) -> tuple[str, ...]:
 
 def check_form(model: PreTrainedModel, tokenizer: Tokenizer, *, file_type: FileType) -> None:
     """Raises ModelError where the model, which needs no weights yet, or its tokenizer has no GGUF form."""
+    if tokenizer.has_own_code:
+        what = "its tokenizer has code of its own, and a GGUF file holds no code"
+        raise ModelError(what, where="--to gguf", cure="export to hf instead")
     _pieces(model, _family(model), file_type)
     read_vocabulary(tokenizer, rows=rows_of(model))
 
@@ -89,11 +93,13 @@ def write_gguf(
     file_type: FileType,
     about: Mapping[str, str],
     tensor_of: TensorOf | None = None,
+    spaces: Spaces = AS_THE_RULES_SAY,
 ) -> None:
     """Write the model with its tokenizer and chat template as one GGUF file.
 
     Matrices are rounded once, from float32, to `file_type`; vectors stay float32. One tensor at a time is held beside
-    the model. `tensor_of` gives each by its name in the model, which then needs no weights of its own. `about` are
+    the model. `tensor_of` gives each by its name in the model, which then needs no weights of its own. `spaces` is how
+    llama.cpp is to put SentencePiece's spaces. `about` are
     texts by their names under `general.`: name, license, base_model.0.name and others.
     Raises ModelError before anything is written where the architecture or the tokenizer has no GGUF form, ModelError
     with nothing left where a weight is not finite or too large, RunError where `path` is taken or cannot be written.
@@ -105,7 +111,10 @@ def write_gguf(
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     writer = gguf.GGUFWriter(None, gguf.MODEL_ARCH_NAMES[family.arch])
     _describe(writer, model, family, file_type=file_type, about=about)
-    write_vocabulary(writer, read_vocabulary(tokenizer, rows=rows_of(model)), tokenizer=tokenizer)
+    vocabulary = read_vocabulary(tokenizer, rows=rows_of(model))
+    if spaces.puts_first is not None:
+        vocabulary = replace(vocabulary, puts_space_first=spaces.puts_first)
+    write_vocabulary(writer, vocabulary, tokenizer=tokenizer)
     for piece in pieces:
         size = size_of(piece.shape, piece.kind)
         writer.add_tensor_info(piece.name, piece.shape, np.dtype(np.float32), size, raw_dtype=piece.kind)

@@ -36,7 +36,7 @@ def write_adapter(source: Source, folder: Path, *, probe: Probe, order: Order) -
     for name in _FILES:
         shutil.copyfile(source.adapter / name, folder / name)
     save_companions(source.tokenizer, folder)
-    lesson = lesson_of(source.tokenizer, probe.rows)
+    lesson = lesson_of(source.tokenizer, probe.rows, samples=(*probe.samples, *probe.special))
     asked = case_for(source, folder, probe=probe, device=learnt.device)
     asked = replace(asked, base=locate(source.base.name_or_path), revision=source.base.revision)
     case = replace(asked, dtype=source.base.dtype, texts=lesson.texts, conversation=lesson.conversation)

@@ -9,6 +9,7 @@ from fledge.config.model import Dtype
 from fledge.errors import ProofError
 from fledge.exporting.behaviour import Behaviour, Probe
 from fledge.exporting.gguf.rounding import FILE_TYPES, FileType
+from fledge.exporting.gguf.spaces import choose_spaces
 from fledge.exporting.gguf.write import check_form, longest, read_by, remarks, rows_of, write_gguf
 from fledge.exporting.merged import outline_of
 from fledge.exporting.merging import merge_closest
@@ -47,6 +48,7 @@ def write_gguf_file(source: Source, folder: Path, *, probe: Probe, order: Order)
     file_type = cast(FileType, order.dtype)
     model = outline_of(source)[0].model
     check_form(model, source.tokenizer, file_type=file_type)
+    spaces = choose_spaces(source.tokenizer, probe.samples)
     learnt = measure_trained(source, probe)
     closest = merge_closest(source, learnt, probe=probe, asked=order.onto, dtype=_narrow(file_type, source))
     merged, checks = closest.merged, closest.checks
@@ -54,7 +56,9 @@ def write_gguf_file(source: Source, folder: Path, *, probe: Probe, order: Order)
     dtype: Dtype = "float32" if closest.has_room else _narrow(file_type, source)
     reader = None if closest.has_room and read_by(model) == "transformers" else str(READER)
     path, about = folder / f"model-{file_type}.gguf", _about(source)
-    write_gguf(model, source.tokenizer, path=path, file_type=file_type, about=about, tensor_of=merged.tensor)
+    write_gguf(
+        model, source.tokenizer, path=path, file_type=file_type, about=about, tensor_of=merged.tensor, spaces=spaces
+    )
     sha256, kind = file_sha256(path), TORCH_DTYPES[dtype]
     expected = digests_of_rounded(merged.names(), merged.tensor, file_type=file_type, dtype=kind)
     del merged, closest
@@ -83,7 +87,7 @@ def write_gguf_file(source: Source, folder: Path, *, probe: Probe, order: Order)
             raise ProofError("the file is not what was written", where=path.name, cure=cure)
         return checks | told | {"effect": learnt.effect}
 
-    return Draft((case,), prove, remarks=remarks(model, source.tokenizer))
+    return Draft((case,), prove, remarks=remarks(model, source.tokenizer, spaces=spaces))
 
 
 def _narrow(file_type: FileType, source: Source) -> Dtype:

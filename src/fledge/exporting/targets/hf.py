@@ -33,7 +33,7 @@ def write_hf(source: Source, folder: Path, *, probe: Probe, order: Order) -> Dra
     write_model(model, source.tokenizer, folder=folder)
     written = digests_of(model)
     del model
-    lesson = lesson_of(source.tokenizer, probe.rows)
+    lesson = lesson_of(source.tokenizer, probe.rows, samples=(*probe.samples, *probe.special))
     asked = case_for(source, folder, probe=probe, device=learnt.device)
     asked = replace(asked, texts=lesson.texts, conversation=lesson.conversation)
     case = replace(asked, kind="hf", dtype=dtype, wants_tensors=True)
