@@ -14,7 +14,7 @@ from pathlib import Path
 from fledge.config.data import DataConfig
 from fledge.config.model import ModelConfig
 from fledge.data.pipeline import PreparedData, prepare_training
-from fledge.models.tokenizer import load_tokenizer
+from fledge.models.load_tokenizer import load_tokenizer
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ KEY = re.compile(r"(?<![\w./])(model|data|lora|train|evaluate|output)\.([a-z_][a
 # The table of the small BLOOM tool's keys has the same form.
 ANOTHER_TOOLS = {"config/imports.py"}
 # A model card shows Python code, and what libraries say is searched for Python arguments, to leave them out.
-WRITES_PYTHON = {"card.py", "quoted.py"}
+WRITES_PYTHON = {"card.py", "quoted.py", "folder.py"}
 PYTHON_ARGUMENT = re.compile(r"\b[a-z_]+=(?:True|False|None|\[|<)|from_pretrained\(|load_dataset\(")
 
 

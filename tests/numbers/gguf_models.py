@@ -24,7 +24,8 @@ from transformers import (
     T5Config,
 )
 
-from fledge.models.tokenizer import Tokenizer, saved_tokenizer
+from fledge.models.load_tokenizer import saved_tokenizer
+from fledge.models.tokenizer import Tokenizer
 from tests.tiny_models import VOCABULARY, tiny_folder
 
 _COMMON = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "vocab_size": VOCABULARY, "initializer_range": 0.15}

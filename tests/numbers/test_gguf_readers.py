@@ -15,8 +15,8 @@ from transformers.activations import ACT2FN
 from fledge.exporting.gguf import write
 from fledge.exporting.gguf.rounding import FileType
 from fledge.exporting.gguf.write import read_by, remarks, write_gguf
+from fledge.models.load_tokenizer import saved_tokenizer
 from fledge.models.locate import locate
-from fledge.models.tokenizer import saved_tokenizer
 from tests.numbers.gguf_models import NAMES, apart, logits_of, model_of, tokenizer_in
 from tests.numbers.llama_cpp_process import interpreter, llama_logits
 

@@ -6,7 +6,7 @@ import torch
 from fledge.commands.steps import row_order
 from fledge.commands.train import train
 from fledge.data.pipeline import prepare_training
-from fledge.models.tokenizer import load_tokenizer
+from fledge.models.load_tokenizer import load_tokenizer
 from fledge.rundir import RunDir, read_steps
 from tests.numbers.plain import plain_losses
 from tests.runs import load, recipe_dict, write_rows

@@ -68,7 +68,7 @@ class Conversation:
     def _answer(self, asked: list[dict[str, str]], text: str, on_text: Callable[[str], None]) -> Answer:
         recipe, tokenizer, tuned = self._opened.recipe, self._opened.tokenizer, self._tuned
         ids = (
-            conversation_ids(asked, tokenizer)
+            conversation_ids(asked, recipe, tokenizer=tokenizer)
             if self.remembers
             else prompt_ids(Prompt(text), recipe, tokenizer=tokenizer)
         )

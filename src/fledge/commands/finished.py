@@ -10,7 +10,8 @@ from fledge.commands.progress import OnPrepare
 from fledge.config.recipe import Recipe, names_a_hub
 from fledge.data.pipeline import prepare_training
 from fledge.errors import FledgeError, RunError
-from fledge.models.tokenizer import DIGEST_KIND, load_tokenizer, saved_tokenizer
+from fledge.models.load_tokenizer import load_tokenizer, saved_tokenizer
+from fledge.models.tokenizer import DIGEST_KIND
 from fledge.rundir import RunDir
 
 _CURE = "put back what was trained on, or choose another output.dir to train anew"

@@ -29,7 +29,7 @@ from fledge.engine.run import Engine
 from fledge.events import Event, Notice
 from fledge.facts import ModelFacts
 from fledge.models.load import load_base
-from fledge.models.tokenizer import load_tokenizer
+from fledge.models.load_tokenizer import load_tokenizer
 from fledge.ops.grain import grain_of
 from fledge.rundir import write_json
 from fledge.runtime.device import make_deterministic

@@ -18,7 +18,8 @@ from fledge.config.recipe import Recipe
 from fledge.errors import ModelError, RunError
 from fledge.facts import ModelFacts
 from fledge.models.load import load_base
-from fledge.models.tokenizer import DIGEST_KIND, Tokenizer, digest_of, saved_tokenizer
+from fledge.models.load_tokenizer import saved_tokenizer
+from fledge.models.tokenizer import DIGEST_KIND, Tokenizer, digest_of
 from fledge.rundir import RunDir
 from fledge.runtime.device import choose_device
 

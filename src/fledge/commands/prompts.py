@@ -61,22 +61,22 @@ def prompt_text(prompt: Prompt, recipe: Recipe, *, tokenizer: Tokenizer) -> tupl
     A control token that the person writes stays text, but in a raw prompt and in the format text, whose prompts bring
     their control tokens. Raises DataError for an input or a system text where the run's format has no place for one.
     """
-    source = source_of(recipe)
+    source, control = source_of(recipe), control_of(tokenizer, recipe.data.new_special_tokens)
     _check_places(prompt, source)
     if prompt.is_raw or source.format == "text":
         return Text(prompt.text), False
     if source.format == "chat":
         messages = [{"role": "system", "content": prompt.system}] if prompt.system else []
         asked = {"role": "user", "content": prompt_of(source, prompt.text)}
-        return conversation_text([*messages, asked], tokenizer), True
+        return conversation_text([*messages, asked], recipe, tokenizer=tokenizer), True
     if source.format == "alpaca":
         words = [prompt.text, prompt.context, prompt.system or ""]
 
         def alpaca(said: Sequence[str]) -> str:
             return alpaca_prompt(said[0], said[1], system=said[2] or source.system_prompt or "")
 
-        return text_of_people(words, alpaca, control=control_of(tokenizer)), False
-    return text_of_people(prompt.text, lambda said: prompt_of(source, said), control=control_of(tokenizer)), False
+        return text_of_people(words, alpaca, control=control), False
+    return text_of_people(prompt.text, lambda said: prompt_of(source, said), control=control), False
 
 
 def _check_places(prompt: Prompt, source: SourceConfig) -> None:
@@ -96,7 +96,7 @@ def prompt_ids(prompt: Prompt, recipe: Recipe, *, tokenizer: Tokenizer) -> list[
     return text_ids(text, tokenizer, has_specials=has_specials)
 
 
-def conversation_text(messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> Text:
+def conversation_text(messages: Sequence[Mapping[str, Any]], recipe: Recipe, *, tokenizer: Tokenizer) -> Text:
     """A conversation by the chat template, up to where the assistant speaks next: as evaluation asks a row."""
     chat = chat_of(tokenizer, "completion")
 
@@ -104,12 +104,13 @@ def conversation_text(messages: Sequence[Mapping[str, Any]], tokenizer: Tokenize
         conversation = Conversation(tuple(said), (False,) * len(said))
         return chat.prompt(conversation, spoken(conversation, chat.dialect))
 
-    return text_of_people([dict(message) for message in messages], render, control=control_of(tokenizer))
+    control = control_of(tokenizer, recipe.data.new_special_tokens)
+    return text_of_people([dict(message) for message in messages], render, control=control)
 
 
-def conversation_ids(messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> list[int]:
+def conversation_ids(messages: Sequence[Mapping[str, Any]], recipe: Recipe, *, tokenizer: Tokenizer) -> list[int]:
     """Token ids of a conversation by the chat template, up to where the assistant speaks next."""
-    return text_ids(conversation_text(messages, tokenizer), tokenizer, has_specials=True)
+    return text_ids(conversation_text(messages, recipe, tokenizer=tokenizer), tokenizer, has_specials=True)
 
 
 def text_ids(text: Text, tokenizer: Tokenizer, *, has_specials: bool) -> list[int]:

@@ -28,8 +28,9 @@ from fledge.errors import RunError
 from fledge.events import Event, Finished, Notice, Prepared, Resumed, TrainStarted
 from fledge.models.attention import named
 from fledge.models.load import Base, load_base
+from fledge.models.load_tokenizer import load_tokenizer
 from fledge.models.saved_words import prove_saved
-from fledge.models.tokenizer import DIGEST_KIND, Tokenizer, load_tokenizer
+from fledge.models.tokenizer import DIGEST_KIND, Tokenizer
 from fledge.observe.observer import Relay
 from fledge.observe.trackers import check_trackers, open_trackers
 from fledge.ops.choice import kernels_named, must_compile, runs_on, why_not

@@ -211,7 +211,7 @@ class _Reader:
             if glued := _glued(name_node, value_node):
                 name, value_node = glued[1], ScalarNode(_TEXT_TAG, glued[2], name_node.start_mark, style=None)
                 self._complain(name_node, f"no space after the colon of {glued[0]}", f"write {name}: {glued[2]}")
-            if name[:1].isspace():
+            if name[:1].isspace() and name_node.style is None:
                 self._complain(name_node, "a space of another kind where YAML wants spaces", "indent with spaces")
                 continue
             if name in lines:

@@ -77,6 +77,10 @@ class TextTokenizer(Protocol):
         """The tokens that steer the model: special ones, and those that the chat template puts around people's text."""
 
     @property
+    def template_tokens(self) -> frozenset[str]:
+        """The added tokens that the chat template writes around people's text and at the end of answers."""
+
+    @property
     def has_chat_template(self) -> bool: ...
     def marked_answers(self, messages: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]] | None:
         """Character ranges that the template's {% generation %} tags mark; None where it has no such tags."""

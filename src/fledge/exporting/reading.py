@@ -11,8 +11,9 @@ from typing import Any
 from fledge.errors import DataError, ProofError
 from fledge.exporting.outside import Reading
 from fledge.models.chat_template import asks_the_date
+from fledge.models.load_tokenizer import saved_tokenizer
 from fledge.models.saved_words import Sample, said
-from fledge.models.tokenizer import Tokenizer, saved_tokenizer
+from fledge.models.tokenizer import Tokenizer
 
 CONVERSATION: tuple[dict[str, str], ...] = (
     {"role": "user", "content": "What is 2 + 2?\nBe brief."},

@@ -10,7 +10,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from fledge.errors import ModelError
-from fledge.models.tokenizer import Tokenizer, saved_tokenizer
+from fledge.models.load_tokenizer import saved_tokenizer
+from fledge.models.tokenizer import Tokenizer
 
 RULES, CONFIG = "tokenizer.json", "tokenizer_config.json"
 AS_IT_IS = "PreTrainedTokenizerFast"

@@ -11,7 +11,7 @@ from fledge.config.document import read_value
 from fledge.data.pipeline import prepare_training
 from fledge.errors import FledgeError
 from fledge.models.load import load_base
-from fledge.models.tokenizer import load_tokenizer
+from fledge.models.load_tokenizer import load_tokenizer
 from fledge.runtime.device import choose_device
 from tests.cures import thawed
 from tests.house.test_cures import PYTHON_ARGUMENT, unknown_keys

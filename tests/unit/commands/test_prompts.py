@@ -14,7 +14,7 @@ from fledge.config.model import ModelConfig
 from fledge.data.pipeline import prepare_training
 from fledge.errors import DataError
 from fledge.models.chat_template import CHATML
-from fledge.models.tokenizer import load_tokenizer
+from fledge.models.load_tokenizer import load_tokenizer
 from tests.tiny_models import tiny_folder
 
 
@@ -46,7 +46,7 @@ def test_a_chat_prompt_is_one_message_in_the_template_and_a_conversation_several
     assert has_specials and text.text == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     messages = [{"role": "user", "content": "karen 0"}, {"role": "assistant", "content": "lomi 0"}]
     asked = [*messages, {"role": "user", "content": "tas"}]
-    assert conversation_ids(asked, run.tokenizer) == first_prompt(run)
+    assert conversation_ids(asked, run.recipe, tokenizer=run.tokenizer) == first_prompt(run)
 
 
 def test_a_raw_prompt_goes_as_it_is(trained_run):
@@ -112,7 +112,7 @@ def test_evaluation_asks_a_row_as_generate_and_chat_ask_a_person(turns, system, 
         prompt = Prompt(question, system if form == "alpaca" else "")
         assert asked == (prompt_ids(prompt, recipe, tokenizer=tokenizer) or asked)
     else:
-        assert asked == conversation_ids(messages[:-1], tokenizer)
+        assert asked == conversation_ids(messages[:-1], SimpleNamespace(data=data), tokenizer=tokenizer)
 
 
 def test_a_persons_control_tokens_stay_text_in_every_prompt_but_a_raw_one(trained_run):

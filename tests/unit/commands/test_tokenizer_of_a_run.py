@@ -20,7 +20,8 @@ from fledge.config.data import DataConfig
 from fledge.config.model import ModelConfig
 from fledge.errors import FledgeError, ModelError, RunError
 from fledge.models import companions, saved_words
-from fledge.models.tokenizer import Tokenizer, load_tokenizer
+from fledge.models.load_tokenizer import load_tokenizer
+from fledge.models.tokenizer import Tokenizer
 from tests.pieces import HARD, pieces_folder, with_own_code
 from tests.runs import load, recipe_dict
 from tests.unit.conftest import chat_rows

@@ -207,6 +207,7 @@ FOR_A_PERSON = (
     "write its options below it, at least",
     "or write its options below it",
     "expected text",
+    "expected a mapping of names to text",
     "expected {path: ..., format: ...}",
     "base's own chat template",
     "the first is in line",

@@ -353,5 +353,5 @@ def test_the_table_covers_every_option() -> None:
 
     known = set().union(*(options(section_of(field), name) for name, field in Recipe.model_fields.items()))
     known |= options(SourceConfig, "data.train") | options(ValidationFraction, "data.validation")
-    assert len(known) == 75
+    assert len(known) == 78
     assert sorted(case.option for case in CASES) == sorted(known)

@@ -11,8 +11,8 @@ from fledge.config.model import ModelConfig
 from fledge.config.paths import BUILTIN_BASES, CHAT_TEMPLATES
 from fledge.config.recipe import Recipe, sources
 from fledge.errors import RecipeError
+from fledge.models.load_tokenizer import load_tokenizer
 from fledge.models.locate import BUILTIN
-from fledge.models.tokenizer import load_tokenizer
 from tests.tiny_models import tiny_folder
 
 

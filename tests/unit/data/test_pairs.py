@@ -22,7 +22,7 @@ from fledge.data.rows import Row
 from fledge.data.sampler import RowOrder
 from fledge.data.split import hold_out
 from fledge.errors import DataError
-from fledge.models.tokenizer import load_tokenizer
+from fledge.models.load_tokenizer import load_tokenizer
 from tests.unit.data.tiny import bare_pairs, bart_like, gpt_like, t5_like
 
 TOKENIZERS = {"t5": t5_like(), "bart": bart_like(), "bare": bare_pairs()}

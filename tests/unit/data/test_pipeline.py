@@ -17,7 +17,7 @@ from fledge.data.ledger import Ledger
 from fledge.data.pipeline import prepare_sources, prepare_training
 from fledge.data.rows import RawRow
 from fledge.errors import DataError
-from fledge.models.tokenizer import load_tokenizer
+from fledge.models.load_tokenizer import load_tokenizer
 from tests.unit.data.tiny import CHATML, Tiny, gpt_like, llama_like
 
 TOKENIZERS = {"gpt": gpt_like(CHATML), "llama": llama_like(CHATML)}

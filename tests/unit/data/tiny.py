@@ -94,6 +94,10 @@ class Tiny:
     def control_tokens(self) -> frozenset[str]:
         return frozenset(token for token in self.special_tokens if token.strip())
 
+    @property
+    def template_tokens(self) -> frozenset[str]:
+        return frozenset(token for token in self.special_tokens if token in (self.template or ""))
+
     def marked_answers(self, messages: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]] | None:
         return answer_spans(self.template, messages, tokens={"eos_token": self.eos_token or ""})
 

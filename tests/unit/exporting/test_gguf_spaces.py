@@ -11,7 +11,8 @@ from fledge.config.model import ModelConfig
 from fledge.errors import ModelError
 from fledge.exporting.gguf.spaces import choose_spaces
 from fledge.exporting.gguf.splitting import remarks_on
-from fledge.models.tokenizer import Tokenizer, load_tokenizer
+from fledge.models.load_tokenizer import load_tokenizer
+from fledge.models.tokenizer import Tokenizer
 from tests.pieces import pieces_folder
 from tests.tiny_models import tiny_folder
 

@@ -18,8 +18,9 @@ from fledge.exporting.gguf.pieces import BYTES, scores_of
 from fledge.exporting.gguf.splitting import name_of_splitting, puts_space_first
 from fledge.exporting.gguf.vocabulary import left_out, read_vocabulary, rules_of
 from fledge.exporting.gguf.write import write_gguf
+from fledge.models.load_tokenizer import saved_tokenizer
 from fledge.models.locate import locate
-from fledge.models.tokenizer import Tokenizer, saved_tokenizer
+from fledge.models.tokenizer import Tokenizer
 from tests.tiny_models import VOCABULARY, tiny_folder
 
 Kind = gguf.TokenType

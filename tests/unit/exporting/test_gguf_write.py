@@ -30,7 +30,8 @@ from fledge.errors import FledgeError, ModelError, RunError
 from fledge.exporting.gguf.rounding import FILE_TYPES, FileType, rounded
 from fledge.exporting.gguf.table import FAMILIES
 from fledge.exporting.gguf.write import read_by, supports, write_gguf
-from fledge.models.tokenizer import Tokenizer, saved_tokenizer
+from fledge.models.load_tokenizer import saved_tokenizer
+from fledge.models.tokenizer import Tokenizer
 from tests.tiny_models import VOCABULARY, tiny_folder
 
 _SIZES = {"vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
@@ -169,7 +170,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 from fledge.errors import RunError
 from fledge.exporting.gguf.write import write_gguf
-from fledge.models.tokenizer import saved_tokenizer
+from fledge.models.load_tokenizer import saved_tokenizer
 model = AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=320, hidden_size=64, intermediate_size=96,
                                                      num_hidden_layers=2, num_attention_heads=2))
 tokenizer = saved_tokenizer(Path(sys.argv[1]) / "tiny")

@@ -47,7 +47,7 @@ def test_float16_is_refused_where_the_family_overflows_in_it(name, tmp_path):
         return
     with pytest.raises(ModelError, match="overflows in float16") as caught:
         load_base(config, device=CPU)
-    assert "use bfloat16 or float32" in str(caught.value)
+    assert "write model.dtype: bfloat16, or float32" in str(caught.value)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

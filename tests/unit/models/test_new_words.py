@@ -6,7 +6,8 @@ from fledge.config.data import DataConfig
 from fledge.config.load import load_recipe
 from fledge.config.model import ModelConfig
 from fledge.errors import ModelError, RecipeError
-from fledge.models.tokenizer import Tokenizer, load_tokenizer
+from fledge.models.load_tokenizer import load_tokenizer
+from fledge.models.tokenizer import Tokenizer
 from tests.pieces import pieces_folder
 from tests.runs import recipe_dict, write_recipe, write_rows
 from tests.tiny_models import tiny_folder

@@ -10,8 +10,9 @@ import sentencepiece
 
 from fledge.config.data import DataConfig
 from fledge.config.model import ModelConfig
+from fledge.models.load_tokenizer import load_tokenizer
 from fledge.models.saved_words import prove_saved
-from fledge.models.tokenizer import Tokenizer, load_tokenizer
+from fledge.models.tokenizer import Tokenizer
 from tests.pieces import HARD, pieces, pieces_alone
 from tests.tiny_models import tiny_folder
 

@@ -11,8 +11,9 @@ from fledge.config.data import DataConfig
 from fledge.config.model import ModelConfig
 from fledge.errors import ModelError
 from fledge.models import saved_words
+from fledge.models.load_tokenizer import load_tokenizer, saved_tokenizer
 from fledge.models.saved_words import difference, marked, prove_saved, save_tokenizer
-from fledge.models.tokenizer import Tokenizer, load_tokenizer, saved_tokenizer
+from fledge.models.tokenizer import Tokenizer
 from tests.pieces import HARD, pieces_folder, with_own_code
 from tests.tiny_models import ARCHITECTURES, PAIRS, tiny_folder
 

@@ -9,7 +9,7 @@ from fledge.config.data import DataConfig
 from fledge.config.model import ModelConfig
 from fledge.errors import DataError
 from fledge.models.chat_template import CHATML, names_read, render, with_defaults
-from fledge.models.tokenizer import load_tokenizer
+from fledge.models.load_tokenizer import load_tokenizer
 from tests.tiny_models import tiny_folder
 
 TURNS = [{"role": "user", "content": "Hi"}]

@@ -12,9 +12,10 @@ from fledge.config.model import ModelConfig
 from fledge.data.formats.render import renderer
 from fledge.errors import DataError, ModelError
 from fledge.models.chat_template import CHATML, TODAY, render
+from fledge.models.load_tokenizer import load_tokenizer, saved_tokenizer
 from fledge.models.locate import locate
 from fledge.models.nestling import FOLDER
-from fledge.models.tokenizer import Tokenizer, load_tokenizer, saved_tokenizer
+from fledge.models.tokenizer import Tokenizer
 from tests.unit.data.tiny import byte_level
 
 TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Owl."}]

@@ -1,7 +1,7 @@
 """Control tokens in a row's own text: found, kept as text, and told."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -29,9 +29,13 @@ class Control:
         return any(start in text for start in self.starts) and self.pattern.search(text) is not None
 
 
-def control_of(tokenizer: TextTokenizer) -> Control:
-    """The control tokens of a tokenizer: those that people's text must not become."""
-    tokens = sorted(tokenizer.control_tokens, key=len, reverse=True)
+def control_of(tokenizer: TextTokenizer, added: Sequence[str] = ()) -> Control:
+    """The control tokens of a tokenizer: those that people's text must not become.
+
+    Tokens that the recipe has `added` are none where the chat template does not write them: they are for the rows.
+    """
+    theirs = set(added) - tokenizer.template_tokens
+    tokens = sorted(tokenizer.control_tokens - theirs, key=len, reverse=True)
     return Control(any_of(tokens), frozenset(token[:2] for token in tokens))
 
 

@@ -32,7 +32,7 @@ def renderer(source: SourceConfig, tokenizer: TextTokenizer, *, data: DataConfig
     if source.format == "text":
         return render
     guard = keep_as_text if data.sanitize_control_tokens else note_tokens
-    return guard(render, control_of(tokenizer))
+    return guard(render, control_of(tokenizer, data.new_special_tokens))
 
 
 def _of_format(source: SourceConfig, tokenizer: TextTokenizer, data: DataConfig) -> Render:
