@@ -34,11 +34,11 @@ def checked(path: Path, about: dict[str, Any], rounds: int) -> tuple[str, str]:
     """What became of a template, and details: right, wrong, or refused, where no conversation can be trained."""
     template = path.read_text(encoding="utf-8")
     added = [one["token"] if isinstance(one, dict) else one for one in about.get("added_tokens") or []]
-    names = [*sorted(set(TOKEN.findall(template))), *added, *(about.get("stop_tokens") or [])]
-    tokens = [token for token in names if isinstance(token, str) and token not in ("<think>", "</think>")]
-    tokenizer = tokenizer_for(
-        template, tokens, bos=told(about, "bos_token") or "<s>", eos=told(about, "eos_token") or "</s>"
-    )
+    ordinary = [one["token"] for one in about.get("added_tokens") or [] if isinstance(one, dict) and not one["special"]]
+    names = [*sorted(set(TOKEN.findall(template)) - set(ordinary)), *added, *(about.get("stop_tokens") or [])]
+    tokens = [token for token in names if isinstance(token, str) and token not in ordinary]
+    ends = {"bos": told(about, "bos_token") or "<s>", "eos": told(about, "eos_token") or "</s>"}
+    tokenizer = tokenizer_for(template, tokens, **ends, ordinary=[token for token in ordinary if token in template])
     try:
         traits, chat = traits_of(tokenizer), chat_of(tokenizer, "completion")
     except DataError as error:

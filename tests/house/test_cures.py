@@ -26,7 +26,8 @@ NO_KEYS = re.compile(
 KEY = re.compile(r"(?<![\w./])(model|data|lora|train|evaluate|output)\.([a-z_][a-z_0-9]*)((?:\.[a-z_0-9]+)*)")
 # The table of the small BLOOM tool's keys has the same form.
 ANOTHER_TOOLS = {"config/imports.py"}
-# A model card shows Python code, and what libraries say is searched for Python arguments, to leave them out.
+# A model card shows Python code, what libraries say is searched for Python arguments to leave them out, and the cure of
+# a pickled base is a command in Python that a test runs.
 WRITES_PYTHON = {"card.py", "quoted.py", "folder.py"}
 PYTHON_ARGUMENT = re.compile(r"\b[a-z_]+=(?:True|False|None|\[|<)|from_pretrained\(|load_dataset\(")
 

@@ -40,6 +40,8 @@ def told(tmp_path_factory) -> dict[str, subprocess.CompletedProcess[str]]:
 
 def _before(command: str, folder: Path) -> None:
     """What a reader has when they type it: another tool's file, and no recipe of this name yet."""
+    if "--data faq.csv" in command:
+        (folder / "faq.csv").write_text("question;answer\nDo owls hoot?;Yes, at night.\nDo kites?;No.\n")
     if command.startswith("fledge import"):
         (folder / "recipe.yaml").unlink()
         base = "model: {transformer: {pretrained_model_name_or_path: bigscience/bloom-1b7}}"

@@ -1,23 +1,71 @@
-"""`fledge init`: a commented recipe to start from."""
+"""`fledge init`: a recipe to start from, the commented one or one for a file of rows."""
 
+import shlex
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fledge.cli.options import AsJson
 from fledge.cli.show import echo, show_json
+from fledge.errors import FledgeError
+from fledge.units import for_terminal
+
+if TYPE_CHECKING:
+    from fledge.commands.init import ShownRow
+
+_LONGEST = 700
+"""Characters of a row that are shown."""
 
 
 def run(
     path: Annotated[Path, typer.Argument(metavar="[FILE]", help="Where to write it.")] = Path("recipe.yaml"),
+    model: Annotated[str | None, typer.Option(help="The base: a hub id or a folder.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Rows: a file, a folder or a hub id; format and columns are found in it.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a recipe with every option, its default and what it does. A file that exists is left alone."""
-    from fledge.commands.init import write_recipe
+    """Write a recipe. With --model and --data it is short and made for these rows, three of which are shown with the
+    trained part coloured. Else it has every option, its default and what it does. A file that exists is left alone.
+    """
+    from fledge.commands.init import init
 
-    written = write_recipe(path)
+    if data is not None and model is None:
+        raise FledgeError("the base is missing", where="--data", cure="give --model too: a hub id or a folder")
+    written = init(path, model=model, data=data)
     if as_json:
-        show_json({"recipe": written})
+        show_json(written)
+        return
+    for remark in written.remarks:
+        echo(remark)
+    for number, row in enumerate(written.rows, 1):
+        echo(f"\nrow {number}:")
+        _show(row)
+    echo(f"{chr(10) if written.rows else ''}wrote {path}; train it with: fledge train {shlex.quote(str(path))}")
+
+
+def _show(row: "ShownRow") -> None:
+    """Print a row's text. The trained part is green on a terminal, and stands between [[ and ]] elsewhere."""
+    from rich.console import Console
+    from rich.text import Text
+
+    is_terminal = sys.stdout.isatty()
+    text, place = Text(), 0
+    for start, stop in (*row.spans, (len(row.text), len(row.text))):
+        text.append(_short(row.text[place:start]))
+        if start < stop:
+            inside = _short(row.text[start:stop])
+            text.append(inside if is_terminal else f"[[{inside}]]", style="bold green")
+        place = stop
+    if is_terminal:
+        Console(highlight=False, soft_wrap=True).print(text)
     else:
-        echo(f"wrote {written}; train it with: fledge train {written}")
+        echo(text.plain)
+
+
+def _short(text: str) -> str:
+    """Text without control characters, its middle left out where it is long."""
+    clean = for_terminal(text)
+    return clean if len(clean) <= _LONGEST else f"{clean[: _LONGEST // 2]} ... {clean[-_LONGEST // 2 :]}"

@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Iterator
-from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -19,17 +18,23 @@ _HEAD = """\
 # `fledge schema` prints the JSON Schema that editors complete and check with.
 """
 # The options that a recipe must have, with values to start from.
-_GIVEN: dict[str, Any] = {"model.name_or_path": "bigscience/bloom-1b7"}
+_MODEL = "bigscience/bloom-1b7"
+_VALIDATION = "{fraction: 0.05}"
+"""Without rows that are held out `fledge evaluate` has nothing to measure on."""
 _SOURCE = {"path": "tatsu-lab/alpaca", "format": "alpaca"}
 
 
-def commented_recipe() -> str:
-    """A recipe that loads as it is: what must be given, and every other option commented out with its default."""
+def commented_recipe(model: str | None = None) -> str:
+    """A recipe that loads as it is, for the base `model`: what must be given, a validation, and every other option
+    commented out with its default.
+    """
     lines = [_HEAD]
     for name, field in Recipe.model_fields.items():
         section = section_of(field)
         lines += [f"# {field.description}", f"{name}:" if _must_be_given(section) else f"# {name}:"]
-        lines += [line for option, info in section.model_fields.items() for line in _option(name, option, info)]
+        given = {("model", "name_or_path"): scalar(model or _MODEL), ("data", "validation"): _VALIDATION}
+        for option, info in section.model_fields.items():
+            lines += _option(name, option, info, given.get((name, option)))
         lines.append("")
     return "\n".join(lines)
 
@@ -45,13 +50,13 @@ def _must_be_given(section: type[BaseModel]) -> bool:
     return any(field.is_required() for field in section.model_fields.values())
 
 
-def _option(section: str, name: str, field: FieldInfo) -> Iterator[str]:
+def _option(section: str, name: str, field: FieldInfo, given: str | None) -> Iterator[str]:
     yield from textwrap.wrap(field.description or "", WIDTH, initial_indent="  # ", subsequent_indent="  # ")
     if (section, name) == ("data", "train"):
         yield "  train:"
         yield from _source()
-    elif f"{section}.{name}" in _GIVEN:
-        yield f"  {name}: {scalar(_GIVEN[f'{section}.{name}'])}"
+    elif given is not None:
+        yield f"  {name}: {given}"
     else:
         yield f"  # {name}: {scalar(field.get_default(call_default_factory=True))}"
 

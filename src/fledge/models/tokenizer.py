@@ -151,7 +151,9 @@ class Tokenizer:
         if self.eos_token_id is not None:
             found.add(self.eos_token_id)
         if self.has_chat_template:
-            found |= turn_ends(self.render, self.special_tokens)
+            added = self._backend.get_added_tokens_decoder().values()
+            special = {token.content for token in added if token.special}
+            found |= turn_ends(self.render, self.special_tokens, special=special)
         return frozenset(found)
 
     @cached_property

@@ -1,7 +1,7 @@
 """Finds the tokens that a chat template ends an assistant's turn with: serving stops on them."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, Protocol
 
@@ -14,8 +14,6 @@ _ANSWER = {"role": "assistant", "content": _MARK}
 _CALL = {"type": "function", "id": "call00001", "function": {"name": "f", "arguments": {"x": _MARK}}}
 _CALLING = {"role": "assistant", "content": "", "tool_calls": [_CALL]}
 _RETURNED = {"role": "tool", "content": "\ue003", "tool_call_id": "call00001", "name": "f"}
-_TURNS = ((_ANSWER, _ASKED), (_CALLING, _RETURNED))
-"""What an assistant writes, and a message that may follow it."""
 
 
 class Rendering(Protocol):
@@ -24,21 +22,24 @@ class Rendering(Protocol):
     def __call__(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = False) -> str: ...
 
 
-def turn_ends(render: Rendering, tokens: Mapping[str, int]) -> set[int]:
-    """Ids of the tokens that end a turn.
+def turn_ends(render: Rendering, tokens: Mapping[str, int], *, special: Collection[str]) -> set[int]:
+    """Ids of the tokens that end a turn; `special` are those of `tokens` that are flagged so.
 
     A template may end a text with one token and a turn with another (Cohere, Phi-3). So what follows an answer in the
     middle of a conversation is compared with what follows a last answer: the last token that both begin with ends the
     turn. Where they have none in common, or nothing may follow, it is the last token after a last answer. Tokens of the
     generation prompt, and those that open a message, end none: some templates (Llama 3) write the next prompt always.
+    An ordinary token after a call of a tool closes the call, and more calls may follow: it ends no turn.
     """
-    found = {_end_of(render, tokens, answer, after) for answer, after in _TURNS}
-    return {index for index in found if index is not None}
+    answered = _end_of(render, tokens, _ANSWER, _ASKED)
+    called = _end_of(render, tokens, _CALLING, _RETURNED)
+    ends = {answered} if called not in special else {answered, called}
+    return {tokens[token] for token in ends if token is not None}
 
 
 def _end_of(
     render: Rendering, tokens: Mapping[str, int], answer: Mapping[str, Any], after: Mapping[str, Any]
-) -> int | None:
+) -> str | None:
     for before in ([_ASKED], [_SYSTEM, _ASKED]):
         last = _after_mark(render, [*before, answer])
         if last is None:
@@ -48,7 +49,7 @@ def _end_of(
         middle = _after_mark(render, [*before, answer, after]) or ""
         following = [token for token in _tokens_in(middle, tokens) if token not in opening]
         shared = list(takewhile(lambda pair: pair[0] == pair[1], zip(chain, following, strict=False)))
-        return tokens[shared[-1][0]] if shared else tokens[chain[-1]] if chain else None
+        return shared[-1][0] if shared else chain[-1] if chain else None
     return None
 
 

@@ -163,8 +163,11 @@ def traits_of(tokenizer: Tiny) -> Traits:
     )
 
 
-def tokenizer_for(template: str, tokens: list[str], *, bos: str | None, eos: str | None) -> Tiny:
-    """A small tokenizer with a template and the special tokens that it writes."""
+def tokenizer_for(
+    template: str, tokens: list[str], *, bos: str | None, eos: str | None, ordinary: list[str] | None = None
+) -> Tiny:
+    """A small tokenizer with a template, the special tokens that it writes, and ordinary ones."""
     backend = Tokenizer.from_str(byte_level(trims=False).to_str())
+    backend.add_tokens(ordinary or [])
     backend.add_special_tokens([token for token in dict.fromkeys((*tokens, bos, eos)) if token])
     return Tiny(backend, bos_token=bos, eos_token=eos, template=template)

@@ -83,11 +83,14 @@ class Tiny:
             self.known["stop_ids"] = self._stop_ids()
         return self.known["stop_ids"]
 
+    def _special(self) -> set[str]:
+        return {token.content for token in self.backend.get_added_tokens_decoder().values() if token.special}
+
     def _stop_ids(self) -> frozenset[int]:
         found = {self.eos_token_id} - {None}
         with contextlib.suppress(jinja2.TemplateSyntaxError):
             if self.template:
-                found |= turn_ends(self.render, self.special_tokens)
+                found |= turn_ends(self.render, self.special_tokens, special=self._special())
         return frozenset(found)
 
     @property
