@@ -267,5 +267,5 @@ def test_pickled_weights_are_refused(tmp_path, own_cache):
     folder = tiny_folder("llama", tmp_path / "base")
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="no safetensors files"):
+    with pytest.raises(ModelError, match="its weights are pickled"):
         load(folder, "nf4")
