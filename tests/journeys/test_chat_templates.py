@@ -52,8 +52,8 @@ def test_generate_gives_the_answers_that_exact_match_counts(template, reasoning,
             "max_length": 256,
         },
         "lora": {"r": 32},
-        "train": {"max_steps": 40, "global_batch_size": 12, "learning_rate": 3e-3},
-        "evaluate": {"exact_match": True, "max_new_tokens": 40, "every_steps": 40},
+        "train": {"max_steps": 110, "global_batch_size": 12, "learning_rate": 3e-3},
+        "evaluate": {"exact_match": True, "max_new_tokens": 40, "every_steps": 110},
         "output": {"dir": "./run"},
     }
     summary = train(load(tmp_path, recipe)).summary

@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from fledge.commands.evaluate import Question, evaluate
 from fledge.commands.export import export
-from fledge.commands.generate import generate
+from fledge.commands.generate import Prompt, generate
 from fledge.commands.open_run import open_run
 from fledge.commands.train import train
 from fledge.errors import FledgeError, ModelError
@@ -66,7 +66,7 @@ def test_a_row_with_a_token_without_an_embedding_is_named_before_the_first_step(
     which, base, rows, rows_with_it, tmp_path
 ):
     content = recipe_dict(base, rows, tmp_path / "run")
-    content["data"][which] = {"path": str(rows_with_it), "format": "completion"}
+    content["data"] |= {which: {"path": str(rows_with_it), "format": "completion"}, "sanitize_control_tokens": False}
     with pytest.raises(ModelError) as caught:
         train(load(tmp_path / "recipe", content))
     assert f"with.jsonl:5 has the token '{PAD}' ({VOCABULARY}), and this base has embeddings for 320" in str(
@@ -78,9 +78,9 @@ def test_a_row_with_a_token_without_an_embedding_is_named_before_the_first_step(
 
 def test_a_prompt_or_row_with_one_is_refused_after_the_training_too(base, rows, rows_with_it, tmp_path):
     content = recipe_dict(base, rows, tmp_path / "run", train__max_steps=1)
-    content["data"]["test"] = {"path": str(rows_with_it), "format": "completion"}
+    content["data"] |= {"test": {"path": str(rows_with_it), "format": "completion"}, "sanitize_control_tokens": False}
     run = train(load(tmp_path / "recipe", content)).run
     with pytest.raises(FledgeError, match=f"the prompt has the token {VOCABULARY}, .*embeddings for 320"):
-        generate(run, prompt=f"one {PAD} two")
+        generate(run, prompt=Prompt(f"one {PAD} two", is_raw=True))
     with pytest.raises(ModelError, match=rf"with\.jsonl:5 has the token '{PAD}'"):
         evaluate(run, question=Question(on="test"))

@@ -1,14 +1,13 @@
 """`fledge init`: a recipe to start from, the commented one or one for a file of rows."""
 
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fledge.cli.options import AsJson
-from fledge.cli.show import echo, show_json
+from fledge.cli.show import echo, show_json, show_marked
 from fledge.errors import FledgeError
 from fledge.units import for_terminal
 
@@ -47,22 +46,12 @@ def run(
 
 
 def _show(row: "ShownRow") -> None:
-    """Print a row's text. The trained part is green on a terminal, and stands between [[ and ]] elsewhere."""
-    from rich.console import Console
-    from rich.text import Text
-
-    is_terminal = sys.stdout.isatty()
-    text, place = Text(), 0
+    """Print a row's text, the trained parts marked."""
+    pieces, place = [], 0
     for start, stop in (*row.spans, (len(row.text), len(row.text))):
-        text.append(_short(row.text[place:start]))
-        if start < stop:
-            inside = _short(row.text[start:stop])
-            text.append(inside if is_terminal else f"[[{inside}]]", style="bold green")
+        pieces += [(_short(row.text[place:start]), False), (_short(row.text[start:stop]), True)]
         place = stop
-    if is_terminal:
-        Console(highlight=False, soft_wrap=True).print(text)
-    else:
-        echo(text.plain)
+    show_marked([(text, is_marked) for text, is_marked in pieces if text])
 
 
 def _short(text: str) -> str:

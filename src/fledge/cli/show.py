@@ -52,6 +52,16 @@ def echo(text: object = "", *, nl: bool = True, err: bool = False) -> None:
     stream.flush()
 
 
+def show_marked(pieces: Iterable[tuple[str, bool]]) -> None:
+    """Print a text piece by piece. A marked piece is green on a terminal, and stands between [[ and ]] elsewhere."""
+    green, plain = ("\x1b[1;32m", "\x1b[0m") if sys.stdout.isatty() else ("[[", "]]")
+    for text, is_marked in pieces:
+        clean = for_terminal(text)
+        sys.stdout.write(f"{green}{clean}{plain}" if is_marked else clean)
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
 def show_notices(notices: Iterable[str]) -> None:
     """Print what a person should know, a line each, on stderr."""
     for text in notices:

@@ -144,16 +144,15 @@ class Tokenizer:
     def stop_ids(self) -> frozenset[int]:
         """Ids after which an answer is complete.
 
-        They are the end of text, those that the base's generation settings name, and what ends a turn in the chat
-        template.
+        They are the end of text and what ends a turn in the chat template. A template may end no turn (GLM); then those
+        count that the base's generation settings name, such as the token that opens the next message.
         """
-        found = {index for index in self._declared_stops if 0 <= index < self.size}
-        if self.eos_token_id is not None:
-            found.add(self.eos_token_id)
+        found = {self.eos_token_id} if self.eos_token_id is not None else set()
         if self.has_chat_template:
             added = self._backend.get_added_tokens_decoder().values()
             special = {token.content for token in added if token.special}
-            found |= turn_ends(self.render, self.special_tokens, special=special)
+            ends = turn_ends(self.render, self.special_tokens, special=special)
+            found |= ends or {index for index in self._declared_stops if 0 <= index < self.size}
         return frozenset(found)
 
     @cached_property

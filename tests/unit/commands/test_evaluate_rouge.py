@@ -170,7 +170,7 @@ def test_a_training_that_goes_on_keeps_the_bases_answers_and_ends_with_the_same_
     summary = train(load_recipe(run / "recipe.yaml", [f"output.dir={run}"])).summary
     assert asked == [1]
     names = [name for name in expected if name.startswith(("exact", "rouge", "adapter"))]
-    assert len(names) == 7 and [summary[name] for name in names] == [expected[name] for name in names]
+    assert len(names) == 8 and [summary[name] for name in names] == [expected[name] for name in names]
     assert lines(run / "evaluation") == lines(asking / "evaluation")
 
 
