@@ -128,7 +128,7 @@ def render(
         rendered, _ = render_jinja_template(
             [list(messages)],
             tools=[dict(tool) for tool in tools] or None,
-            chat_template=_with_clock(template),
+            chat_template=with_clock(template),
             add_generation_prompt=add_generation_prompt,
             **{**tokens, **(options or {})},
         )
@@ -145,10 +145,10 @@ def answer_spans(
     """Character ranges that the template's own {% generation %} tags mark; None where it has no such tags."""
     if not _GENERATION_TAG.search(template):
         return None
-    with_clock = _with_clock(template)
+    stopped = with_clock(template)
     try:
         _, spans = render_jinja_template(
-            [list(messages)], chat_template=with_clock, return_assistant_tokens_mask=True, **tokens
+            [list(messages)], chat_template=stopped, return_assistant_tokens_mask=True, **tokens
         )
     except (jinja2.TemplateSyntaxError, *_FAILURES):
         return None
@@ -207,14 +207,15 @@ def _literal(value: Any) -> str:
 def check(template: str) -> None:
     """Raise DataError where the template is no Jinja; what it says to a conversation is not asked."""
     try:
-        render_jinja_template([[]], chat_template=_with_clock(template))
+        render_jinja_template([[]], chat_template=with_clock(template))
     except jinja2.TemplateSyntaxError as error:
         raise _no_jinja(template, error) from error
     except _FAILURES:  # it is Jinja; that it does not like an empty conversation is no fault
         return
 
 
-def _with_clock(template: str) -> str:
+def with_clock(template: str) -> str:
+    """The template with a clock that stands at TODAY, where it may ask for the time."""
     return _CLOCK + template if asks_the_date(template) else template
 
 

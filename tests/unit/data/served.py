@@ -12,6 +12,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from fledge.data.formats.chat import chat_of
 from fledge.data.formats.control import control_of, keep_as_text
 from fledge.data.rows import Refusal, RenderedRow
+from fledge.models.chat_template import with_clock
 from tests.unit.data.tiny import Tiny, byte_level
 
 FAILURES = (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -170,4 +171,5 @@ def tokenizer_for(
     backend = Tokenizer.from_str(byte_level(trims=False).to_str())
     backend.add_tokens(ordinary or [])
     backend.add_special_tokens([token for token in dict.fromkeys((*tokens, bos, eos)) if token])
-    return Tiny(backend, bos_token=bos, eos_token=eos, template=template)
+    # a template that writes the time is told one moment, or two renderings differ by a second
+    return Tiny(backend, bos_token=bos, eos_token=eos, template=with_clock(template))
