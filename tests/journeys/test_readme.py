@@ -62,7 +62,7 @@ def test_every_command_of_the_readme_runs_as_it_stands(told):
     assert {command.split()[1] for command in told} == {
         *("init", "train", "evaluate", "generate", "chat", "export", "push", "doctor", "import")
     }
-    assert len(told) == 12
+    assert len(told) == 13
     assert not any("Traceback" in done.stderr or TOKEN in done.stdout + done.stderr for done in told.values())
 
 

@@ -92,9 +92,10 @@ def test_exact_match_and_rouge_share_one_answer_of_each_model(run, monkeypatch):
     assert result.rouge.tuned.means == plain_rouge(rows, "tuned")
 
 
-def test_the_test_set_is_measured_where_it_is_asked_for(trained_run):
+def test_the_test_set_is_measured_where_it_is_asked_for(trained_run, tmp_path):
     rows = trained_run("llama").parent / "rows.jsonl"
-    run = trained_run("llama", data__test={"path": str(rows), "format": "completion"})
+    shared = trained_run("llama", data__test={"path": str(rows), "format": "completion"})
+    run = Path(shutil.copytree(shared, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation")))
     result = evaluate(run, question=Question("test", max_rows=3, rouge=True, max_new_tokens=4))
     assert result.folder == run / "evaluation/test" and len(lines(result.folder)) == 3
 
