@@ -20,7 +20,8 @@ MEASURES = [(), ("exact_match",), ("rouge",), ("exact_match", "rouge")]
 @pytest.fixture
 def run(trained_run, tmp_path) -> Path:
     """A copy, so that each test finds the run as the training left it."""
-    return Path(shutil.copytree(trained_run("llama", train__max_steps=3), tmp_path / "run"))
+    run = trained_run("llama", train__max_steps=3)
+    return Path(shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation")))
 
 
 def files(folder: Path) -> dict[str, bytes]:
