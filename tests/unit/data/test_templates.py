@@ -7,6 +7,7 @@ import pytest
 
 from fledge.data.formats.chat import APART, chat_of
 from fledge.data.formats.dialect import dialect_of
+from fledge.data.rows import Refusal
 from fledge.errors import DataError
 from fledge.models.chat_template import CHATML as OUR_CHATML
 from tests.unit.data.served import conversation, disagreement, tokenizer_for, traits_of
@@ -192,3 +193,12 @@ def test_tags_of_the_template_that_mark_something_else_are_told(marks, is_noted)
     )
     assert len(chat.template_notes) == is_noted
     assert not failures(chat.tokenizer, 5)
+
+
+@pytest.mark.parametrize("name", ["thinks on the last turn only", "headers that are no prompt", "no end"])
+def test_an_answer_that_says_nothing_is_dropped_whatever_the_template_writes_around_it(name):
+    chat = chat_of(tokenizer_for(TRAITS[name], SPECIALS, bos="<s>", eos="</s>"), "completion")
+    for content in ("", " \n", None):
+        messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": content}]
+        found = chat.render({"messages": messages})
+        assert isinstance(found, Refusal) and found.reason == "empty_completion"

@@ -30,16 +30,13 @@ def assert_no_worse(
     exact: Iterable[torch.Tensor],
     *,
     factor: float = FACTOR,
-    within: float = 1e-7,
 ) -> None:
-    """Each of `found` is as near to `exact` as `plain`, the same formula in the same number format, give or take
-    `factor` and `within`.
-    """
+    """Each of `found` is as near to `exact` as `plain`, the same formula in the same number format, give or take."""
     triples = list(zip(found, plain, exact, strict=True))
     assert triples
     for number, (ours, theirs, wanted) in enumerate(triples):
         assert ours.isfinite().all(), number
-        assert distance(ours, wanted) <= factor * distance(theirs, wanted) + within, number
+        assert distance(ours, wanted) <= factor * distance(theirs, wanted) + 1e-7, number
 
 
 def normal(*shape: int, seed: int = 0, scale: float = 1.0, dtype: torch.dtype = torch.float32) -> torch.Tensor:

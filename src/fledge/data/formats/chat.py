@@ -60,7 +60,7 @@ class Chat:
             if isinstance(turn, Refusal):
                 return turn
             turns.append(turn)
-        if any(not turn.answer.strip() for turn in turns):
+        if any(_is_empty(conversation.messages[turn.message]) for turn in turns):
             return Refusal("empty_completion", "an assistant turn is empty", text=text)
         left_out = _left_out(conversation, said, text, self)
         if any(role == "tool" for role in left_out):
@@ -118,8 +118,7 @@ class Chat:
         answer = (last.start, last.stop) if last is not None else (len(text), len(text))
         if self.train_on == "all":
             spans = ((0, len(text)),)
-        row = RenderedRow(text, spans, has_specials=True, ends_turn=needs_end, answer=answer)
-        return replace(row, notes=notes)
+        return RenderedRow(text, spans, has_specials=True, ends_turn=needs_end, answer=answer, notes=notes)
 
 
 def _own_row(turn: Turn, notes: tuple[str, ...]) -> RenderedRow:
@@ -159,6 +158,11 @@ def _checked(message: Mapping[str, Any], turn: Turn) -> Turn | Refusal:
             what = f"message {turn.message + 1}: the chat template leaves out or changes its {name}"
             return Refusal("invalid", what, _TEMPLATE_CURE)
     return turn
+
+
+def _is_empty(message: Mapping[str, Any]) -> bool:
+    """Whether the assistant says nothing. The template may write a header or an empty thought all the same."""
+    return not (message["content"].strip() or message.get(REASONING_FIELDS[0]) or message.get("tool_calls"))
 
 
 def _left_out(conversation: Conversation, said: Messages, text: str, chat: Chat) -> list[str]:

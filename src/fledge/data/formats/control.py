@@ -103,7 +103,8 @@ def _kept_as_text(render: Render, control: Control, record: Mapping[str, Any]) -
         return render(record)
     rows = render(marking.mark(record))
     if isinstance(rows, Refusal):
-        return replace(rows, what=marking.unmark(rows.what).text, text=marking.unmark(rows.text).text)
+        what, cure, text = (marking.unmark(part).text for part in (rows.what, rows.cure, rows.text))
+        return replace(rows, what=what, cure=cure, text=text)
     return tuple(_unmarked(row, marking) for row in rows)
 
 

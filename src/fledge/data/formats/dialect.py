@@ -29,7 +29,6 @@ class Dialect:
     """Whether a call's arguments must be JSON text, because an object is written in Python's spelling or not at all."""
     has_parts: bool
     """Whether a message's content must be a list of parts, because a text is not written."""
-    writes_calls: bool
     shows_tools: bool
 
 
@@ -49,7 +48,6 @@ def dialect_of(tokenizer: TextTokenizer) -> Dialect:
         reasoning=reasoning[0] if reasoning else None,
         has_text_arguments=_MARK in as_text and (_MARK not in as_object or _PYTHON in as_object),
         has_parts=has_parts,
-        writes_calls=_MARK in as_object or _MARK in as_text,
         shows_tools=_rendered(tokenizer, shape([_USER]), tools=[_TOOL]) != _rendered(tokenizer, shape([_USER])),
     )
 
