@@ -28,11 +28,6 @@ class Turn:
     stops: frozenset[str] = frozenset()
     """All tokens on which serving stops."""
 
-    @property
-    def answer(self) -> str:
-        """What the model writes, the tokens that end the turn left out."""
-        return self.text[self.start : self.stop]
-
     def end_in(self, text: str) -> int | None:
         """Where this turn ends within `text`, a rendering of the whole conversation; None where it is not in it.
 
