@@ -72,9 +72,7 @@ def run(
     for row in _predictions(result.folder, SHOWN if show is None else show):
         echo()
         echo(f"prompt     {_brief(row['prompt'])}")
-        reference, *both = (
-            row.get(f"{name}_with_special_tokens", row[name]) for name in ("reference", "base", "tuned")
-        )
+        reference, *both = (_whole(row, name) for name in ("reference", "base", "tuned"))
         echo(f"reference  {_brief(reference)}")
         show_beside(*zip(("base", "tuned"), both, strict=True))
     if result.fuller is not None:

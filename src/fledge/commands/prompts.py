@@ -39,7 +39,7 @@ def source_of(recipe: Recipe) -> SourceConfig:
 
 def settled(prompt: Prompt, opened: OpenRun) -> Prompt:
     """The prompt with the system text of the run's training rows where it brings none and these share one."""
-    if prompt.system is not None or prompt.is_raw or source_of(opened.recipe).format != "chat":
+    if prompt.system is not None or prompt.is_raw:
         return prompt
     return replace(prompt, system=shared_system(opened))
 
@@ -48,7 +48,10 @@ def shared_system(opened: OpenRun) -> str:
     """The system text that all rows of the run's first source share, else the one that the recipe gives to rows without
     one; empty where there is none.
     """
-    given = source_of(opened.recipe).system_prompt or ""
+    source = source_of(opened.recipe)
+    given = source.system_prompt or ""
+    if source.format != "chat":  # alpaca's prompt has it in it
+        return ""
     if not opened.run.ledger.is_file():
         return given
     ledger = json.loads(opened.run.ledger.read_text(encoding="utf-8"))

@@ -145,3 +145,15 @@ def test_a_system_text_without_a_place_for_it_is_refused(trained_run):
     run = opened(trained_run)
     with pytest.raises(DataError, match="no place for a system text"):
         prompt_ids(Prompt("a", system="b"), run.recipe, tokenizer=run.tokenizer)
+
+
+def test_a_system_prompt_of_alpaca_is_part_of_its_prompt_and_no_message(trained_run):
+    rows = trained_run("llama", fmt="alpaca", data__max_length=256).parent / "rows.json"
+    source = {"path": str(rows), "format": "alpaca", "system_prompt": "Be brief."}
+    data = DataConfig.model_validate({"train": source, "max_length": 256})
+    run = opened(trained_run, fmt="alpaca", data__max_length=256)
+    recipe = run.recipe.model_copy(update={"data": data})
+    told = SimpleNamespace(run=run.run, recipe=recipe, tokenizer=run.tokenizer)
+    assert shared_system(told) == ""
+    text, _ = prompt_text(settled(Prompt("say 0"), told), recipe, tokenizer=run.tokenizer)
+    assert text.text.startswith("Be brief.\n\n### Instruction:\nsay 0")
