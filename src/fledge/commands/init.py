@@ -14,7 +14,7 @@ from fledge.config.template import commented_recipe
 from fledge.data.formats.render import renderer
 from fledge.data.rows import Refusal, RenderedRow
 from fledge.data.survey import Guess, Survey, guess_format, survey
-from fledge.models.load_tokenizer import load_tokenizer
+from fledge.models.load_tokenizer import declared_positions, load_tokenizer
 from fledge.models.tokenizer import Tokenizer
 
 SHOWN = 3
@@ -68,7 +68,7 @@ def init(path: Path, *, model: str | None = None, data: str | None = None) -> In
         model=base,
         source={"path": _placed(data, path.parent), **options},
         num_rows=found.num_rows,
-        max_length=_max_length(rows, tokenizer),
+        max_length=_max_length(rows, tokenizer, most=declared_positions(ModelConfig(name_or_path=_absolute(model)))),
         remarks=remarks,
         data=further,
     )
@@ -122,7 +122,8 @@ def _remarks(found: Survey, guess: Guess, *, lacks: bool, num_invalid: int, data
     return tuple(remarks)
 
 
-def _max_length(rows: Iterable[RenderedRow], tokenizer: Tokenizer) -> int:
-    """The shortest usual length that all of the first rows fit into; else the longest."""
+def _max_length(rows: Iterable[RenderedRow], tokenizer: Tokenizer, *, most: int | None) -> int:
+    """The shortest usual length that all of the first rows fit into, else the longest; never beyond the base's."""
     longest = max((len(encoding.ids) for encoding in tokenizer.encode_batch([row.text for row in rows])), default=0)
-    return next((length for length in _LENGTHS if longest + 2 <= length), _LENGTHS[-1])
+    usual = next((length for length in _LENGTHS if longest + 2 <= length), _LENGTHS[-1])
+    return usual if most is None else min(usual, most)

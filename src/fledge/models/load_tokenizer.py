@@ -98,6 +98,13 @@ def _config(model: ModelConfig, source: str) -> PreTrainedConfig:
         raise refusal or unread from error
 
 
+def declared_positions(model: ModelConfig) -> int | None:
+    """How many positions the base's config.json declares; None where it declares none (ALiBi, T5)."""
+    config = _config(model, locate(model.name_or_path)).get_text_config()
+    found = getattr(config, "max_position_embeddings", None)
+    return int(found) if found else None
+
+
 def _decoder_start(config: PreTrainedConfig, source: str) -> int:
     """What an encoder-decoder's decoder starts with, as transformers' generate has it."""
     # T5 has no BOS: where its config does not say, it starts with the padding token

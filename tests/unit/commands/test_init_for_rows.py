@@ -94,6 +94,18 @@ def test_a_text_file_is_trained_whole(bases, tmp_path):
     assert recipe["data"]["train"] == {"path": "./notes.txt", "format": "text"} and "validation" not in recipe["data"]
 
 
+def test_rows_are_never_longer_than_the_base_has_positions(bases, tmp_path):
+    config = json.loads((bases["chat"] / "config.json").read_text())
+    short = tiny_folder("gpt2", tmp_path / "gpt2")
+    positions = json.loads((short / "config.json").read_text())["n_positions"]
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    long = "question,answer\n" + f"what?,{'word ' * 3000}\n" * 3
+    _, recipe = written(tmp_path / "a", short, long)
+    assert recipe["data"]["max_length"] == min(positions, 2048)
+    _, recipe = written(tmp_path / "b", bases["chat"], FAQ)
+    assert recipe["data"]["max_length"] == min(config["max_position_embeddings"], 512)
+
+
 def test_columns_that_leave_it_open_are_listed_with_the_key_to_set(bases, tmp_path):
     with pytest.raises(DataError) as caught:
         written(tmp_path, bases["chat"], "eins,zwei,drei\nab,cd,ef\n")
