@@ -41,6 +41,7 @@ class Tiny:
     puts_bos: bool = True
     puts_eos: bool = False
     decoder_start_id: int | None = None
+    is_lossless: bool = True
     calls: list[int] = field(default_factory=list)
     known: dict[str, Any] = field(default_factory=dict, compare=False, init=False)
 
@@ -106,10 +107,6 @@ class Tiny:
 
     def template_names(self, field: str) -> bool:
         return field in (self.template or "")
-
-    @property
-    def is_lossless(self) -> bool:
-        return True
 
     def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
         return [self.text(row) for row in rows]
