@@ -4,8 +4,10 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from fledge.data.formats.chat import APART, chat_of
-from fledge.data.formats.control import KEPT_AS_TEXT, control_of, keep_as_text
+from fledge.config.data import DataConfig, SourceConfig
+from fledge.data.formats.chat import APART
+from fledge.data.formats.control import KEPT_AS_TEXT
+from fledge.data.formats.render import renderer
 from fledge.data.rows import Refusal, RenderedRow
 from tests.unit.data.tiny import CHATML, gpt_like, llama_like
 
@@ -23,8 +25,8 @@ BARE = (
 
 def rendered(record, tokenizer=None, *, train_on="completion"):
     """All rows of a record, or its refusal."""
-    chat = chat_of(tokenizer or gpt_like(CHATML), train_on)
-    return keep_as_text(chat.render, control_of(chat.tokenizer))(record)
+    source = SourceConfig(path="x.jsonl", format="chat")
+    return renderer(source, tokenizer or gpt_like(CHATML), data=DataConfig(train=source, train_on=train_on))(record)
 
 
 def render(messages, tokenizer=None, **others) -> RenderedRow | Refusal:

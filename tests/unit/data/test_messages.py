@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fledge.data.formats.chat import NO_TOOLS, chat_of
+from fledge.config.data import DataConfig, SourceConfig
+from fledge.data.formats.chat import NO_TOOLS
 from fledge.data.formats.messages import Conversation, conversation_of
+from fledge.data.formats.render import renderer
 from fledge.data.formats.weights import WEIGHT_FIELDS
 from fledge.data.rows import Refusal
 from fledge.models.chat_template import CHATML
@@ -22,7 +24,8 @@ WRITTEN = '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</to
 
 
 def rows(record, template=CHATML, train_on="completion"):
-    return chat_of(gpt_like(template), train_on).render(record)
+    source = SourceConfig(path="x.jsonl", format="chat")
+    return renderer(source, gpt_like(template), data=DataConfig(train=source, train_on=train_on))(record)
 
 
 def spans(record, template=CHATML, train_on="completion"):

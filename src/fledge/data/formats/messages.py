@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fledge.data.formats.columns import is_text, missing
+from fledge.data.formats.columns import is_text
 from fledge.data.formats.tools import calls_of, tools_of
 from fledge.data.formats.weights import WEIGHT_FIELDS, trains
 from fledge.data.kinds import kind_of
@@ -48,16 +48,12 @@ class Conversation:
 
 
 def conversation_of(record: Mapping[str, Any]) -> Conversation | Refusal:
-    """The conversation of a record: `messages`, or ShareGPT's `conversations`.
+    """The conversation of a record that has `messages`.
 
     A `system` column beside them becomes the first message where there is none; `tools` (or `functions`) are what the
     assistant may call.
     """
-    column = "messages" if "messages" in record else "conversations"
-    if column not in record:
-        refusal = missing(record, "messages")
-        return Refusal("invalid", refusal.what.replace("'messages'", "'messages' or 'conversations'"), refusal.cure)
-    found = messages_of(record[column], where=f"column {column!r}")
+    found = messages_of(record["messages"], where="column 'messages'")
     return found if isinstance(found, Refusal) else with_columns(found, record)
 
 
