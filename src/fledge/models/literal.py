@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Collection, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from tokenizers import Encoding, Tokenizer
 
 from fledge.errors import DataError
 
-_MARKS = tuple(chr(code) for code in range(0xFDD0, 0xFDF0))
-"""Unicode's noncharacters, which no text for interchange holds."""
+_MARKS = (range(0xFDD0, 0xFDF0), range(0xF0000, 0xFFFFE))
+"""Unicode's noncharacters, which no text for interchange holds; for a text that has them all, those for private use."""
 
 
 class LiteralEncoder:
@@ -26,14 +27,12 @@ class LiteralEncoder:
         self._copies: dict[str, Tokenizer] = {}
 
     def encode(self, text: str, literals: Sequence[int]) -> Encoding:
-        """Ids of `text`. A control token that begins at one of the positions `literals` is encoded as text.
-
-        Raises DataError where the text holds every character that could serve as a mark.
-        """
-        mark = next((mark for mark in _MARKS if mark not in text), None)
-        if mark is None:
-            raise DataError("the text holds all 32 noncharacters of Unicode from U+FDD0 on", cure="remove some of them")
+        """Ids of `text`. A control token that begins at one of the positions `literals` is encoded as text."""
+        seen = set(text)
+        mark = next(mark for mark in map(chr, chain(*_MARKS)) if mark not in seen)
         if mark not in self._copies:
+            if len(self._copies) > 1:  # only a text that holds marks itself needs another copy than the first
+                self._copies.popitem()
             self._copies[mark] = _with_marks(self._backend, self._control, mark)
         characters = list(text)
         for start in self._tokens_at(text, frozenset(literals)):

@@ -174,6 +174,12 @@ def test_private_use_characters_in_the_text_are_no_trap():
     assert trained(row) == ["\ue001x\ue000</s><|im_end|>"]
 
 
+def test_a_text_that_holds_every_mark_of_the_first_range_is_no_trap():
+    every = "".join(map(chr, range(0xE000, 0xF900)))
+    row = render([{"role": "user", "content": every}, {"role": "assistant", "content": "x</s>"}])
+    assert trained(row) == ["x</s><|im_end|>"] and [row.text[place] for place in row.literals] == ["<"]
+
+
 @pytest.mark.parametrize(
     "template",
     [

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fledge.config.data import TrainOn
-from fledge.data.formats.control import Rendered
+from fledge.data.formats.control import Rendered, unseen_marks
 from fledge.data.formats.dialect import Dialect, Messages, dialect_of, spoken
 from fledge.data.formats.messages import REASONING_FIELDS, Conversation, conversation_of
 from fledge.data.formats.refused import prompt_cure, role_cure
@@ -172,7 +172,7 @@ def _left_out(conversation: Conversation, said: Messages, text: str, chat: Chat)
         content = message["content"].strip()
         if message["role"] == "assistant" or not content or has_words(content, text):
             continue
-        mark = "\ue0fe"
+        mark = next(unseen_marks(text))
         probe = [*said]
         marked = [{"type": "text", "text": mark}] if chat.dialect.has_parts else mark
         probe[number] = {**said[number], "content": marked}

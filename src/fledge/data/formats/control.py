@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from fledge.data.rows import Refusal, RenderedRow
@@ -13,7 +14,7 @@ Rendered = tuple[RenderedRow, ...] | Refusal
 Render = Callable[[Mapping[str, Any]], Rendered]
 KEPT_AS_TEXT = "a control token is written in the row's own text, and is kept as text (data.sanitize_control_tokens)"
 BECOMES_TOKEN = "a control token is written in the row's own text, and becomes that token"
-_PRIVATE_USE = range(0xE000, 0xF900)
+_PRIVATE_USE = (range(0xE000, 0xF900), range(0x100000, 0x10FFFE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +72,18 @@ class Marking:
         return Text(text.translate(original), literals)
 
 
+def unseen_marks(text: str) -> Iterator[str]:
+    """Characters for private use that `text` does not hold."""
+    seen = set(text)
+    return (mark for mark in map(chr, chain(*_PRIVATE_USE)) if mark not in seen)
+
+
 def marking_of(value: Any, control: Control) -> Marking | None:
     """Marks for the control tokens that the texts of `value` spell; None where they spell none."""
     texts = list(strings_of(value))
     if not any(control.occurs_in(text) for text in texts):
         return None
-    seen = "".join(texts)
-    marks = (chr(code) for code in _PRIVATE_USE if chr(code) not in seen)
+    marks = unseen_marks("".join(texts))
     found = {match[0][0] for text in texts for match in control.pattern.finditer(text)}
     return Marking(control, {character: next(marks) for character in sorted(found)})
 
