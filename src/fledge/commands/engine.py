@@ -8,6 +8,7 @@ import torch
 from fledge.adapters.fast import as_linear
 from fledge.commands.proof import FEW, TILES, Lengths, disagreement, pair_disagreement
 from fledge.config.recipe import Recipe
+from fledge.data.store import TokenStore
 from fledge.engine.keeping import keeps_within
 from fledge.engine.run import Engine
 from fledge.engine.trunk import has_trunk_on
@@ -17,6 +18,8 @@ from fledge.models.body import read_body
 from fledge.ops.buffers import Buffers
 from fledge.ops.choice import refuse, runs_on, unfused, why_not
 from fledge.ops.grain import GRAIN, grain_of, rounded
+
+_TEXT_ROWS = 256
 
 
 def build_engine(
@@ -39,12 +42,16 @@ def kernels_of(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
     return unfused() if recipe.train.kernels == "torch" else contextlib.nullcontext()
 
 
-def can_be_fast(recipe: Recipe, model: Any, *, facts: ModelFacts, device: torch.device) -> str | None:
-    """None where the engine computes what the library does on this model; else why it is not used.
+def can_be_fast(
+    recipe: Recipe, model: Any, *, facts: ModelFacts, device: torch.device, rows: TokenStore | None = None
+) -> str | None:
+    """None where the engine computes what the library does on this model, on text of these rows; else why it is not
+    used.
 
     Raises ModelError where the recipe asks for the engine and it cannot be used.
     """
-    why = _reason(recipe, model, facts=facts, device=device)
+    text = None if rows is None else text_of(rows)
+    why = _reason(recipe, model, facts=facts, device=device, text=text)
     if why is not None and recipe.train.engine == "fast":
         raise ModelError(
             f"the engine cannot run this model: {why}", where="train.engine", cure="write train.engine: auto, or plain"
@@ -52,18 +59,26 @@ def can_be_fast(recipe: Recipe, model: Any, *, facts: ModelFacts, device: torch.
     return why
 
 
-def _reason(recipe: Recipe, model: Any, *, facts: ModelFacts, device: torch.device) -> str | None:
+def text_of(rows: TokenStore) -> torch.Tensor:
+    """[tokens] The ids of at most 256 rows, taken evenly from all, one after the other."""
+    places = sorted({number * len(rows) // _TEXT_ROWS for number in range(_TEXT_ROWS)})
+    return torch.cat([torch.from_numpy(rows.row(place).input_ids.astype("int64")) for place in places])
+
+
+def _reason(
+    recipe: Recipe, model: Any, *, facts: ModelFacts, device: torch.device, text: torch.Tensor | None
+) -> str | None:
     train = recipe.train
     if train.engine == "plain":
         return "the recipe says plain"
     if not recipe.data.packing or recipe.model.attention != "auto":
         return "the recipe chooses how the library's own modules compute"
     try:
-        why = why_not(device) or _disagreement_by_kernels(model, facts=facts, device=device)
+        why = why_not(device) or _disagreement_by_kernels(model, facts=facts, device=device, text=text)
         if why is None:
             return None
         with unfused():
-            otherwise = _disagreement(model, facts=facts, device=device, lengths=FEW)
+            otherwise = _disagreement(model, facts=facts, device=device, lengths=FEW, text=text)
         if otherwise is None and runs_on(device):  # so it was the kernels
             refuse(device, why)
         return otherwise
@@ -71,20 +86,24 @@ def _reason(recipe: Recipe, model: Any, *, facts: ModelFacts, device: torch.devi
         return str(error)
 
 
-def _disagreement_by_kernels(model: Any, *, facts: ModelFacts, device: torch.device) -> str | None:
+def _disagreement_by_kernels(
+    model: Any, *, facts: ModelFacts, device: torch.device, text: torch.Tensor | None
+) -> str | None:
     """Why the fused kernels cannot be used on this model; None where they compute what the library does."""
     has_room = facts.max_positions is None or facts.max_positions >= TILES.shared + max(TILES.own)
     try:
-        return _disagreement(model, facts=facts, device=device, lengths=TILES if has_room else FEW)
+        return _disagreement(model, facts=facts, device=device, lengths=TILES if has_room else FEW, text=text)
     except (torch.OutOfMemoryError, NotReadable):
         raise
     except Exception as error:  # a kernel that does not fit this card, or does not compile for it
         return f"{type(error).__name__}: {error}".partition("\n")[0][:200]
 
 
-def _disagreement(model: Any, *, facts: ModelFacts, device: torch.device, lengths: Lengths) -> str | None:
+def _disagreement(
+    model: Any, *, facts: ModelFacts, device: torch.device, lengths: Lengths, text: torch.Tensor | None
+) -> str | None:
     engine = build_engine(model, device=device, rows=0)
     if facts.is_encoder_decoder:
-        return pair_disagreement(engine, model, lengths=lengths)
+        return pair_disagreement(engine, model, lengths=lengths, text=text)
     takes_positions, has_trunk = facts.takes_positions, has_trunk_on(device.type)
-    return disagreement(engine, model, takes_positions=takes_positions, lengths=lengths, has_trunk=has_trunk)
+    return disagreement(engine, model, takes_positions=takes_positions, lengths=lengths, has_trunk=has_trunk, text=text)

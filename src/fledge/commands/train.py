@@ -142,7 +142,7 @@ def _open(
             check_known(store, adapted.model, tokenizer=tokenizer, base=recipe.model.name_or_path)
     if recipe.train.engine != "plain" and must_compile(device):
         tell(Notice(text="compiling kernels for this CPU, once"))
-    why_plain = can_be_fast(recipe, adapted.model, facts=base.facts, device=device)
+    why_plain = can_be_fast(recipe, adapted.model, facts=base.facts, device=device, rows=data.train)
     computes = kernels_named(device) if why_plain is None else "the library's own modules"
     hardware = hardware_of(device, world_size=mesh.world_size, computes=computes)
     if mesh.rank == 0:
