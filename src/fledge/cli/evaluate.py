@@ -90,19 +90,28 @@ def _show(result: "Evaluation") -> None:
     echo(f"{'perplexity':<12}  {result.base.perplexity:>10.4g}  {result.tuned.perplexity:>10.4g}")
     if result.base.exact_match is not None and result.tuned.exact_match is not None:
         echo(f"{'exact match':<12}  {result.base.exact_match:>10.1%}  {result.tuned.exact_match:>10.1%}")
+    if result.marks is not None and result.marks.exact_mean is not None:
+        base_mean, tuned_mean = result.marks.exact_mean
+        echo(f"{'mean of all':<12}  {base_mean:>10.1%}  {tuned_mean:>10.1%}")
     if result.marks is not None and any(result.marks.cut):
         base_cut, tuned_cut = result.marks.cut
         echo(f"{'cut answers':<12}  {base_cut:>10,}  {tuned_cut:>10,}")
     for text in result.warnings():
         echo(text)
-    if result.rouge is None:
-        return
-    echo(f"\n{'ROUGE x 100':<12}  {'base [95 %]':>20}  {'tuned [95 %]':>20}  {'tuned - base [95 %]':>22}")
-    base, tuned, difference = result.rouge.base, result.rouge.tuned, result.rouge.difference
-    for name in base.means:
-        one, other = (as_points(part.means[name], part.intervals[name]) for part in (base, tuned))
-        between = as_points(difference.means[name], difference.intervals[name], is_difference=True)
-        echo(f"{name:<12}  {one:>20}  {other:>20}  {between:>22}")
+    several = 0 if result.marks is None else result.marks.several
+    if several:
+        echo(f"{several:,} rows have several references: an answer is compared with all, the best counts; mean: of all")
+    _show_rouge(result)
+
+
+def _show_rouge(result: "Evaluation") -> None:
+    for title, rouge in result.rouge_tables():
+        echo(f"\n{title:<12}  {'base [95 %]':>20}  {'tuned [95 %]':>20}  {'tuned - base [95 %]':>22}")
+        base, tuned, difference = rouge.base, rouge.tuned, rouge.difference
+        for name in base.means:
+            one, other = (as_points(part.means[name], part.intervals[name]) for part in (base, tuned))
+            between = as_points(difference.means[name], difference.intervals[name], is_difference=True)
+            echo(f"{name:<12}  {one:>20}  {other:>20}  {between:>22}")
     if result.marks is not None and result.marks.wordless:
         echo(f"{result.marks.wordless:,} references have no Latin letter and no digit: ROUGE is 0 for them")
 

@@ -62,6 +62,11 @@ def _lines(run: Path, summary: dict[str, Any]) -> dict[str, str]:
     if summary.get("exact_match_after") is not None:
         before, after = summary["exact_match_before"], summary["exact_match_after"]
         lines["exact match"] = f"{before:.1%} before, {after:.1%} after"
+    if summary.get("rows_with_several_references"):
+        count, means = summary["rows_with_several_references"], summary.get("exact_match_mean_after")
+        lines["references"] = f"{count:,} rows have several: the best counts" + (
+            "" if means is None else f"; mean of all {summary['exact_match_mean_before']:.1%} before, {means:.1%} after"
+        )
     if summary.get("cut_answers_before") or summary.get("cut_answers_after"):
         before, after = summary["cut_answers_before"], summary["cut_answers_after"]
         lines["answers cut"] = f"{before:,} before, {after:,} after, of {summary['answered']:,}"

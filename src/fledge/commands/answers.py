@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fledge.commands.workshop import Workshop
 from fledge.evaluation.answers import Prediction, answer_rows
 from fledge.evaluation.generate import Sampling
-from fledge.evaluation.suite import Marks, Wanted, intervals_json, mark
+from fledge.evaluation.suite import Marks, Wanted, intervals_json, mark, means_of_several
 from fledge.events import Event, Notice
 from fledge.rundir import write_json, write_text
 
@@ -66,10 +66,10 @@ def warnings_of(marks: Marks, *, max_new_tokens: int | None) -> Iterator[str]:
 def _remembered(path: Path, tell: Tell) -> list[Prediction]:
     """The base's answers. What an older Fledge did not note of them is said, and taken for the best."""
     found = json.loads(path.read_text(encoding="utf-8"))
-    if any(len(one) < len(fields(Prediction)) for one in found):
+    if any("is_complete" not in one for one in found):
         tell(Notice(text="an older Fledge wrote the base's answers: which of them were cut is not known"))
     best = {"whole_reference": "", "whole_answer": "", "is_complete": True, "reference_lacks": False}
-    return [Prediction(**(best | one)) for one in found]
+    return [Prediction(**(best | one | {"others": tuple(one.get("others", ()))})) for one in found]
 
 
 def _wanted(shop: Workshop) -> Wanted:
@@ -104,4 +104,10 @@ def _entries(marks: Marks) -> dict[str, Any]:
         between = intervals_json(marks.rouge)
         names = {"before": between["base"], "after": between["tuned"], "difference": between["difference"]}
         entries["rouge_intervals"] = names
-    return entries
+    means = means_of_several(marks)
+    for name in ("exact_match_mean", "rouge_mean"):
+        if name in means:
+            both = means.pop(name)
+            means |= {f"{name}_before": both["base"], f"{name}_after": both["tuned"]}
+    means.pop("rouge_mean_intervals", None)
+    return entries | means

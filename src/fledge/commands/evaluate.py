@@ -24,7 +24,7 @@ from fledge.evaluation.answers import Prediction, answer_rows
 from fledge.evaluation.generate import OnAnswers, Sampling, ignore_answers
 from fledge.evaluation.perplexity import mean_loss, perplexity_of
 from fledge.evaluation.rouge import Comparison
-from fledge.evaluation.suite import Marks, Wanted, intervals_json, mark, means_json
+from fledge.evaluation.suite import Marks, Wanted, intervals_json, mark, means_json, means_of_several
 from fledge.models.documents import documents_apart
 from fledge.rundir import write_json, write_text
 from fledge.runtime.mesh import OneRank
@@ -100,6 +100,14 @@ class Evaluation:
         """ROUGE of the answers, where it was asked for."""
         return None if self.marks is None else self.marks.rouge
 
+    def rouge_tables(self) -> list[tuple[str, Comparison]]:
+        """ROUGE to be shown, each with its title: by the best reference, and by the mean where rows have several."""
+        if self.marks is None or self.marks.rouge is None:
+            return []
+        if self.marks.rouge_mean is None:
+            return [("ROUGE x 100", self.marks.rouge)]
+        return [("best x 100", self.marks.rouge), ("mean x 100", self.marks.rouge_mean)]
+
     def warnings(self) -> list[str]:
         """What to know of the answers before their numbers are believed."""
         return [] if self.marks is None else list(warnings_of(self.marks, max_new_tokens=self.extent.max_new_tokens))
@@ -120,6 +128,8 @@ class Evaluation:
         if self.marks is not None and self.rouge is not None:
             beside |= {"rouge": means_json(self.rouge), "rouge_intervals": intervals_json(self.rouge)}
             beside |= {"rouge_wordless": self.marks.wordless}
+        if self.marks is not None:
+            beside |= means_of_several(self.marks)
         models = {"base": self.base.as_json(), "tuned": self.tuned.as_json()}
         places = {"folder": str(self.folder), "fuller": None if self.fuller is None else str(self.fuller)}
         noted = {"notices": list(self.notices)} if self.notices else {}

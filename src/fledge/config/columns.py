@@ -19,6 +19,8 @@ REQUIRED: dict[Format, tuple[str, ...]] = {
     "text": ("text",),
 }
 """The roles without whose column a row is refused; a conversation has messages, or the pair."""
+ANSWERS: dict[Format, str] = {"alpaca": "output", "chat": "assistant", "completion": "completion"}
+"""The role that can have several columns, each with a right answer, by format."""
 PAIR = ("user", "assistant")
 OLD_KEYS = {"prompt": "prompt", "completion": "completion", "text": "text_column"}
 """Roles that have a key of their own in a source beside `columns`."""
@@ -44,8 +46,25 @@ def columns_of(source: SourceConfig) -> dict[str, str]:
 
 
 def column_of(source: SourceConfig, role: str) -> str:
-    """The column that the recipe names for `role`, or the role's own name."""
-    return source.columns.get(role) or (getattr(source, OLD_KEYS[role]) if role in OLD_KEYS else role)
+    """The column that the recipe names for `role`, the first where it names several; or the role's own name."""
+    return _all_of(source, role)[0]
+
+
+def further_columns(source: SourceConfig) -> tuple[str, ...]:
+    """The columns after the first that hold further right answers."""
+    role = ANSWERS.get(source.format)
+    return () if role is None else _all_of(source, role)[1:]
+
+
+def named_columns(source: SourceConfig) -> list[str]:
+    """The columns that `columns` names, and further right answers."""
+    first = [value if isinstance(value, str) else value[0] for value in source.columns.values()]
+    return [*first, *further_columns(source)]
+
+
+def _all_of(source: SourceConfig, role: str) -> tuple[str, ...]:
+    value = source.columns.get(role) or (getattr(source, OLD_KEYS[role]) if role in OLD_KEYS else role)
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def is_named(source: SourceConfig, role: str) -> bool:

@@ -13,6 +13,10 @@ TemplateValue = bool | int | float | str | list[bool | int | float | str | None]
 TrainOn = Literal["completion", "last", "all"]
 
 
+Column = Annotated[str, Field(min_length=1)]
+Columns = Column | Annotated[tuple[Column, ...], Field(min_length=1)]
+
+
 class SourceConfig(Section):
     """Where rows come from and what they mean."""
 
@@ -28,15 +32,17 @@ class SourceConfig(Section):
     """Branch, tag or commit of a hub data set."""
     weight: float = Field(default=1.0, gt=0, le=1000)
     """How many times an epoch sees each row of this source: 0.5 is every other row, 2 is each row twice."""
-    columns: dict[str, Annotated[str, Field(min_length=1)]] = Field(default={})
+    columns: dict[str, Columns] = Field(default={})
     """Which column plays which role, such as {instruction: question, output: answer}. The roles of alpaca: instruction,
     input, output, system, history; chat: messages, system, tools, or user and assistant; completion: prompt,
     completion.
     """
     prompt: str = Field(default="prompt", min_length=1)
     """completion: the column that holds the prompt."""
-    completion: str = Field(default="completion", min_length=1)
-    """completion: the column that holds the completion."""
+    completion: Columns = "completion"
+    """completion: the column that holds the completion. A list of columns where rows have several right answers: the
+    first is trained, evaluation compares with all. The answer's role in `columns` takes a list too.
+    """
     prompt_prefix: str = ""
     """completion: text put before each prompt."""
     prompt_template: str | None = Field(default=None, min_length=1)

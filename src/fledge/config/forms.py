@@ -70,15 +70,18 @@ def _choices(form: dict[str, Any]) -> list[str]:
         case "boolean":
             return ["true", "false"]
         case "object" if "additionalProperties" in form and "properties" not in form:
-            return [
-                "a mapping of names to "
-                + ("text" if form["additionalProperties"].get("type") == "string" else "values")
-            ]
+            return [f"a mapping of names to {_texts_or_values(form['additionalProperties'])}"]
         case "string":
             return ["text"]
         case "null":
             return ["null"]
     return ["a mapping of options"]
+
+
+def _texts_or_values(form: dict[str, Any]) -> str:
+    """What a mapping's names may have: text and lists of it in words, anything else as values."""
+    choices = [choice for part in form.get("anyOf", [form]) for choice in _choices(part)]
+    return one_of(choices) if set(choices) <= {"text", "a list of text"} else "values"
 
 
 def _range(form: dict[str, Any]) -> str:

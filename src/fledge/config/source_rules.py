@@ -4,12 +4,14 @@ import glob
 from collections.abc import Iterator
 
 from fledge.config.columns import (
+    ANSWERS,
     OLD_KEYS,
     REQUIRED,
     ROLES,
     column_of,
     columns_in,
     delimiter_of,
+    further_columns,
     is_named,
     parse_template,
 )
@@ -50,6 +52,7 @@ def source_faults(source: SourceConfig) -> Iterator[Fault]:
 
 def _of_columns(source: SourceConfig) -> Iterator[Fault]:
     roles = ROLES[source.format]
+    yield from _of_several(source)
     for role in source.columns:
         if role not in roles:
             near = nearest_name(role, roles)
@@ -70,6 +73,24 @@ def _of_columns(source: SourceConfig) -> Iterator[Fault]:
             what = f"{taken[column]} and {role} are the same column, {column}"
             yield what, (_key_of(source, role), _key_of(source, taken[column])), "name the column that holds the answer"
         taken.setdefault(column, role)
+
+
+def _of_several(source: SourceConfig) -> Iterator[Fault]:
+    """Faults of lists of columns: only the answer may have one, and no column twice."""
+    answer = ANSWERS.get(source.format)
+    for role, value in source.columns.items():
+        if role in ROLES[source.format] and role != answer and not isinstance(value, str):
+            cure = "name one column" if answer is None else f"name one column; the answer, {answer}, can have several"
+            yield f"{role} is read from one column", (("columns", role),), cure
+    if answer is None:
+        return
+    others = {column_of(source, role) for role in ROLES[source.format] if role != answer and is_named(source, role)}
+    seen = {column_of(source, answer)}
+    for column in further_columns(source):
+        if column in seen or column in others:
+            what = f"the column {column} is named twice"
+            yield what, (_key_of(source, answer),), "name each column once"
+        seen.add(column)
 
 
 def _key_of(source: SourceConfig, role: str) -> Names:
@@ -97,9 +118,10 @@ def _of_template(source: SourceConfig, text: str) -> Iterator[Fault]:
         yield parts.what, (key,), parts.cure
     elif not (columns := columns_in(parts)):
         yield "names no column, so every prompt would be the same", (key,), "write {column} where its text goes"
-    elif column_of(source, answers) in columns and (source.format != "chat" or answers in source.columns):
-        what = f"puts the answer's own column, {column_of(source, answers)}, into the prompt"
-        yield what, (key, _key_of(source, answers)), f"leave {{{column_of(source, answers)}}} out"
+    elif source.format != "chat" or answers in source.columns:
+        for column in sorted({column_of(source, answers), *further_columns(source)} & set(columns)):
+            what = f"puts the answer's own column, {column}, into the prompt"
+            yield what, (key, _key_of(source, answers)), f"leave {{{column}}} out"
     if source.prompt_prefix:
         yield "does not go together with prompt_prefix", (key, ("prompt_prefix",)), "write the prefix into it"
     if is_named(source, asks):

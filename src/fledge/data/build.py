@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -201,7 +201,7 @@ class _Builder:
         for fit, row in lost:
             assert fit.dropped is not None
             self.tally.drop_part(fit.dropped, where, sizes=self._maker.sizes(row))
-        return self._stored(item, [piece for fit, _, _ in kept for piece in fit.pieces])
+        return self._stored(item, [piece for fit, _, text in kept for piece in _with_references(fit, text)])
 
     def _stored(self, item: _Item, pieces: Sequence[TokenRow]) -> list[tuple[Origin, TokenRow]]:
         parent = self._writer.num_parents
@@ -224,6 +224,14 @@ class _Builder:
     def _drop(self, item: _Item, refusal: Refusal, *, sizes: tuple[int, ...]) -> None:
         where = self._source.where(item.part, item.number)
         self.tally.drop(refusal.reason, where, what=refusal.what, sizes=sizes)
+
+
+def _with_references(fitted: Fitted, rendered: RenderedRow) -> tuple[TokenRow, ...]:
+    """The pieces of a row, the last one with the row's further answers."""
+    if not rendered.references:
+        return fitted.pieces
+    *others, last = fitted.pieces
+    return (*others, replace(last, references=rendered.references))
 
 
 def _notes_of(fitted: Fitted, row: TokenRow, rendered: RenderedRow) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from fledge.data.duplicates import count_repeated
 from fledge.data.ledger import Ledger, Role, Share, SourceLedger, as_json, from_json, skipped_by_reason
 from fledge.data.pairs import check_fits, limit_keys
 from fledge.data.readers.rows import OpenSource, open_source
+from fledge.data.references import files_in
 from fledge.data.split import hold_out
 from fledge.data.store import FILES, TokenStore
 from fledge.data.tokenize import TextTokenizer
@@ -134,7 +135,7 @@ def _prepare(
         ledger=Ledger({role: entries}, {role: _share(store)}),
         seconds=time.perf_counter() - started,
         from_cache=from_cache,
-        digest=content_digest(folder, FILES),
+        digest=content_digest(folder, (*FILES, *files_in(folder))),
     )
 
 

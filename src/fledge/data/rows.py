@@ -69,6 +69,8 @@ class RenderedRow:
     """Where the row's own text spells control tokens that must stay text."""
     notes: tuple[str, ...] = ()
     """What a person should know of this row; counted in the ledger."""
+    references: tuple[str, ...] = ()
+    """Further right answers beside the last one; never trained."""
     system: str | None = None
     """The system text of a conversation, empty where it has none; None where the format has no such thing."""
 
@@ -91,6 +93,8 @@ class TokenRow:
     """Whether the ids cannot be decoded to the answer's text, because the tokenizer lacks characters of it."""
     notes: tuple[str, ...] = ()
     """What a person should know of this row's tokens; counted in the ledger."""
+    references: tuple[str, ...] = ()
+    """Further right answers, as text."""
 
     @property
     def supervised_tokens(self) -> int:

@@ -10,6 +10,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from fledge.data.references import References, ReferenceWriter
 from fledge.data.rows import Row, TokenRow
 from fledge.data.sample import read_sample
 
@@ -50,6 +51,7 @@ class StoreWriter:
 
     def __init__(self, folder: Path) -> None:
         self._files = [(folder / name).open("wb") for name in FILES]
+        self._references = ReferenceWriter(folder)
         self._offset = 0
         self._asked = 0
         self.num_parents = 0
@@ -61,6 +63,7 @@ class StoreWriter:
     def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
         for file in self._files:
             file.close()
+        self._references.close()
 
     def write(self, rows: Sequence[tuple[Origin, TokenRow]]) -> None:
         """Append rows."""
@@ -80,6 +83,7 @@ class StoreWriter:
             entries.append((*place, len(row.ids), row.supervised_tokens, prompt_stop, *row.answer, *own))
             asked.write(np.array(alone, dtype=np.int32).tobytes())
             self._asked += len(alone)
+            self._references.write(self._offset + position, row.references)
             position += len(row.ids)
         tokens.write(flat.tobytes())
         trained.write(bits.tobytes())
@@ -99,6 +103,7 @@ class TokenStore:
         self._num_sources = num_sources
         self._tokens = np.memmap(folder / FILES[0], dtype=np.int32, mode="r")
         self._trained = np.memmap(folder / FILES[1], dtype=np.bool_, mode="r")
+        self._references = References(folder)
         asked = folder / FILES[3]
         self._asked = np.memmap(asked, dtype=np.int32, mode="r") if asked.stat().st_size else np.zeros(0, np.int32)
         self._index: NDArray[np.void] = np.memmap(folder / FILES[2], dtype=INDEX, mode="r")
@@ -172,6 +177,10 @@ class TokenStore:
     def is_lossy(self, index: int) -> bool:
         """Whether the ids of the last answer are not its text, because the tokenizer lacks characters of it."""
         return bool(self._index[index]["is_lossy"])
+
+    def references(self, index: int) -> tuple[str, ...]:
+        """Further right answers to the row's prompt, beside the last answer, which may be trained."""
+        return self._references.of(int(self._index[index]["offset"]))
 
     def answer_ids(self, index: int) -> list[int]:
         """Ids of the last answer, without what ends its turn; of an encoder-decoder the target, without the special

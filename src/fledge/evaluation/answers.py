@@ -18,6 +18,9 @@ class AnsweredRows(Protocol):
     def answer_ids(self, index: int) -> Sequence[int]:
         """The trained ids without the end token; none where the answer was cut."""
 
+    def references(self, index: int) -> Sequence[str]:
+        """Further right answers, as text."""
+
     def is_lossy(self, index: int) -> bool:
         """Whether the ids of the answer are not its text, because the tokenizer lacks characters of it."""
 
@@ -40,6 +43,13 @@ class Prediction:
     """Whether a stop token ended the answer; it was cut otherwise."""
     reference_lacks: bool
     """Whether the reference has characters that the tokenizer cannot write."""
+    others: tuple[str, ...] = ()
+    """Further references, as the row has them."""
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """All references of the row, as text."""
+        return (self.reference, *self.others)
 
 
 def answer_rows(
@@ -82,6 +92,7 @@ def answer_rows(
             whole_answer=whole(answer.ids),
             is_complete=answer.is_complete,
             reference_lacks=vocabulary.unk_token_id in reference or store.is_lossy(row),
+            others=tuple(store.references(row)),
         )
         for row, prompt, reference, answer in zip(rows, prompts, references, answers, strict=True)
     )

@@ -1,6 +1,7 @@
 """Exact answers: how often an answer is the reference, letter for letter, and known to be whole."""
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from fledge.evaluation.answers import Prediction
 
@@ -21,6 +22,16 @@ def is_exact(one: Prediction) -> bool:
     return is_equal and one.is_complete and not one.reference_lacks
 
 
+def exact_parts(one: Prediction) -> list[bool]:
+    """For each reference of a row, whether the answer is exactly that one."""
+    return [is_exact(one), *(one.is_complete and is_same(one.whole_answer, text) for text in one.others)]
+
+
 def exact_share(predictions: Sequence[Prediction]) -> float:
-    """Share (0 to 1) of the answers, at least one, that are exactly their reference."""
-    return sum(map(is_exact, predictions)) / len(predictions)
+    """Share (0 to 1) of the answers, at least one, that are exactly one of their references."""
+    return sum(any(exact_parts(one)) for one in predictions) / len(predictions)
+
+
+def exact_mean(predictions: Sequence[Prediction]) -> float:
+    """The mean over rows of the share of a row's references that the answer is exactly."""
+    return fmean(fmean(exact_parts(one)) for one in predictions)

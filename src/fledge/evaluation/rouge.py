@@ -51,6 +51,19 @@ def rouge_rows(answers: Sequence[str], references: Sequence[str]) -> list[Scores
     ]
 
 
+def rouge_of_all(answers: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[list[Scores], list[Scores]]:
+    """For each answer its best and its mean F-measure over all of its references, each metric for itself.
+
+    The best is what `RougeScorer.score_multi` takes.
+    """
+    counts = [len(texts) for texts in references]
+    pairs = [(answer, text) for answer, texts in zip(answers, references, strict=True) for text in texts]
+    scores = iter(rouge_rows([answer for answer, _ in pairs], [text for _, text in pairs]))
+    rows = [[next(scores) for _ in range(count)] for count in counts]
+    best = [{name: max(one[name] for one in row) for name in METRICS} for row in rows]
+    return best, [{name: fmean(one[name] for one in row) for name in METRICS} for row in rows]
+
+
 def has_words(text: str) -> bool:
     """Whether the package finds a word in `text`; where there is none in a reference, every answer scores 0."""
     return any(sign.isascii() and sign.isalnum() for sign in text.lower())

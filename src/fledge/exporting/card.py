@@ -262,6 +262,8 @@ def _measures(told: Told) -> list[str]:
     for evaluation in told.evaluations:
         measures = list(_beside(evaluation))
         about = f"{text(evaluation.get('on'))}, {number(evaluation.get('rows'))} rows"
+        if evaluation.get("rows_with_several_references"):
+            about += ", best of several references"
         lines += table([about, "base", "tuned"], measures)
     return lines or ["Nothing was measured.", ""]
 

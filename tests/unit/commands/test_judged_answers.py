@@ -87,3 +87,34 @@ def test_what_an_older_fledge_did_not_note_of_the_bases_answers_is_said(tmp_path
     assert [notice.text for notice in told] == [
         "an older Fledge wrote the base's answers: which of them were cut is not known"
     ]
+
+
+def test_rows_with_several_references_are_judged_by_the_best_and_by_the_mean_of_all(tmp_path, capsys):
+    rows = tmp_path / "rows.jsonl"
+    body = [{"prompt": f"say {n} =", "one": "alpha beta", "two": "never said", "three": "gamma"} for n in range(8)]
+    body += [{"prompt": f"tell {n} =", "one": "alpha beta"} for n in range(4)]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in body))
+    source = {"path": str(rows), "format": "completion"}
+    # trained on the first; judged with the one that is right second in the list
+    changes = {"data__train": {**source, "completion": "one"}}
+    changes["data__validation"] = {**source, "completion": ["two", "one", "three"]}
+    changes |= {"train__max_steps": 40, "evaluate__exact_match": True, "evaluate__rouge": True}
+    changes |= {"evaluate__max_new_tokens": 16, "data__invalid_rows": "drop"}
+    recipe = load(tmp_path, recipe_dict(tiny_folder("llama", tmp_path / "base"), rows, tmp_path / "run", **changes))
+    train(recipe)
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["answered"] == summary["rows_with_several_references"] == 8
+    assert summary["exact_match_after"] == 1 and summary["exact_match_mean_after"] == pytest.approx(1 / 3)
+    assert summary["rouge_after"]["rouge1"] == 1 and summary["rouge_mean_after"]["rouge1"] == pytest.approx(1 / 3)
+    found = lines(tmp_path / "run/evaluation")
+    assert all(row["other_references"] == ["alpha beta", "gamma"] and row["tuned_is_exact"] for row in found)
+    capsys.readouterr()
+    assert fledge(["evaluate", str(tmp_path / "run"), "--show", "0"]) == 0
+    shown = capsys.readouterr().out
+    assert "8 rows have several references" in shown
+    told = [line.split() for line in shown.splitlines()]
+    assert ["exact", "match", "0.0%", "100.0%"] in told and ["mean", "of", "all", "0.0%", "33.3%"] in told
+    assert sum(line[:1] == ["rouge1"] for line in told) == 2
+    result = json.loads((tmp_path / "run/evaluation/result.json").read_text())
+    assert result["exact_match_mean"]["tuned"] == pytest.approx(1 / 3) and result["rouge"]["tuned"]["rouge1"] == 1
+    assert result["rouge_mean"]["tuned"]["rouge1"] == pytest.approx(1 / 3)

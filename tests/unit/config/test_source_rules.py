@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fledge.config.columns import columns_of
+from fledge.config.columns import columns_of, further_columns
 from fledge.config.data import SourceConfig
 from fledge.config.load import load_recipe
 from fledge.errors import RecipeError
@@ -40,6 +40,31 @@ SOURCES = {
         "path: rows.jsonl, format: alpaca, columns: {instruction: output}",
         "instruction and output are the same column, output",
         "",
+    ),
+    "several columns for a role that is no answer": (
+        "path: rows.jsonl, format: alpaca, columns: {instruction: [q, r]}",
+        "data.train.columns.instruction: instruction is read from one column",
+        "the answer, output, can have several",
+    ),
+    "several columns of text": (
+        "path: rows.jsonl, format: text, columns: {text: [q, r]}",
+        "text is read from one column",
+        "name one column",
+    ),
+    "an answer's column twice": (
+        "path: rows.jsonl, format: completion, completion: [a, b, a]",
+        "data.train.completion: the column a is named twice",
+        "name each column once",
+    ),
+    "an answer's further column that is the prompt": (
+        "path: rows.jsonl, format: completion, prompt: q, completion: [a, q]",
+        "data.train.completion: the column q is named twice",
+        "",
+    ),
+    "an answer's further column in the prompt template": (
+        'path: rows.jsonl, format: completion, completion: [a, b], prompt_template: "{q} {b}"',
+        "puts the answer's own column, b, into the prompt",
+        "leave {b} out",
     ),
     "messages beside a pair": (
         "path: rows.jsonl, format: chat, columns: {messages: m, user: q, assistant: a}",
@@ -212,5 +237,8 @@ def test_the_columns_of_a_source_are_those_that_are_named_and_the_others_by_thei
     assert columns_of(source) == {**names, "system": "system", "history": "history"}
     pair = SourceConfig(path="x.jsonl", format="chat", columns={"user": "q", "assistant": "a"})
     assert columns_of(pair) == {"user": "q", "assistant": "a", "system": "system", "tools": "tools"}
+    several = SourceConfig(path="x.jsonl", format="chat", columns={"user": "q", "assistant": ("a", "b")})
+    assert columns_of(several) == columns_of(pair) and further_columns(several) == ("b",)
+    assert further_columns(SourceConfig(path="x", format="completion", completion=("a", "b", "c"))) == ("b", "c")
     old = SourceConfig(path="x.jsonl", format="completion", prompt="q")
     assert columns_of(old) == {"prompt": "q", "completion": "completion"}

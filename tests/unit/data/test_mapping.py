@@ -13,7 +13,7 @@ from fledge.config.document import read_value
 from fledge.data.formats.guess import guess_columns
 from fledge.data.formats.mapping import mapping_of
 from fledge.data.formats.plain import alpaca_prompt
-from fledge.data.formats.render import renderer
+from fledge.data.formats.render import SEVERAL, renderer
 from fledge.data.formats.template import prompt_of
 from fledge.data.rows import Refusal, RenderedRow
 from fledge.data.unread import MORE, MOST_NAMES, is_unread, unread_line, unread_note
@@ -241,9 +241,52 @@ def test_rows_with_images_and_sounds_are_refused_and_never_trained_without_them(
         assert isinstance(render("completion", row | {column: value}), RenderedRow)
 
 
-def test_several_answers_in_one_row_are_told_what_they_are():
-    refused = render("completion", {"prompt": "a", "completion": ["b", "c"]})
+PAIRED = {"prompt": "a", "one": "b", "two": ["c", "d"], "three": None, "four": "e"}
+
+
+@pytest.mark.parametrize(
+    ("form", "record", "options"),
+    [
+        ("completion", PAIRED, {"completion": ("one", "two", "three", "four")}),
+        ("completion", PAIRED, {"columns": {"completion": ("one", "two", "three", "four")}}),
+        ("completion", {"prompt": "a", "one": ["b", "c", "d", "", "e"]}, {"completion": "one"}),
+        ("alpaca", {**PAIRED, "instruction": "a"}, {"columns": {"output": ("one", "two", "three", "four")}}),
+        ("chat", PAIRED, {"columns": {"user": "prompt", "assistant": ("one", "two", "three", "four")}}),
+        ("completion", PAIRED, {"completion": ("three", "one", "two", "four")}),
+    ],
+)
+def test_of_several_answers_the_first_that_says_something_is_trained_and_the_others_are_kept(form, record, options):
+    row = render(form, record, **options)
+    assert row.text[slice(*row.answer)] == "b" and row.references == ("c", "d", "e")
+    assert SEVERAL in row.notes
+    assert not any("'one'" in note or "'two'" in note or "'four'" in note for note in row.notes)
+
+
+def test_one_answer_alone_is_no_case_of_several():
+    for completion in ("b", ["b"], ["", "b"]):
+        row = render("completion", {"prompt": "a", "completion": completion})
+        assert row.text[slice(*row.answer)] == "b" and not row.references and not row.notes
+
+
+def test_several_answers_that_are_empty_are_an_empty_answer():
+    for record in ({"completion": ["", " "]}, {"completion": None, "more": ""}):
+        row = render("completion", {"prompt": "a", **record}, completion=("completion", "more"))
+        assert row.reason == "empty_completion"
+
+
+def test_a_further_column_that_is_not_there_is_noted_and_one_that_is_no_text_is_refused():
+    row = render("completion", {"prompt": "a", "one": "b"}, completion=("one", "two"))
+    assert row.notes == ("column 'two', which the recipe names, is not there",)
+    refused = render("completion", {"prompt": "a", "one": "b", "two": 3}, completion=("one", "two"))
+    assert refused.reason == "invalid" and "column 'two' holds" in refused.what
+
+
+def test_several_prompts_or_answers_that_are_messages_are_told_what_they_are():
+    refused = render("completion", {"prompt": ["a", "b"], "completion": "c"})
     assert refused.reason == "invalid" and "a list of 2 texts" in refused.what and "keep one of them" in refused.cure
+    said = [{"role": "assistant", "content": "b"}]
+    refused = render("completion", {"prompt": "a", "one": said, "two": "c"}, completion=("one", "two"))
+    assert refused.reason == "invalid" and "holds messages" in refused.what
     assert "holds an object, not text" in render("completion", {"prompt": {"a": 1}, "completion": "b"}).what
 
 

@@ -13,6 +13,7 @@ from fledge.config.model import ModelConfig
 from fledge.data import build as building
 from fledge.data import cache
 from fledge.data.formats.plain import alpaca_prompt
+from fledge.data.formats.render import SEVERAL
 from fledge.data.ledger import Ledger
 from fledge.data.pipeline import prepare_sources, prepare_training
 from fledge.data.rows import RawRow
@@ -418,3 +419,32 @@ def test_alpaca_rows_are_what_the_plain_tokenizer_gives_and_an_end_token(shared)
         assert tokenizer.decode(prepared.train.answer_ids(index)).strip() == record["output"].strip()
         checked += 1
     assert checked > 100
+
+
+def test_further_answers_are_kept_beside_the_rows_that_have_them(tmp_path):
+    rows = [
+        {"prompt": f"Q{number}:", "a": f" one {number}", "b": f" two {number} é🙂" if number % 3 else None}
+        for number in range(12)
+    ]
+    source = {"path": jsonl(tmp_path / "r.jsonl", rows), "format": "completion", "completion": ("a", "b")}
+    wanted = {number: (f" two {number} é🙂",) if number % 3 else () for number in range(12)}
+    prepared = prepare(source)
+    assert {number: prepared.train.references(number) for number in range(12)} == wanted
+    [entry] = prepared.ledger.sources["train"]
+    assert entry.notes[SEVERAL] == 8
+    held = prepare(source, validation={"fraction": 0.5})
+    found = {}
+    for store in (held.train, held.validation):
+        found |= {int(store.where(i).rpartition(":")[2]) - 1: store.references(i) for i in range(len(store))}
+    assert found == wanted
+    alone = prepare({**source, "completion": "a"})
+    assert alone.digest != prepared.digest and not any(alone.train.references(i) for i in range(12))
+    assert [alone.train.answer_ids(i) for i in range(12)] == [prepared.train.answer_ids(i) for i in range(12)]
+
+
+def test_the_pieces_and_the_cut_rows_of_an_answer_have_its_references_once_at_most(tmp_path):
+    rows = [{"prompt": "Q", "completion": [" word" * 40, " other"]}, {"prompt": "Q", "completion": [" a", " b"]}]
+    source = {"path": jsonl(tmp_path / "r.jsonl", rows), "format": "completion"}
+    prepared = prepare(source, max_length=16, overlong="truncate")
+    assert [prepared.train.references(i) for i in range(2)] == [(" other",), (" b",)]
+    assert not prepared.train.answer_ids(0), "it was cut, so it is not judged"

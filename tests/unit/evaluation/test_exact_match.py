@@ -1,7 +1,7 @@
 """Exact match counts whole answers that are the reference; rows that have nothing to compare are not answered."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 from transformers import AutoModelForCausalLM
@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from fledge.errors import DataError
 from fledge.evaluation import answers as module
 from fledge.evaluation.answers import Prediction, answer_rows
-from fledge.evaluation.exact_match import exact_share, is_exact, is_same
+from fledge.evaluation.exact_match import exact_mean, exact_parts, exact_share, is_exact, is_same
 from fledge.evaluation.generate import Answer, Sampling, generate
 from tests.tiny_models import tiny_folder
 from tests.unit.evaluation.test_generate import Letters
@@ -21,6 +21,7 @@ RIGHT = Prediction(0, "q", "a b", "a b", "a b", "a b", is_complete=True, referen
 @dataclass
 class Rows:
     pairs: list[tuple[list[int], list[int]]]
+    further: dict[int, list[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -30,6 +31,9 @@ class Rows:
 
     def answer_ids(self, index: int) -> list[int]:
         return self.pairs[index][1]
+
+    def references(self, index: int) -> list[str]:
+        return self.further.get(index, [])
 
     def is_lossy(self, index: int) -> bool:
         return False
@@ -69,6 +73,16 @@ def test_an_answer_that_was_cut_is_not_exact_and_the_same_one_that_ends_is(model
         model, Letters(stop_ids=frozenset(longer.ids[4:])), store=Rows([rows.pairs[0]]), sampling=Sampling(9)
     )
     assert whole.is_complete and is_exact(whole)
+
+
+def test_an_answer_that_is_one_of_several_references_is_exact_and_the_mean_counts_all(model, rows):
+    rows.further = {0: ["something else"], 3: ["9", "8"]}
+    found = answer_rows(model, Letters(), store=rows, sampling=FOUR)
+    assert [one.others for one in found] == [("something else",), (), ("9", "8")]
+    second = replace(RIGHT, reference="x", whole_reference="x", others=("a b", "c"))
+    assert exact_parts(second) == [False, True, False]
+    assert exact_share([second, RIGHT]) == 1 and exact_mean([second, RIGHT]) == pytest.approx((1 / 3 + 1) / 2)
+    assert exact_share([replace(second, is_complete=False)]) == 0
 
 
 def test_space_around_an_answer_does_not_count():

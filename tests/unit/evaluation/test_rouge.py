@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
 from fledge.evaluation.answers import Prediction
-from fledge.evaluation.rouge import METRICS, compare, has_words, rouge_rows
+from fledge.evaluation.rouge import METRICS, compare, has_words, rouge_of_all, rouge_rows
 from fledge.evaluation.suite import Wanted, intervals_json, mark, means_json
 
 HOSTILE = (
@@ -45,6 +45,18 @@ def test_rows_are_scored_as_the_package_scores_them(rows):
     for (answer, reference, _), scores in zip(rows, found, strict=True):
         assert scores == {name: score.fmeasure for name, score in scorer.score(reference, answer).items()}
         assert all(type(score) is float and 0 <= score <= 1 for score in scores.values())
+
+
+@given(st.lists(st.tuples(HOSTILE, st.lists(HOSTILE, min_size=1, max_size=4)), min_size=1, max_size=4))
+@settings(deadline=None, max_examples=50)
+def test_of_several_references_the_best_is_the_packages_and_the_mean_is_that_of_each_alone(rows):
+    scorer = RougeScorer(list(METRICS), use_stemmer=True)
+    best, means = rouge_of_all([answer for answer, _ in rows], [references for _, references in rows])
+    for (answer, references), top, mean in zip(rows, best, means, strict=True):
+        together = scorer.score_multi(references, answer)
+        alone = [scorer.score(reference, answer) for reference in references]
+        assert top == {name: score.fmeasure for name, score in together.items()}
+        assert mean == {name: fmean(one[name].fmeasure for one in alone) for name in METRICS}
 
 
 def test_stemming_is_on_and_known_numbers_come_out():

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from fledge.config.columns import named_columns
 from fledge.config.data import SourceConfig
 from fledge.data.formats.empty import is_filled
 from fledge.data.formats.named import Name, naming_of
@@ -22,6 +23,8 @@ class Mapped:
 
     record: dict[str, Any]
     notes: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    """Further right answers."""
 
 
 Map = Callable[[Mapping[str, Any]], Mapped | Refusal]
@@ -52,7 +55,7 @@ def _mapped(name: Name, notes: "_Notes", form: str, record: Mapping[str, Any]) -
         if label in _BAD:
             return Refusal("labelled_bad", f"column {column!r} marks the answer as a bad one")
         read = read | {column} if label in _GOOD else read
-    return Mapped(named.record, notes.of(record, read))
+    return Mapped(named.record, notes.of(record, read), named.references)
 
 
 @dataclass(slots=True)
@@ -64,7 +67,7 @@ class _Notes:
 
     def of(self, record: Mapping[str, Any], read: frozenset[str]) -> tuple[str, ...]:
         unread = [self._note(name) for name, value in record.items() if name not in read and holds_something(value)]
-        absent = [absent_note(column) for column in self.source.columns.values() if column not in record]
+        absent = [absent_note(column) for column in named_columns(self.source) if column not in record]
         return (*dict.fromkeys(unread), *absent) if not is_text_file(record) else ()
 
     def _note(self, name: str) -> str:

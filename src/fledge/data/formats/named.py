@@ -1,12 +1,12 @@
 """The columns of each format, taken from a row under the names that a recipe gives them."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from fledge.config.columns import REQUIRED, columns_in, columns_of
+from fledge.config.columns import REQUIRED, columns_in, columns_of, further_columns
 from fledge.config.data import Format, SourceConfig
 from fledge.data.formats.columns import text_of
 from fledge.data.formats.empty import plain
@@ -22,6 +22,8 @@ class Named:
 
     record: dict[str, Any]
     read: frozenset[str]
+    references: tuple[str, ...] = ()
+    """Right answers beside the one in the record."""
 
 
 Name = Callable[[Mapping[str, Any]], Named | Refusal]
@@ -39,15 +41,16 @@ def naming_of(source: SourceConfig, *, needs_prompt: bool) -> Name:
 
     `needs_prompt` gives a prompt template no text where its columns are all empty.
     """
-    columns = columns_of(source)
+    columns, further = columns_of(source), further_columns(source)
     if source.format == "alpaca":
-        return partial(_alpaca, source, columns)
+        return partial(_alpaca, source, columns, further)
     if source.format == "completion":
-        return partial(_completion, *_asking(source, columns, role="prompt", needs_prompt=needs_prompt), columns)
+        asking = _asking(source, columns, role="prompt", needs_prompt=needs_prompt)
+        return partial(_completion, *asking, columns, further)
     if source.format == "text":
         return partial(_text, columns)
     if "assistant" in columns:
-        return partial(_pair, source, *_asking(source, columns, role="user", needs_prompt=True), columns)
+        return partial(_pair, source, *_asking(source, columns, role="user", needs_prompt=True), columns, further)
     return partial(_chat, source, columns)
 
 
@@ -92,19 +95,44 @@ def _texts(record: Mapping[str, Any], columns: _Columns) -> dict[str, str] | Ref
     return found
 
 
-def _alpaca(source: SourceConfig, columns: _Columns, record: Mapping[str, Any]) -> Named | Refusal:
+def _answers(record: Mapping[str, Any], column: str, further: Sequence[str]) -> list[str] | Refusal:
+    """The right answers of a row, at least one: of each column a text, or a list of texts. What is empty is left out,
+    unless all are.
+    """
+    texts = []
+    for name in (column, *(name for name in further if name in record)):
+        value = record[name]
+        for one in value if _is_texts(value) else (value,):
+            text = _text_in({name: one}, name)
+            if isinstance(text, Refusal):
+                return text
+            texts.append(text)
+    return [text for text in texts if text.strip()] or texts[:1]
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(item, str) for item in value)
+
+
+def _alpaca(
+    source: SourceConfig, columns: _Columns, further: Sequence[str], record: Mapping[str, Any]
+) -> Named | Refusal:
     if refusal := _lacking(record, columns, "alpaca"):
         return refusal
-    texts = _texts(record, {role: column for role, column in columns.items() if role != "history"})
+    texts = _texts(record, {role: column for role, column in columns.items() if role not in ("history", "output")})
     if isinstance(texts, Refusal):
         return texts
+    answers = _answers(record, columns["output"], further)
+    if isinstance(answers, Refusal):
+        return answers
     column = columns.get("history", "")
     history = _history(record.get(column), column)
     if isinstance(history, Refusal):
         return history
     system = texts.get("system", "")
     beside = {"system": system if system.strip() else source.system_prompt or "", "history": history}
-    return Named({**texts, **beside}, frozenset(columns.values()))
+    whole = {**texts, **beside, "output": answers[0]}
+    return Named(whole, frozenset({*columns.values(), *further}), tuple(answers[1:]))
 
 
 def _history(value: Any, column: str) -> list[tuple[str, str]] | Refusal:
@@ -137,24 +165,39 @@ def _listed(value: Any) -> Any:
     return found if isinstance(found, list) else value
 
 
-def _completion(ask: _Ask, of: list[str], columns: _Columns, record: Mapping[str, Any]) -> Named | Refusal:
+def _completion(
+    ask: _Ask, of: list[str], columns: _Columns, further: Sequence[str], record: Mapping[str, Any]
+) -> Named | Refusal:
     if refusal := _lacking(record, columns, "completion"):
         return refusal
     prompt, completion = ask(record), plain(record[columns["completion"]])
     if isinstance(prompt, Refusal):
         return prompt
-    for column, value in ((columns.get("prompt", ""), prompt), (columns["completion"], completion)):
-        if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
-            what = f"column {column!r} holds a list of {len(value)} texts, and a row has one"
-            return Refusal("invalid", what, "keep one of them, as text; or give each a row of its own")
-        # a list of messages is the renderer's
-        checked = value if isinstance(value, list | tuple) else text_of({column: value}, column)
-        if isinstance(checked, Refusal):
-            return checked
+    asked = _checked_prompt(prompt, columns.get("prompt", ""))
+    if isinstance(asked, Refusal):
+        return asked
+    references: tuple[str, ...] = ()
+    if not isinstance(completion, list | tuple) or _is_texts(completion):
+        answers = _answers(record, columns["completion"], further)
+        if isinstance(answers, Refusal):
+            return answers
+        completion, *others = answers
+        references = tuple(others)
+    elif further:
+        what = f"column {columns['completion']!r} holds messages, and several right answers are texts"
+        return Refusal("invalid", what, "name one column of messages as the completion")
     has_messages = any(isinstance(value, list | tuple) and value for value in (prompt, completion))
     beside = [name for name in ("system", "tools", *_OTHERS_OF_CHAT) if has_messages and name in record]
     texts = {"prompt": prompt, "completion": completion} | {name: plain(record[name]) for name in beside}
-    return Named(texts, frozenset({*of, *columns.values(), *beside}))
+    return Named(texts, frozenset({*of, *columns.values(), *further, *beside}), references)
+
+
+def _checked_prompt(prompt: Any, column: str) -> Any:
+    """The prompt where it is a text, or a list of messages, which is the renderer's."""
+    if _is_texts(prompt):
+        what = f"column {column!r} holds a list of {len(prompt)} texts, and a row has one prompt"
+        return Refusal("invalid", what, "keep one of them, as text; or give each a row of its own")
+    return prompt if isinstance(prompt, list | tuple) else text_of({column: prompt}, column)
 
 
 def _text(columns: _Columns, record: Mapping[str, Any]) -> Named | Refusal:
@@ -179,24 +222,31 @@ def _chat(source: SourceConfig, columns: _Columns, record: Mapping[str, Any]) ->
 
 
 def _pair(
-    source: SourceConfig, ask: _Ask, of: list[str], columns: _Columns, record: Mapping[str, Any]
+    source: SourceConfig,
+    ask: _Ask,
+    of: list[str],
+    columns: _Columns,
+    further: Sequence[str],
+    record: Mapping[str, Any],
 ) -> Named | Refusal:
     """A conversation of one question and one answer, each a column of its own."""
     if refusal := _lacking(record, columns, "chat", "user", "assistant"):
         return refusal
     asked = ask(record)
     user = asked if source.prompt_template is not None or isinstance(asked, Refusal) else text_of({of[0]: asked}, of[0])
-    assistant = _text_in(record, columns["assistant"])
-    for text in (user, assistant):
-        if isinstance(text, Refusal):
-            return text
-    assert isinstance(user, str) and isinstance(assistant, str)
+    answers = _answers(record, columns["assistant"], further)
+    if isinstance(user, Refusal):
+        return user
+    if isinstance(answers, Refusal):
+        return answers
+    assistant, *others = answers
     if not user.strip() and not assistant.strip():
         return Refusal("empty", "the row is empty")
     if not user.strip():
         return Refusal("empty_prompt", "there is no question", text=assistant)
     messages = [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
-    return _with_beside(source, columns, record, messages=messages, of=[*of, columns["assistant"]])
+    named = _with_beside(source, columns, record, messages=messages, of=[*of, columns["assistant"], *further])
+    return named if isinstance(named, Refusal) else replace(named, references=tuple(others))
 
 
 def _with_beside(

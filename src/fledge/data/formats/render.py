@@ -16,6 +16,7 @@ from fledge.data.tokenize import TextTokenizer
 from fledge.errors import DataError
 
 _NO_END = "no end token stands after the answer, for the tokenizer has none: what is trained so does not learn to stop"
+SEVERAL = "the row has several right answers: the first is trained, evaluation compares with all of them"
 _One = Callable[[Mapping[str, Any]], RenderedRow | Refusal]
 
 
@@ -68,9 +69,12 @@ def _read(read: Map, render: Render, record: Mapping[str, Any]) -> Rendered:
     if isinstance(mapped, Refusal):
         return mapped
     rows = render(mapped.record)
-    if isinstance(rows, Refusal) or not mapped.notes:
+    if isinstance(rows, Refusal) or not (mapped.notes or mapped.references):
         return rows
-    return tuple(replace(row, notes=(*row.notes, *mapped.notes)) for row in rows)
+    *others, last = (replace(row, notes=(*row.notes, *mapped.notes)) for row in rows)
+    if mapped.references:
+        last = replace(last, references=mapped.references, notes=(*last.notes, SEVERAL))
+    return (*others, last)
 
 
 def _completion(
