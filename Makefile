@@ -17,7 +17,7 @@ quickstart: .venv  ## set up, fine-tune the built-in base on bundled data, show 
 	@$(BIN)/fledge evaluate runs/quickstart --max-rows 8
 
 test: .venv  ## set up if need be and run every test
-	@$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+	@GOMP_SPINCOUNT=1000 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: .venv  ## format, lint, strict types, house tests
 	@$(BIN)/ruff format --check

@@ -14,7 +14,7 @@ from fledge.config.template import commented_recipe
 from fledge.data.formats.render import renderer
 from fledge.data.rows import Refusal, RenderedRow
 from fledge.data.survey import Guess, Survey, guess_format, survey
-from fledge.models.load_tokenizer import declared_positions, load_tokenizer
+from fledge.models.load_tokenizer import declared_by, load_tokenizer
 from fledge.models.tokenizer import Tokenizer
 
 SHOWN = 3
@@ -64,11 +64,13 @@ def init(path: Path, *, model: str | None = None, data: str | None = None) -> In
     further = {"chat_template": "chatml"} if lacks else {}
     if found.num_broken + num_invalid:
         further["invalid_rows"] = "drop"
+    declared = declared_by(ModelConfig(name_or_path=_absolute(model)))
     starter = Starter(
         model=base,
         source={"path": _placed(data, path.parent), **options},
         num_rows=found.num_rows,
-        max_length=_max_length(rows, tokenizer, most=declared_positions(ModelConfig(name_or_path=_absolute(model)))),
+        max_length=_max_length(rows, tokenizer, most=declared.positions),
+        width=declared.width,
         remarks=remarks,
         data=further,
     )

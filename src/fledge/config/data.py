@@ -101,7 +101,7 @@ class DataConfig(Section):
     """Rows that cannot be read (broken JSON, ragged CSV, not UTF-8, wrong type): error, or drop and count."""
     train_on: TrainOn = "completion"
     """completion: only answers are trained; last: of a conversation the last answer alone; all: the prompt too."""
-    chat_template: str | None = None
+    chat_template: str | None = Field(default=None, min_length=1)
     """chat: chatml or a Jinja file, for a base that brings no chat template of its own."""
     chat_template_kwargs: dict[str, TemplateValue] = Field(default={})
     """chat: values that the template reads, such as enable_thinking; the saved template has them as defaults."""

@@ -42,7 +42,10 @@ _SAME = {
     "data.train.prompt": "input_column prompt_column question_column source_column",
     "data.train.prompt_prefix": "source_prefix",
     "data.train.split": "dataset_split train_split",
+    "data.train.subset": "config_name dataset_config dataset_config_name dataset_subset",
+    "data.train.system_prompt": "default_system default_system_message default_system_prompt system_message",
     "data.train.text_column": "dataset_text_field text_field",
+    "evaluate.early_stopping_patience": "early_stopping_rounds early_stopping_steps",
     "evaluate.every_steps": "eval_interval eval_steps steps_per_eval val_check_interval",
     "evaluate.max_new_tokens": "eval_max_new_tokens generation_max_length max_tokens",
     "evaluate.max_rows": "max_eval_samples",
@@ -64,6 +67,7 @@ _SAME = {
     ),
     "model.revision": "model_revision",
     "output.dir": "adapter_path out_dir output_dir output_path save_dir",
+    "output.wandb_name": "wandb_run_name",
     "train.adam_betas": "betas",
     "train.adam_eps": "adam_epsilon eps epsilon",
     "train.global_batch_size": "batch_size effective_batch_size total_batch_size train_batch_size",
@@ -126,6 +130,10 @@ _TRACKERS = {
 }
 _CPU = {"true": "write model.placement: cpu", "": "remove it: model.placement is auto by default"}
 _TRUNCATION = {"true": "write data.overlong: truncate", "": "remove it: data.overlong says what becomes of long rows"}
+_EARLY = {
+    "true": "write evaluate.early_stopping_patience: 3 (evaluations without a better validation loss)",
+    "": "remove it: evaluate.early_stopping_patience is null by default",
+}
 _TEXT_OF_WARMUP = "write train.warmup_steps: {value} (or train.warmup_ratio, a share of all steps)"
 
 INSTEAD: dict[str, str | dict[str, str]] = {
@@ -152,11 +160,20 @@ INSTEAD: dict[str, str | dict[str, str]] = {
         "true": "write train.gradient_checkpointing: false",
         "": "remove it: train.gradient_checkpointing is auto by default",
     },
+    "early_stopping": _EARLY,
+    "enable_early_stopping": _EARLY,
+    "enable_thinking": "write data.chat_template_kwargs: {enable_thinking: {value}}",
     "excess_length_strategy": {
         "truncate": "write data.overlong: truncate",
         "raise": "write data.overlong: error",
         "": "write data.overlong: drop",
     },
+    "field_input": "write data.train.columns: {input: {value}}",
+    "field_instruction": "write data.train.columns: {instruction: {value}}",
+    "field_messages": "write data.train.columns: {messages: {value}}",
+    "field_output": "write data.train.columns: {output: {value}}",
+    "field_system": "write data.train.columns: {system: {value}}",
+    "field_tools": "write data.train.columns: {tools: {value}}",
     "finetuning_type": {"qlora": _NF4, "": _LORA_ONLY},
     "flash_attention": _FLASH,
     "flash_attn": _FLASH | {"sdpa": "write model.attention: sdpa", "disabled": "write model.attention: eager"},
@@ -168,6 +185,10 @@ INSTEAD: dict[str, str | dict[str, str]] = {
     "lora_target_linear": {
         "true": "write lora.target_modules: all-linear",
         "": "remove it: lora.target_modules names the layers",
+    },
+    "mask_history": {
+        "true": "write data.train_on: last",
+        "": "remove it: every answer of a conversation is trained unless data.train_on is last",
     },
     "mask_prompt": {"false": _TRAINS_ALL, "": _ANSWERS_ONLY},
     "micro_batch_size": _ROWS_AT_ONCE,
@@ -198,7 +219,6 @@ INSTEAD: dict[str, str | dict[str, str]] = {
     "use_flash_attention_2": _FLASH,
     "use_flash_attn": _FLASH,
     "use_wandb": {"true": "write output.trackers: [wandb]", "": "remove it: output.trackers is empty by default"},
-    "wandb_project": "write output.trackers: [wandb]",
     "warmup": _TEXT_OF_WARMUP,
 }
 """Names whose value is written otherwise: by the value in lower case, "" for every other one."""
@@ -254,8 +274,7 @@ _NEEDLESS = {
         "padding_free padding_side sample_packing_eff_est"
     ),
     "the best adapter by validation loss is kept beside the last one: fledge generate RUN --which best": (
-        "early_stopping early_stopping_patience early_stopping_threshold greater_is_better "
-        "load_best_model_at_end metric_for_best_model"
+        "early_stopping_threshold greater_is_better load_best_model_at_end metric_for_best_model"
     ),
     "`fledge push RUN REPO` sends a run to a hub": "hub_model_id hub_private_repo hub_strategy push_to_hub",
     "a token is read from HF_TOKEN, never from a recipe": "hf_hub_token hf_use_auth_token hub_token use_auth_token",
@@ -264,7 +283,7 @@ _NEEDLESS = {
         "resume resume_adapter_file resume_from_checkpoint"
     ),
     "what wandb has of its own is set by wandb's environment variables; output.trackers: [wandb] turns it on": (
-        "wandb_entity wandb_log_model wandb_mode wandb_name wandb_run_id wandb_watch"
+        "wandb_entity wandb_log_model wandb_mode wandb_run_id wandb_watch"
     ),
     "lora.target_modules names the layers: all-linear, a list, or a regular expression": (
         "layers_pattern layers_to_transform lora_head lora_key lora_layers lora_mlp lora_projection "

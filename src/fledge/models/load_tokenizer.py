@@ -1,6 +1,7 @@
 """Loads the tokenizer of a base with what a recipe adds to it, and the one that was saved beside an adapter."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub.errors import StrictDataclassError
@@ -98,11 +99,20 @@ def _config(model: ModelConfig, source: str) -> PreTrainedConfig:
         raise refusal or unread from error
 
 
-def declared_positions(model: ModelConfig) -> int | None:
-    """How many positions the base's config.json declares; None where it declares none (ALiBi, T5)."""
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a base's config.json says of its size; None where it says nothing (ALiBi and T5 have no positions)."""
+
+    positions: int | None
+    width: int | None
+    """Features of a token between the blocks."""
+
+
+def declared_by(model: ModelConfig) -> Declared:
+    """What the base's config.json says of its size."""
     config = _config(model, locate(model.name_or_path)).get_text_config()
-    found = getattr(config, "max_position_embeddings", None)
-    return int(found) if found else None
+    found = (getattr(config, name, None) for name in ("max_position_embeddings", "hidden_size"))
+    return Declared(*(int(value) if value else None for value in found))
 
 
 def _decoder_start(config: PreTrainedConfig, source: str) -> int:

@@ -13,6 +13,7 @@ from fledge.commands.evaluate import evaluate
 from fledge.commands.init import init
 from fledge.commands.train import train
 from fledge.config.load import load_recipe
+from fledge.config.starter import Starter, starter_recipe
 from fledge.data.rows import RawRow
 from fledge.data.survey import guess_format
 from fledge.errors import DataError
@@ -55,6 +56,26 @@ def test_a_csv_of_questions_and_answers_becomes_a_chat_model_that_evaluate_measu
     result = train(load_recipe(tmp_path / "recipe.yaml", short[::2]))
     assert result.summary["steps"] == 2
     assert evaluate(result.run).rows == 1
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "width", "wanted"),
+    [
+        (4, 64, {"num_epochs": 50, "global_batch_size": 8, "learning_rate": 1e-3}),
+        (50, 576, {"num_epochs": 40, "global_batch_size": 8, "learning_rate": 1e-3}),
+        (300, 576, {"num_epochs": 20, "global_batch_size": 8, "learning_rate": 1e-3}),
+        (300, 2048, {"num_epochs": 20, "global_batch_size": 8, "learning_rate": 5e-4}),
+        (300, 4096, {"num_epochs": 20, "global_batch_size": 8}),
+        (600, None, {"num_epochs": 10, "global_batch_size": 8}),
+        (999, 576, {"num_epochs": 6, "global_batch_size": 8, "learning_rate": 1e-3}),
+        (1000, 576, {"num_epochs": 3, "global_batch_size": 16}),
+        (10_000, 576, None),
+    ],
+)
+def test_few_rows_are_seen_often_and_wide_bases_take_small_steps(num_rows, width, wanted):
+    source = {"path": "./rows.csv", "format": "chat"}
+    starter = Starter("base", source, num_rows, width, max_length=512, remarks=(), data={})
+    assert yaml.safe_load(starter_recipe(starter)).get("train") == wanted
 
 
 def test_a_base_without_a_template_gets_chatml_and_one_with_an_encoder_completions(bases, tmp_path):

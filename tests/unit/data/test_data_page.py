@@ -58,7 +58,7 @@ def test_an_example_of_the_page_is_prepared_as_it_stands(tmp_path: Path, example
 
 
 def test_the_page_has_an_example_of_each_format_and_names_every_role_kind_and_reason() -> None:
-    assert len(examples()) == 10
+    assert len(examples()) == 11
     for form, roles in ROLES.items():
         assert f"format: {form}" in PAGE
         assert all(f"`{role}`" in PAGE for role in roles)
