@@ -1,7 +1,7 @@
 """Whether training helps a real model, and whether Fledge trains it as plain transformers and peft do.
 
     python bench/quality.py --base MODEL_DIR --alpaca FILE --out DIR [--only alpaca records] [--rows 2000]
-        [--held-out 500] [--seeds 1 2 3] [--tools fledge peft] [--jobs 2] [--stop-after HOURS] [--pilot]
+        [--held-out 500] [--seeds 1 2 3] [--tools fledge peft] [--jobs 2] [--stop-after HOURS] [--pilot] [--kept DIR]
 
 Two tasks, each trained by both tools from each seed on the same rows (quality_rows.py), and judged by one judge
 (quality_judge.py) on held-out rows beside the base without an adapter:
@@ -50,8 +50,10 @@ from 2.10 to 1.94.
 
 Each part (the training or the judging of one model) is a process of its own; `--jobs` of them run at a time, each with
 its share of the cores. A part whose result is in DIR is not run again, so the script can be stopped and started again;
-`--stop-after` starts no part that would end later. DIR gets quality.json (scores of every row, seed and model, without
-the texts), log.md and readme.md (tables); the answers are in DIR/TASK/NAME/judged.json.
+`--stop-after` starts no part that would end later. `--kept` names a folder for results without texts, which take the
+place of parts in a later run, on another machine too (both tools' parts of a seed should be of one). DIR gets
+quality.json (scores of every row, seed and model, without the texts), log.md and readme.md (tables); the answers are in
+DIR/TASK/NAME/judged.json.
 """
 
 import argparse
@@ -65,6 +67,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from transformers import AutoTokenizer
 
+from bench.quality_kept import restore
 from bench.quality_parts import Part, run_parts
 from bench.quality_rows import rows_of, write_rows
 from bench.quality_settings import HELD_OUT, ROWS, SEEDS, TASKS, TOOLS, TRAINING, Sizes, as_json
@@ -85,6 +88,7 @@ def parse() -> argparse.Namespace:
     ap.add_argument("--tools", nargs="+", default=list(TOOLS), choices=TOOLS)
     ap.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="parts that run at a time")
     ap.add_argument("--stop-after", type=float, metavar="HOURS", help="start no part that would end later")
+    ap.add_argument("--kept", type=Path, help="a folder of results without texts, to go on from and to add to")
     ap.add_argument("--pilot", action="store_true", help="other rows than the table's, to choose settings with")
     return ap.parse_args()
 
@@ -166,7 +170,9 @@ def main() -> None:
     args.base, args.out = args.base.resolve(), args.out.resolve()
     sizes = Sizes(args.rows, args.held_out, args.pilot)
     settings = as_json(sizes, args.base)
-    settle(args.out, settings)
+    for folder in (args.out, args.kept):
+        if folder is not None:
+            settle(folder, settings)
     tokenizer = AutoTokenizer.from_pretrained(args.base)
     for task in args.only:
         train, held_out = (args.out / task / f"{name}.jsonl" for name in ("train", "held_out"))
@@ -174,10 +180,16 @@ def main() -> None:
             rows = rows_of(task, sizes, tokenizer=tokenizer, alpaca=args.alpaca)
             write_rows(train, rows[0])
             write_rows(held_out, rows[1])
+    if args.kept is not None:
+        restore(args.kept, args.out)
     parts = [part for task in args.only for part in parts_of(args, task)]
+    judged = [part.after for part in parts if part.after is not None and part.is_done]
+    parts = [part for part in parts if part not in judged]
     scale = {"train": args.rows / ROWS, "judge": args.held_out / HELD_OUT}
-    is_done = run_parts(parts, jobs=args.jobs, scale=scale, stop_after=args.stop_after)
-    print(write_tables(args.out, settings))
+    try:
+        is_done = run_parts(parts, jobs=args.jobs, scale=scale, stop_after=args.stop_after)
+    finally:
+        print(write_tables(args.out, settings, args.kept))
     if not is_done:
         sys.exit("not all parts are done: run the same command again")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.quality_kept import digest_of, keep, same_before
 from bench.quality_scores import MEASURES, draws, interval, table_of
 
 IN_README = {"alpaca": ("loss", "rougeL", "exact"), "records": ("loss", "well_formed", "all_fields", "exact")}
@@ -21,15 +22,21 @@ NAMES = {
 }
 
 
-def write_tables(out: Path, settings: dict) -> str:
-    """Write quality.json, log.md and readme.md into `out` and return the long table."""
+def write_tables(out: Path, settings: dict, kept: Path | None = None) -> str:
+    """Write quality.json, log.md and readme.md into `out` and return the long table.
+
+    Results go into `kept` too, without texts, where it is given.
+    """
+    same = {task: same_before(kept, task) | _same_trainings(out / task) for task in MEASURES}
+    if kept is not None:
+        keep(out, kept, same)
     judged = {task: _judged(out / task) for task in MEASURES}
     judged = {task: models for task, models in judged.items() if models}
     summaries = {task: summary(task, models) for task, models in judged.items()}
     tasks = {
         task: {
             "measures": summaries[task],
-            "same_training": _same_trainings(out / task),
+            "same_training": same[task],
             "same_answers": _same_answers(models),
             "cut_answers": {name: sum(row["is_cut"] for row in one["rows"]) for name, one in models.items()},
             "seconds": {
@@ -141,7 +148,7 @@ def _same_answers(models: dict[str, dict]) -> dict[int, float]:
     found = {}
     for seed in sorted(_seeds(models, "fledge") & _seeds(models, "peft")):
         ours, theirs = (models[f"seed-{seed}-{tool}"]["rows"] for tool in ("fledge", "peft"))
-        found[seed] = sum(a["answer"] == b["answer"] for a, b in zip(ours, theirs, strict=True)) / len(ours)
+        found[seed] = sum(digest_of(a) == digest_of(b) for a, b in zip(ours, theirs, strict=True)) / len(ours)
     return found
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.quality import settle
+from bench.quality_kept import digest_of, keep, restore, same_before
 from bench.quality_parts import Part, run_parts
 from bench.quality_peft import order_of_epoch, rate_of_step, start_seed, steps_of
 from bench.quality_records import KEYS, is_of_held_out, records
@@ -166,3 +167,24 @@ def test_results_of_other_settings_are_not_mixed(tmp_path):
     settle(tmp_path, {"rows": 1})
     with pytest.raises(SystemExit, match="other settings"):
         settle(tmp_path, {"rows": 2})
+
+
+def test_kept_results_have_no_text_and_come_back_with_the_same_scores(tmp_path):
+    out, kept, again = (tmp_path / name for name in ("out", "kept", "again"))
+    rows = [
+        {"tokens": 3, "loss": 1.23456789, "answer": f"secret {number % 2}", "is_cut": False, "exact": 1.0}
+        for number in range(4)
+    ]
+    place = out / "alpaca/seed-1-peft/judged.json"
+    place.parent.mkdir(parents=True)
+    place.write_text(json.dumps({"rows": rows, "loss_seconds": 1.5, "answer_seconds": 2.0}))
+    keep(out, kept, {"alpaca": {"1": {"steps": 5}}, "records": {}})
+    assert all("secret" not in file.read_text() for file in kept.rglob("*.json"))
+    assert same_before(kept, "alpaca") == {"1": {"steps": 5}} and same_before(kept, "records") == {}
+    restore(kept, again)
+    found = json.loads((again / "alpaca/seed-1-peft/judged.json").read_text())
+    assert [row["loss"] for row in found["rows"]] == [1.234568] * 4 and found["loss_seconds"] == 1.5
+    assert [digest_of(row) for row in found["rows"]] == [digest_of(row) for row in rows]
+    assert digest_of(found["rows"][0]) != digest_of(found["rows"][1])
+    keep(again, kept, {})
+    assert sorted(file.name for file in kept.rglob("*.json")) == ["same.json", "seed-1-peft.json"]
