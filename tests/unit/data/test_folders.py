@@ -1,9 +1,13 @@
 """Folders with splits, subsets and saved data sets: the rows that are meant, and a word for every other file."""
 
+import datetime
 import json
 from pathlib import Path
 
 import datasets
+import pyarrow
+import pyarrow.feather
+import pyarrow.parquet
 import pytest
 from datasets.data_files import DataFilesDict, get_data_patterns
 from hypothesis import given, settings
@@ -12,6 +16,8 @@ from hypothesis import strategies as st
 from fledge.config.data import SourceConfig
 from fledge.data.readers.rows import open_source, read_part
 from fledge.data.readers.splits import splits_by_name
+from fledge.data.readers.values import UNITED
+from fledge.data.rows import BrokenRow, RawRow
 from fledge.errors import DataError
 
 
@@ -200,6 +206,120 @@ def test_values_that_are_stored_as_json_are_what_the_json_says(tmp_path):
     saved.to_parquet(tmp_path / "a.parquet")
     for path in (tmp_path / "saved", tmp_path / "a.parquet"):
         assert [row.record for row in read_part(opened(path), 0)[0]] == rows
+
+
+def tabled(folder: Path, table: pyarrow.Table) -> list[Path]:
+    """The table as parquet, as an Arrow file with an index and as a stream."""
+    pyarrow.parquet.write_table(table, folder / "a.parquet")
+    pyarrow.feather.write_feather(table, folder / "b.arrow", compression="uncompressed")
+    with pyarrow.ipc.new_stream(folder / "c.arrow", table.schema) as stream:
+        stream.write_table(table)
+    return [folder / name for name in ("a.parquet", "b.arrow", "c.arrow")]
+
+
+def rows_of(path: Path):
+    source = opened(path)
+    return list(read_part(source, 0)[0]), source.noted
+
+
+def call(name, **arguments):
+    return {"type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def test_objects_have_the_keys_that_they_were_written_with(tmp_path):
+    asked = {"role": "user", "content": "How warm?"}
+    talks = [
+        [asked, {"role": "assistant", "content": None, "tool_calls": [call("weather", city="Oslo")]}],
+        [asked, {"role": "assistant", "content": None, "tool_calls": [call("pay", amount=3, to={"from": "a"})]}],
+        [asked, {"role": "assistant", "content": "No idea.", "tool_calls": [call("pay", to={"b": []}), call("stop")]}],
+    ]
+    tool = {"name": "pay", "parameters": {"properties": {"from": {"type": "string"}}}}
+    other = {"name": "pay", "parameters": {"properties": {"amount": {"type": "number"}}}}
+    rows = [{"messages": talk, "tools": tool} for talk in talks[:2]] + [{"messages": talks[2], "tools": other}]
+    for path in tabled(tmp_path, pyarrow.Table.from_pylist(rows)):
+        found, noted = rows_of(path)
+        assert [row.record["tools"] for row in found] == [tool, tool, other]
+        for row, talk in zip(found, talks, strict=True):
+            assert row.record["messages"] == [{"tool_calls": None, **message} for message in talk]
+        assert noted == [(path.name, UNITED)]
+
+
+def test_messages_keep_members_without_a_value_and_nothing_is_said_of_them(tmp_path):
+    talk = [{"from": "human", "value": None, "weight": 1}, {"from": "gpt", "value": "b", "weight": None}]
+    rows = [{"conversations": talk, "more": [[{"role": "user", "content": None}]], "n": None}, {"n": 1}]
+    for path in tabled(tmp_path, pyarrow.Table.from_pylist(rows)):
+        found, noted = rows_of(path)
+        assert found == [RawRow(1, rows[0]), RawRow(2, {"conversations": None, "more": None, "n": 1})]
+        assert not noted
+
+
+def test_a_loaded_hub_data_set_gives_objects_their_own_keys_too(monkeypatch):
+    rows = [{"calls": [{"city": "Oslo"}]}, {"calls": [{"amount": 3}]}]
+    table = pyarrow.Table.from_pylist(rows)
+    monkeypatch.setattr(
+        "fledge.data.readers.hub.datasets.load_dataset", lambda path, **options: datasets.Dataset(table)
+    )
+    source = open_source(SourceConfig(path="someone/calls", format="text"))
+    assert [row.record for row in read_part(source, 0)[0]] == rows
+    assert source.noted == [("someone/calls", UNITED)]
+
+
+def test_a_value_that_python_cannot_hold_is_the_text_that_arrow_has_for_it(tmp_path):
+    far = pyarrow.array([1, 10**15, None], pyarrow.int64()).cast(pyarrow.timestamp("ms", tz="UTC"))
+    columns = {
+        "far": far,
+        "day": pyarrow.array([0, 10**7, 1], pyarrow.int32()).cast(pyarrow.date32()),
+        "took": pyarrow.array([1, 10**15, 2], pyarrow.int64()).cast(pyarrow.duration("s")),
+        "inside": pyarrow.array([[0], [10**7], []], pyarrow.list_(pyarrow.int32())).cast(
+            pyarrow.list_(pyarrow.date32())
+        ),
+        "text": pyarrow.array(["a", "b", "c"]),
+    }
+    for path in tabled(tmp_path, pyarrow.table(columns)):
+        found = [row.record for row in rows_of(path)[0]]
+        assert [row["text"] for row in found] == ["a", "b", "c"]
+        assert found[1]["far"] == str(far.cast(pyarrow.string())[1])  # Arrow writes a few of its years wrongly
+        assert found[1]["day"] == "29349-01-26" and found[1]["inside"] == ["29349-01-26"]
+        assert found[1]["took"] == "1000000000000000"
+        assert found[0]["day"] == datetime.date(1970, 1, 1) and found[0]["inside"] == [datetime.date(1970, 1, 1)]
+        assert found[0]["took"] == datetime.timedelta(seconds=1) and found[2]["far"] is None
+
+
+def test_a_value_that_cannot_be_read_at_all_costs_its_row_and_names_its_column(tmp_path):
+    nowhere = pyarrow.array([None, 1, None], pyarrow.int64()).cast(pyarrow.timestamp("s", tz="Nowhere/Land"))
+    for path in tabled(tmp_path, pyarrow.table({"text": ["a", "b", "c"], "at": nowhere})):
+        first, broken, last = rows_of(path)[0]
+        assert isinstance(broken, BrokenRow) and broken.number == 2
+        assert "column 'at' holds a value that cannot be read" in broken.refusal.what
+        assert broken.refusal.cure == "mend the value, or write the file without the column"
+        assert (first.record["text"], last) == ("a", RawRow(3, {"text": "c", "at": None}))
+
+
+def test_text_that_is_not_utf8_costs_its_own_row(tmp_path):
+    body = pyarrow.array([b"a", b"x\xe9", b"c"])
+    text = pyarrow.Array.from_buffers(pyarrow.string(), 3, body.buffers())
+    table = pyarrow.table({"text": text, "said": pyarrow.array([[], [], ["x"]], pyarrow.list_(pyarrow.string()))})
+    for path in tabled(tmp_path, table):
+        first, broken, last = rows_of(path)[0]
+        assert (first, last) == (RawRow(1, {"text": "a", "said": []}), RawRow(3, {"text": "c", "said": ["x"]}))
+        assert isinstance(broken, BrokenRow) and broken.number == 2
+        assert broken.refusal.what == "column 'text' holds text that is not UTF-8: byte 0xe9 at offset 1 of the text"
+
+
+def test_broken_json_in_a_column_of_json_costs_its_own_row(tmp_path):
+    said = pyarrow.ExtensionArray.from_storage(pyarrow.json_(), pyarrow.array(['{"a": null}', "{oops", None]))
+    for path in tabled(tmp_path, pyarrow.table({"said": said})):
+        (first, broken, last), noted = rows_of(path)
+        assert (first, last) == (RawRow(1, {"said": {"a": None}}), RawRow(3, {"said": None}))
+        assert "column 'said' holds broken JSON" in broken.refusal.what
+        assert not noted
+
+
+def test_a_table_that_names_a_column_twice_is_refused(tmp_path):
+    table = pyarrow.Table.from_arrays([pyarrow.array(["a"]), pyarrow.array(["b"])], names=["text", "text"])
+    with pyarrow.ipc.new_stream(tmp_path / "a.arrow", table.schema) as stream:
+        stream.write_table(table)
+    assert "names a column twice: 'text'" in refusal(tmp_path / "a.arrow")
 
 
 def test_an_arrow_file_that_is_none_is_told(tmp_path):

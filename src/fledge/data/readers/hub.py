@@ -2,15 +2,16 @@
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import datasets
 
 from fledge.config.data import SourceConfig
 from fledge.config.quoted import cure_of, said
-from fledge.data.readers.arrow import BATCH_ROWS, records_of
-from fledge.data.rows import RawRow
+from fledge.data.readers.arrow import BATCH_ROWS, numbered
+from fledge.data.readers.values import records_of
+from fledge.data.rows import BrokenRow, RawRow, Refusal
 from fledge.errors import DataError
 
 _CONFIGURATIONS = re.compile(r"[Aa]vailable(?: configs)?: \[([^\]]*)\]")
@@ -37,15 +38,17 @@ def fingerprint(rows: Any) -> str:
     return str(rows._fingerprint)
 
 
-def read_hub(rows: Any) -> Iterator[RawRow]:
+def read_hub(rows: Any, *, note: Callable[[str], None]) -> Iterator[RawRow | BrokenRow]:
     """Rows of a loaded hub data set; images and sounds stay the bytes they are."""
+    return numbered(_records(rows, note))
+
+
+def _records(rows: Any, note: Callable[[str], None]) -> Iterator[dict[str, Any] | Refusal]:
     if isinstance(rows, datasets.Dataset):
-        tables = rows.with_format("arrow").iter(batch_size=BATCH_ROWS)
-        records = (record for table in tables for record in records_of(table))
+        for table in rows.with_format("arrow").iter(batch_size=BATCH_ROWS):
+            yield from records_of(table, note=note)
     else:
-        records = (dict(record) for record in rows)
-    for number, record in enumerate(records, 1):
-        yield RawRow(number, record)
+        yield from (dict(record) for record in rows)
 
 
 def _cure(source: SourceConfig, error: Exception) -> str:

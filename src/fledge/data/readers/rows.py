@@ -94,10 +94,10 @@ def open_source(config: SourceConfig) -> OpenSource:
 
 def read_part(source: OpenSource, part: int) -> tuple[Iterator[RawRow | BrokenRow], int | None]:
     """The rows of one file (or of the hub data set), and their number where it is known beforehand."""
+    note = partial(_note, source, source.part_names()[part][0])
     if source.hub is not None:
-        return read_hub(source.hub), len(source.hub)
+        return read_hub(source.hub, note=note), len(source.hub)
     file = source.files[part]
-    note = partial(_note, source, file)
     if file.kind in ("json", "jsonl"):
         return read_objects(file, note=note)
     if file.kind in ("csv", "tsv"):
@@ -106,12 +106,12 @@ def read_part(source: OpenSource, part: int) -> tuple[Iterator[RawRow | BrokenRo
         return read_sheet(file, note=note), None
     if file.kind == "txt":
         return _read_text(file), 1
-    return {"parquet": read_parquet, "arrow": read_arrow}[file.kind](file), None
+    return {"parquet": read_parquet, "arrow": read_arrow}[file.kind](file, note=note), None
 
 
-def _note(source: OpenSource, file: SourceFile, words: str) -> None:
-    if (file.name, words) not in source.noted:
-        source.noted.append((file.name, words))
+def _note(source: OpenSource, name: str, words: str) -> None:
+    if (name, words) not in source.noted:
+        source.noted.append((name, words))
 
 
 def _read_text(file: SourceFile) -> Iterator[RawRow | BrokenRow]:
