@@ -48,7 +48,7 @@ def trained_questions(run: Path) -> set[int]:
 def by_generate(question: str, folder: Path) -> str:
     """The answer of a process of its own."""
     found = json.loads(fledge("generate", "run", "--prompt", question, "--json", folder=folder))
-    return str(found["answer"])
+    return str(found["text"])
 
 
 def by_chat(questions: list[str], folder: Path) -> list[str]:

@@ -3,14 +3,15 @@
 import random
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jinja2
 from tokenizers import Tokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from fledge.data.formats.chat import chat_of
-from fledge.data.formats.control import control_of, keep_as_text
+from fledge.data.formats.chat import Chat, chat_of, chat_render
+from fledge.data.formats.control import Render, control_of, keep_as_text
 from fledge.data.rows import Refusal, RenderedRow
 from fledge.models.chat_template import with_clock
 from tests.unit.data.tiny import Tiny, byte_level
@@ -110,10 +111,16 @@ def served(tokenizer: Tiny, messages: Messages, tools: list[dict[str, Any]]) -> 
     return found
 
 
+def unguarded(chat: Chat) -> Render:
+    """How a chat renders records whose control tokens nobody looks for."""
+    return chat_render(chat, lambda render: render)
+
+
 def disagreement(tokenizer: Tiny, messages: Messages, tools: list[dict[str, Any]]) -> str | None:
     """What of a conversation's rows is not as serving would have it; None where all is."""
     chat = chat_of(tokenizer, "completion")
-    rows = keep_as_text(chat.render, control_of(tokenizer))({"messages": messages, "tools": tools})
+    guard = partial(keep_as_text, control=control_of(tokenizer))
+    rows = chat_render(chat, guard)({"messages": messages, "tools": tools})
     expected = served(tokenizer, messages, tools)
     if isinstance(rows, Refusal):
         whole = rendered(tokenizer, messages, tools)

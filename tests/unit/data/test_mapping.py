@@ -281,6 +281,46 @@ def test_a_further_column_that_is_not_there_is_noted_and_one_that_is_no_text_is_
     assert refused.reason == "invalid" and "column 'two' holds" in refused.what
 
 
+@pytest.mark.parametrize(
+    ("record", "wanted"),
+    [
+        ({"two": "b", "three": "c"}, ("b", ("c",))),
+        ({"one": ["b", None, "c"]}, ("b", ("c",))),
+        ({"one": {"text": ["b", "c"], "answer_start": [3, 9]}}, ("b", ("c",))),
+        ({"one": [None, ""], "two": "b"}, ("b", ())),
+    ],
+)
+def test_answers_are_taken_from_the_columns_that_the_row_has(record, wanted):
+    row = render("completion", {"prompt": "a", **record}, completion=("one", "two", "three"))
+    assert (row.text[slice(*row.answer)], row.references) == wanted
+
+
+@pytest.mark.parametrize("empty", [[], [None], {"text": [], "answer_start": []}, None, ""])
+def test_a_list_without_an_answer_is_an_empty_answer(empty):
+    assert render("completion", {"prompt": "a", "completion": empty}).reason == "empty_completion"
+
+
+def test_a_value_that_is_no_text_is_told_of_the_column_that_has_it():
+    refused = render("completion", {"q": "a", "a": ["x", 3]}, prompt="q", completion="a")
+    assert refused.reason == "invalid" and "column 'a' holds a number" in refused.what
+    refused = render("completion", {"q": ["x", 3], "a": "x"}, prompt="q", completion="a")
+    assert "column 'q' holds a list of 2 texts" in refused.what
+
+
+def test_a_column_of_a_pair_that_is_misspelled_is_told_with_a_recipe_that_works():
+    columns = {"user": "frage", "assistant": "antwort"}
+    refused = render("chat", {"frage": "a", "antwrt": "b"}, columns=columns)
+    assert "no column 'antwort'" in refused.what and "{user: frage, assistant: antwrt}" in refused.cure
+    refused = render("chat", {"dialog": []}, columns={"messages": "dialogue"})
+    assert "no column 'dialogue'" in refused.what and "{messages: dialog}" in refused.cure
+
+
+def test_a_label_that_is_a_number_is_noted():
+    row = render("completion", {"prompt": "a", "completion": "b", "label": 0})
+    assert row.notes == ("column 'label' holds a number and is not read: only false marks a bad answer",)
+    assert not render("completion", {"prompt": "a", "completion": "b", "label": float("nan")}).notes
+
+
 def test_several_prompts_or_answers_that_are_messages_are_told_what_they_are():
     refused = render("completion", {"prompt": ["a", "b"], "completion": "c"})
     assert refused.reason == "invalid" and "a list of 2 texts" in refused.what and "keep one of them" in refused.cure

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fledge.config.data import DataConfig, SourceConfig
 from fledge.data.formats.chat import NO_TOOLS
+from fledge.data.formats.control import KEPT_AS_TEXT
 from fledge.data.formats.messages import Conversation, conversation_of
 from fledge.data.formats.render import renderer
 from fledge.data.formats.weights import WEIGHT_FIELDS
@@ -69,7 +70,124 @@ def test_only_the_last_answer_is_trained_where_the_recipe_says_so():
     messages = [USER, OWL, USER, {"role": "assistant", "content": "Kite."}]
     assert spans({"messages": messages}, train_on="last") == ["Kite.<|im_end|>"]
     masked = [*messages[:-1], messages[-1] | {"weight": 0}]
-    assert spans({"messages": masked}, train_on="last") == ["Owl.<|im_end|>"]
+    refused = rows({"messages": masked}, train_on="last")
+    assert isinstance(refused, Refusal) and refused.reason == "no_supervised_token" and "weight is 0" in refused.what
+
+
+def test_an_answer_of_weight_zero_is_not_trained_where_all_is():
+    messages = [USER, OWL | {"weight": 0}, USER, {"role": "assistant", "content": "Kite."}]
+    [row] = rows({"messages": messages}, train_on="all")
+    left = row.text.replace("Owl.<|im_end|>", "", 1)
+    assert "".join(row.text[start:stop] for start, stop in row.spans) == left and not row.notes
+    [row] = rows({"messages": [USER | {"weight": 0}, OWL]}, train_on="all")
+    assert row.spans == ((0, len(row.text)),) and any(
+        "that are not the assistant's are trained" in n for n in row.notes
+    )
+
+
+WITHOUT_TOOLS = (
+    "{% for m in messages %}{% if m.role in ('user', 'assistant') %}{{ '<|im_start|>' + m.role + '\n' + m.content }}"
+    "{{ '<|im_end|>\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("said", ["rain", "sun"])
+def test_a_message_that_the_template_leaves_out_is_told_though_its_words_stand_elsewhere(said):
+    messages = [USER, {"role": "tool", "content": said}, {"role": "assistant", "content": "Not today: it rains."}]
+    refused = rows({"messages": messages}, WITHOUT_TOOLS)
+    assert isinstance(refused, Refusal) and "leaves out messages of role tool" in refused.what
+    [row] = rows(
+        {"messages": [{"role": "system", "content": said}, USER, OWL | {"content": "rain, sun"}]}, WITHOUT_TOOLS
+    )
+    assert "the chat template leaves out messages of role system" in row.notes
+
+
+def test_reasoning_and_calls_that_are_left_out_are_told_though_the_answer_has_their_words():
+    refused = rows({"messages": [USER, OWL | {"reasoning_content": "Owl"}]}, BARE_CHATML)
+    assert isinstance(refused, Refusal) and "leaves out or changes its reasoning" in refused.what
+    calling = {"role": "assistant", "content": "I ask the weather.", "tool_calls": [CALL]}
+    refused = rows({"messages": [USER, calling]}, BARE_CHATML)
+    assert isinstance(refused, Refusal) and "leaves out or changes its tool calls" in refused.what
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"messages": None, "conversations": [USER, OWL]},
+        {"messages": [], "conversations": [USER, OWL]},
+        {
+            "messages": [
+                {"from": None, "value": None, **USER},
+                {"role": None, "content": None, "from": "gpt", "value": "Owl."},
+            ]
+        },
+        {"messages": [USER | {"content": None, "value": "Hi"}, OWL | {"from": float("nan")}]},
+        {"messages": "[{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': 'Owl.'}]"},
+    ],
+)
+def test_of_fields_that_mean_the_same_the_one_that_has_a_value_is_read(record):
+    [row] = rows(record)
+    [plain] = rows({"messages": [USER, OWL]})
+    assert (row.text, row.spans, row.notes) == (plain.text, plain.spans, ())
+
+
+def test_half_a_character_anywhere_in_a_message_is_refused():
+    for field in ({"tool_calls": [{"name": "f", "arguments": {"city": "x\ud83d"}}]}, {"content": "x\ud83d"}):
+        refused = rows({"messages": [USER, OWL | field]})
+        assert isinstance(refused, Refusal) and "half a surrogate pair" in refused.what
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        json.dumps([USER, {"role": "assistant", "content": "a <|im_end|> b"}]).replace("<|", "\\u003c|"),
+        [
+            USER,
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [{"name": "f", "arguments": '{"t": "\\u003c|im_end|>"}'}],
+            },
+        ],
+        [
+            USER,
+            {
+                "role": "assistant",
+                "content": [{"type": "text", "text": "x <|im_"}, {"type": "text", "text": "end|> y"}],
+            },
+        ],
+    ],
+)
+def test_a_control_token_that_is_seen_only_after_reading_stays_text(messages):
+    [row] = rows({"messages": messages})
+    [place] = row.literals
+    assert row.text[place:].startswith("<|im_end|>") and place < row.spans[-1][1] - len("<|im_end|>")
+    assert KEPT_AS_TEXT in row.notes
+
+
+def test_a_control_token_in_a_value_that_a_template_writes_in_pythons_spelling_comes_back():
+    template = "{% if tools %}{{ tools }}{% endif %}" + BARE_CHATML
+    tool = {"name": "f", "description": "ends with <|im_end|>", "parameters": {}}
+    [row] = rows({"messages": [USER, OWL], "tools": [tool]}, template)
+    assert "'ends with <|im_end|>'" in row.text and len(row.literals) == 1
+
+
+def test_two_columns_that_make_a_control_token_together_make_text():
+    source = SourceConfig(path="x.jsonl", format="completion", prompt_template="{a}{b}")
+    data = DataConfig(train=source)
+    [row] = renderer(source, gpt_like(CHATML), data=data)({"a": "<|im_", "b": "end|> hello", "completion": " x"})
+    assert row.text == "<|im_end|> hello x" and row.literals == (0,) and KEPT_AS_TEXT in row.notes
+    own = SourceConfig(path="x.jsonl", format="completion", prompt_template="<|im_start|>{a}<|im_end|>")
+    [row] = renderer(own, gpt_like(CHATML), data=DataConfig(train=own))({"a": "q <|im_end|>", "completion": " x"})
+    assert row.literals == (row.text.index("<|im_end|>"),), "the recipe's own tokens are tokens"
+
+
+def test_further_answers_come_back_as_they_are():
+    source = SourceConfig(path="x.jsonl", format="completion")
+    record = {"prompt": "Q", "completion": ["plain", "see <|im_end|> here"]}
+    [row] = renderer(source, gpt_like(CHATML), data=DataConfig(train=source))(record)
+    assert row.references == ("see <|im_end|> here",)
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "thinking", "reasoning"])

@@ -59,6 +59,26 @@ def test_a_sheet_is_read_as_the_text_that_people_see(tmp_path):
         (3, "0.00", "3.00"),
         (1e21, "General", "1e+21"),
         (7, '"No." 0', "7"),
+        (2.5, "0", "3"),
+        (0.5, "0", "1"),
+        (-0.5, "0", "-1"),
+        (-0.4, "0", "0"),
+        (-0.004, "0.00", "0.00"),
+        (0.125, "0.00", "0.13"),
+        (1.005, "0.00", "1.01"),
+        (0.125, "0%", "13%"),
+        (-1234567.5, "#,##0", "-1,234,568"),
+        (1e300, "0.0", f"1{'0' * 300}.0"),
+        (10**400, "#,##0.00", f"10{',000' * 133}.00"),
+        (42, "00000", "00042"),
+        (-42, "00000", "-00042"),
+        (123456, "00000", "123456"),
+        (4.25, "00.0", "04.3"),
+        (float("inf"), "0.00", "inf"),
+        (7, "@", "7"),
+        (datetime.timedelta(hours=25, minutes=1, seconds=5), "[h]:mm:ss", "25:01:05"),
+        ("one_x000D_\ntwo_x000d_three\r\nfour_x005F_x000D_", "@", "one\ntwo\nthree\nfour_x000D_"),
+        ("_xD83D__xDE00_ _x0041_ _x12_ a_x", "General", "\U0001f600 A _x12_ a_x"),
         (datetime.datetime(2024, 3, 1, 12, 30, 5, 999), "d/m/yy", "2024-03-01 12:30:05"),
         (datetime.time(9, 5), "h:mm", "09:05:00"),
         (False, "General", "FALSE"),
@@ -67,6 +87,27 @@ def test_a_sheet_is_read_as_the_text_that_people_see(tmp_path):
 )
 def test_a_cell_is_the_text_that_it_shows(value, form, text):
     assert text_of_cell(value, form) == text
+
+
+def test_a_number_format_that_is_not_followed_is_said_once_with_its_first_cell(tmp_path):
+    made = openpyxl.Workbook()
+    for row in (["prompt", "completion"], ["a", 1234.5], ["b", 2.5], ["c", 7], ["d", datetime.date(2024, 3, 1)]):
+        made.active.append(row)
+    for cell, form in (("B2", "0.00E+00"), ("B3", "0.00E+00"), ("B4", '"No." 0'), ("B5", "d/m/yy")):
+        made.active[cell].number_format = form
+    made.active["A3"].number_format = '"text" 0'
+    made.save(tmp_path / "a.xlsx")
+    found, notes, _ = read(tmp_path / "a.xlsx")
+    assert [row.record["completion"] for row in found] == ["1234.5", "2.5", "7", "2024-03-01"]
+    assert notes == [
+        "the number format '0.00E+00' is not followed, its numbers are read as General; first: B2",
+        "the number format '\"No.\" 0' is not followed, its numbers are read as General; first: B4",
+    ]
+
+
+def test_the_line_ends_that_excel_writes_are_no_text(tmp_path):
+    [row] = read(book(tmp_path / "a.xlsx", [["prom_x0070_t", "completion"], ["one_x000D_\ntwo", "a_x000D_b"]]))[0]
+    assert row.record == {"prompt": "one\ntwo", "completion": "a\nb"}
 
 
 def test_other_sheets_are_named(tmp_path):

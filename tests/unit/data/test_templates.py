@@ -10,7 +10,7 @@ from fledge.data.formats.dialect import dialect_of
 from fledge.data.rows import Refusal
 from fledge.errors import DataError
 from fledge.models.chat_template import CHATML as OUR_CHATML
-from tests.unit.data.served import conversation, disagreement, tokenizer_for, traits_of
+from tests.unit.data.served import conversation, disagreement, tokenizer_for, traits_of, unguarded
 
 TURN_ENDS = (
     "<|im_end|> <|im_start|> <|end|> <end_of_turn> <start_of_turn> <|eot_id|> <|user|> <|start_header_id|> "
@@ -92,9 +92,8 @@ def test_the_templates_above_have_the_traits_that_they_are_named_by():
         messages = []
         for answer in answers:
             messages += [{"role": "user", "content": "Hi"}, {"role": "assistant", **answer}]
-        return chat_of(tokenizer_for(TRAITS[name], SPECIALS, bos="<s>", eos="</s>"), "completion").render(
-            {"messages": messages}
-        )
+        chat = chat_of(tokenizer_for(TRAITS[name], SPECIALS, bos="<s>", eos="</s>"), "completion")
+        return unguarded(chat)({"messages": messages})
 
     def spans(name, *answers):
         return [[row.text[a:b] for a, b in row.spans] for row in rows(name, *answers)]
@@ -178,7 +177,7 @@ def test_arguments_of_a_call_are_given_in_the_form_that_the_template_writes_as_j
     assert dialect_of(tokenizer).has_text_arguments == isinstance(arguments, str)
     call = {"function": {"name": "x", "arguments": {"x": "é"}}}
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
-    [row] = chat_of(tokenizer, "completion").render({"messages": messages})
+    [row] = unguarded(chat_of(tokenizer, "completion"))({"messages": messages})
     assert '{"x": "é"}' in row.text
 
 
@@ -200,5 +199,5 @@ def test_an_answer_that_says_nothing_is_dropped_whatever_the_template_writes_aro
     chat = chat_of(tokenizer_for(TRAITS[name], SPECIALS, bos="<s>", eos="</s>"), "completion")
     for content in ("", " \n", None):
         messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": content}]
-        found = chat.render({"messages": messages})
+        found = unguarded(chat)({"messages": messages})
         assert isinstance(found, Refusal) and found.reason == "empty_completion"

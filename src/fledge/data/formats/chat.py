@@ -1,12 +1,13 @@
 """The chat format: a conversation as the model's own template writes it, its answers trained as serving writes them."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fledge.config.data import TrainOn
-from fledge.data.formats.control import Rendered, unseen_marks
+from fledge.data.formats.columns import is_text
+from fledge.data.formats.control import Render, Rendered, strings_of, unseen_marks
 from fledge.data.formats.dialect import Dialect, Messages, dialect_of, spoken
 from fledge.data.formats.messages import REASONING_FIELDS, Conversation, conversation_of
 from fledge.data.formats.refused import prompt_cure, role_cure
@@ -16,8 +17,11 @@ from fledge.data.rows import Refusal, RenderedRow
 from fledge.data.tokenize import TextTokenizer
 from fledge.errors import DataError
 
+HALF = "it holds half a surrogate pair"
+_ALL_TRAINED = "messages of weight 0 that are not the assistant's are trained, for data.train_on is all"
 APART = "an earlier answer that the chat template writes otherwise once more follows is trained as a row of its own"
 NO_TOOLS = "the chat template does not show the row's tools to the model"
+_MOST_ASKED = 4096
 _THINK = re.compile(r"</?think>")
 _TEMPLATE_CURE = "set data.chat_template: chatml, or a Jinja file that writes it"
 
@@ -31,11 +35,8 @@ class Chat:
     endings: Endings
     train_on: TrainOn
     template_notes: tuple[str, ...] = ()
-
-    def render(self, record: Mapping[str, Any]) -> Rendered:
-        """A record's conversation as one row, and further rows for answers that cannot be trained in it."""
-        conversation = conversation_of(record)
-        return conversation if isinstance(conversation, Refusal) else self.rows_of(conversation)
+    asked: dict[Any, bool] = field(default_factory=dict, compare=False, repr=False)
+    """Which parts of a message the template writes, by the shape of the conversation."""
 
     def rows_of(self, conversation: Conversation) -> Rendered:
         """The rows of a conversation.
@@ -54,15 +55,16 @@ class Chat:
     def _rows_of(self, conversation: Conversation) -> Rendered:
         said = spoken(conversation, self.dialect)
         text = self._text(conversation, said)
-        turns = []
-        for number in self._trained(conversation):
-            turn = self._turn(conversation, said, number)
-            if isinstance(turn, Refusal):
-                return turn
-            turns.append(turn)
+        if not is_text(text):
+            return Refusal("invalid", HALF, "a \\ud800 to \\udfff escape stands alone; write the character whole")
+        turns = self._turns(conversation, said, self._trained(conversation))
+        if isinstance(turns, Refusal):
+            return turns
+        if self.train_on == "last" and not turns and conversation.context_only:
+            return Refusal("no_supervised_token", "the last answer is context only: its weight is 0", text=text)
         if any(_is_empty(conversation.messages[turn.message]) for turn in turns):
             return Refusal("empty_completion", "an assistant turn is empty", text=text)
-        left_out = _left_out(conversation, said, text, self)
+        left_out = self._left_out(conversation)
         if any(role == "tool" for role in left_out):
             return Refusal("invalid", "the chat template leaves out messages of role tool", _TEMPLATE_CURE)
         notes = (
@@ -74,12 +76,53 @@ class Chat:
         )
         first = conversation.messages[0]
         system = first["content"] if first["role"] in ("system", "developer") else ""
-        return tuple(replace(row, system=system) for row in self._placed(text, turns, notes))
+        rows = tuple(replace(row, system=system) for row in self._placed(text, turns, notes))
+        return self._without_context(conversation, said, rows) if self.train_on == "all" else rows
+
+    def _left_out(self, conversation: Conversation) -> list[str]:
+        """Roles of messages that are not the assistant's and that the template does not write."""
+        messages = conversation.messages
+        others = [n for n, one in enumerate(messages) if one["role"] != "assistant" and one["content"].strip()]
+        left = (n for n in others if not self._writes(conversation, n, "content", stop=len(messages)))
+        return sorted({messages[n]["role"] for n in left})
+
+    def _without_context(
+        self, conversation: Conversation, said: Messages, rows: tuple[RenderedRow, ...]
+    ) -> tuple[RenderedRow, ...] | Refusal:
+        """With train_on: all, the row without the answers that ask not to be trained."""
+        roles = [message["role"] for message in conversation.messages]
+        numbers = sorted(number for number in conversation.context_only if roles[number] == "assistant")
+        masked = self._turns(conversation, said, numbers)
+        if isinstance(masked, Refusal):
+            return masked
+        [row] = rows
+        if len(numbers) < len(conversation.context_only):
+            row = replace(row, notes=(*row.notes, _ALL_TRAINED))
+        for turn in masked:
+            end = turn.end_in(row.text)
+            if end is None:
+                what = (
+                    f"message {turn.message + 1}: it is context only, and stands otherwise in the text that is trained"
+                )
+                return Refusal("invalid", what, "write data.train_on: completion")
+            row = replace(row, spans=_without(row.spans, (turn.start, end)))
+        return (row,)
+
+    def _turns(self, conversation: Conversation, said: Messages, numbers: Sequence[int]) -> list[Turn] | Refusal:
+        turns = []
+        for number in numbers:
+            turn = self._turn(conversation, said, number)
+            if isinstance(turn, Refusal):
+                return turn
+            turns.append(turn)
+        return turns
 
     def _trained(self, conversation: Conversation) -> list[int]:
         """Numbers of the messages that are trained."""
-        numbers = [number for number, trains in enumerate(conversation.trains) if trains]
-        return numbers[-1:] if self.train_on == "last" else numbers
+        answers = [number for number, one in enumerate(conversation.messages) if one["role"] == "assistant"]
+        if self.train_on == "last":
+            answers = answers[-1:]
+        return [number for number in answers if conversation.trains[number]]
 
     def _turn(self, conversation: Conversation, said: Messages, number: int) -> Turn | Refusal:
         prompt = self.prompt(conversation, said[:number])
@@ -90,7 +133,50 @@ class Chat:
             messages = conversation.messages[: number + 1]
             cure = prompt_cure(messages, turn, said=said[: number + 1], tokenizer=self.tokenizer)
             return Refusal("invalid", what, cure)
-        return _checked(conversation.messages[number], turn)
+        return self._checked(conversation, turn)
+
+    def _checked(self, conversation: Conversation, turn: Turn) -> Turn | Refusal:
+        """The turn, where the template writes all that the message says; a refusal where it leaves something out."""
+        message, written = conversation.messages[turn.message], turn.text[turn.start :]
+        parts = {"content": [part for part in _THINK.split(message["content"]) if part.strip()]}
+        parts["reasoning"] = [message[REASONING_FIELDS[0]]] if REASONING_FIELDS[0] in message else []
+        parts["tool calls"] = words_of(message.get("tool_calls", []))
+        for name, words in parts.items():
+            if not words:
+                continue
+            is_seen = all(has_words(part, written) for part in words)
+            if not (is_seen and self._writes(conversation, turn.message, name, stop=turn.message + 1)):
+                what = f"message {turn.message + 1}: the chat template leaves out or changes its {name}"
+                return Refusal("invalid", what, _TEMPLATE_CURE)
+        return turn
+
+    def _writes(self, conversation: Conversation, number: int, part: str, *, stop: int) -> bool:
+        """Whether the template writes this part of message `number`, where the conversation ends before `stop`.
+
+        Its words may stand elsewhere in the text too, so the template is asked with a mark in their place: once for
+        conversations of one shape.
+        """
+        messages = conversation.messages[:stop]
+        shape = tuple((message["role"], tuple(sorted(message))) for message in messages)
+        options = tuple(sorted((name, repr(value)) for name, value in conversation.options.items()))
+        key = (number, part, shape, bool(conversation.tools), options)
+        if key not in self.asked:
+            if len(self.asked) >= _MOST_ASKED:
+                self.asked.clear()
+            self.asked[key] = self._shows_mark(conversation, messages, number, part)
+        return self.asked[key]
+
+    def _shows_mark(
+        self, conversation: Conversation, messages: Sequence[dict[str, Any]], number: int, part: str
+    ) -> bool:
+        mark = next(unseen_marks("".join(strings_of(messages))))
+        marked = [*messages]
+        marked[number] = _with_mark(messages[number], part, mark)
+        asked = replace(conversation, messages=tuple(marked))
+        try:
+            return mark in self._text(asked, spoken(asked, self.dialect))
+        except DataError:  # it takes no such value here; what it wrote of the true one is known
+            return True
 
     def prompt(self, conversation: Conversation, said: Messages) -> str:
         """What a server gives to the model after these messages: their text with the generation prompt."""
@@ -121,6 +207,37 @@ class Chat:
         return RenderedRow(text, spans, has_specials=True, ends_turn=needs_end, answer=answer, notes=notes)
 
 
+Guard = Callable[[Render], Render]
+"""What is put around a function that renders a value of texts, so that control tokens in these stay text."""
+
+
+def rendering_of(chat: Chat, guard: Guard) -> Callable[[Conversation], Rendered]:
+    """The rows of a conversation, under a guard: it sees the texts as they are read, JSON in them parsed."""
+
+    def rows_of(texts: Mapping[str, Any]) -> Rendered:
+        messages, tools, options = tuple(texts["messages"]), tuple(texts["tools"]), texts["options"]
+        return chat.rows_of(replace(texts["whole"], messages=messages, tools=tools, options=options))
+
+    guarded = guard(rows_of)
+    return lambda whole: guarded(
+        {"messages": whole.messages, "tools": whole.tools, "options": dict(whole.options), "whole": whole}
+    )
+
+
+def chat_render(chat: Chat, guard: Guard) -> Render:
+    """The function that renders a record's conversation, as one row and further ones for answers that need their own.
+
+    Its control tokens are treated by `guard`.
+    """
+    rows_of = rendering_of(chat, guard)
+
+    def render(record: Mapping[str, Any]) -> Rendered:
+        conversation = conversation_of(record)
+        return conversation if isinstance(conversation, Refusal) else rows_of(conversation)
+
+    return render
+
+
 def _own_row(turn: Turn, notes: tuple[str, ...]) -> RenderedRow:
     end = turn.ends[-1] if turn.ends else len(turn.text)
     span, answer = (turn.start, end), (turn.start, turn.stop)
@@ -147,38 +264,24 @@ def _disagreement(chat: Chat) -> Iterator[str]:
         yield f"the template's own {{% generation %}} tags mark {theirs!r} of an answer where {trained!r} is trained"
 
 
-def _checked(message: Mapping[str, Any], turn: Turn) -> Turn | Refusal:
-    """The turn, where the template writes all that the message says; a refusal where it leaves something out."""
-    written = turn.text[turn.start :]
-    parts = {"content": [part for part in _THINK.split(message["content"]) if part.strip()]}
-    parts["reasoning"] = [message[REASONING_FIELDS[0]]] if REASONING_FIELDS[0] in message else []
-    parts["tool calls"] = words_of(message.get("tool_calls", []))
-    for name, words in parts.items():
-        if not all(has_words(part, written) for part in words):
-            what = f"message {turn.message + 1}: the chat template leaves out or changes its {name}"
-            return Refusal("invalid", what, _TEMPLATE_CURE)
-    return turn
+def _with_mark(message: dict[str, Any], part: str, mark: str) -> dict[str, Any]:
+    """A message with a mark in the place of a part: its content, its reasoning, or the names in its tool calls."""
+    if part == "tool calls":
+        calls = [{**call, "function": {**call["function"], "name": mark}} for call in message["tool_calls"]]
+        return {**message, "tool_calls": calls}
+    return {**message, "content" if part == "content" else REASONING_FIELDS[0]: mark}
+
+
+def _without(spans: Sequence[tuple[int, int]], hole: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """The spans without what lies in the hole."""
+    first, last = hole
+    parts = [part for start, stop in spans for part in ((start, min(stop, first)), (max(start, last), stop))]
+    return tuple((start, stop) for start, stop in parts if start < stop)
 
 
 def _is_empty(message: Mapping[str, Any]) -> bool:
     """Whether the assistant says nothing. The template may write a header or an empty thought all the same."""
     return not (message["content"].strip() or message.get(REASONING_FIELDS[0]) or message.get("tool_calls"))
-
-
-def _left_out(conversation: Conversation, said: Messages, text: str, chat: Chat) -> list[str]:
-    """Roles of the messages before the last answer that the template does not write at all."""
-    roles = set()
-    for number, message in enumerate(conversation.messages):
-        content = message["content"].strip()
-        if message["role"] == "assistant" or not content or has_words(content, text):
-            continue
-        mark = next(unseen_marks(text))
-        probe = [*said]
-        marked = [{"type": "text", "text": mark}] if chat.dialect.has_parts else mark
-        probe[number] = {**said[number], "content": marked}
-        if mark not in chat.tokenizer.render(probe, tools=conversation.tools, options=conversation.options):
-            roles.add(message["role"])
-    return sorted(roles)
 
 
 _ALWAYS_READ = frozenset({"role", "content", "tool_calls", *REASONING_FIELDS})

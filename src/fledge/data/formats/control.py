@@ -14,7 +14,10 @@ Rendered = tuple[RenderedRow, ...] | Refusal
 Render = Callable[[Mapping[str, Any]], Rendered]
 KEPT_AS_TEXT = "a control token is written in the row's own text, and is kept as text (data.sanitize_control_tokens)"
 BECOMES_TOKEN = "a control token is written in the row's own text, and becomes that token"
-_PRIVATE_USE = (range(0xE000, 0xF900), range(0x100000, 0x10FFFE))
+_RARE = (range(0xA000, 0xA48D), range(0x1400, 0x1680), range(0xE000, 0xF900), range(0x100000, 0x10FFFE))
+"""Yi syllables and Canadian syllabics first: a template that writes a value in Python's spelling leaves them as they
+are, where it would write private characters as escapes.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +76,9 @@ class Marking:
 
 
 def unseen_marks(text: str) -> Iterator[str]:
-    """Characters for private use that `text` does not hold."""
+    """Rare characters that `text` does not hold."""
     seen = set(text)
-    return (mark for mark in map(chr, chain(*_PRIVATE_USE)) if mark not in seen)
+    return (mark for mark in map(chr, chain(*_RARE)) if mark not in seen)
 
 
 def marking_of(value: Any, control: Control) -> Marking | None:
@@ -94,16 +97,38 @@ def text_of_people(value: Any, render: Callable[[Any], str], *, control: Control
     return Text(render(value)) if marking is None else marking.unmark(render(marking.mark(value)))
 
 
-def keep_as_text(render: Render, control: Control) -> Render:
+def keep_as_text(render: Render, control: Control, *, is_all_theirs: bool = False) -> Render:
     """`render`, but control tokens in a record's own text stay text.
 
     The first character of each is changed into a mark before the record is rendered, and back after it. So whatever a
-    format or a template does with the text, it is known which control tokens of the result are the row's.
+    format or a template does with the text, it is known which control tokens of the result are the row's. With
+    `is_all_theirs` the recipe itself writes none, so that a token which two texts of a row make together is theirs too;
+    a chat template's are its own all the same.
     """
-    return partial(_kept_as_text, render, control)
+    return partial(_kept_as_text, render, control, is_all_theirs=is_all_theirs)
 
 
-def _kept_as_text(render: Render, control: Control, record: Mapping[str, Any]) -> Rendered:
+def _kept_as_text(render: Render, control: Control, record: Mapping[str, Any], *, is_all_theirs: bool) -> Rendered:
+    rows = _marked_render(render, control, record)
+    if isinstance(rows, Refusal) or not is_all_theirs:
+        return rows
+    return tuple(row if row.has_specials else _all_literal(row, control) for row in rows)
+
+
+def _all_literal(row: RenderedRow, control: Control) -> RenderedRow:
+    """The row with every control token of its text as text."""
+    if not control.occurs_in(row.text):
+        return row
+    return _with_literals(row, [found.start() for found in control.pattern.finditer(row.text)])
+
+
+def _with_literals(row: RenderedRow, places: Sequence[int]) -> RenderedRow:
+    literals = tuple(sorted({*row.literals, *places}))
+    notes = row.notes if KEPT_AS_TEXT in row.notes or not literals else (*row.notes, KEPT_AS_TEXT)
+    return replace(row, literals=literals, notes=notes)
+
+
+def _marked_render(render: Render, control: Control, record: Mapping[str, Any]) -> Rendered:
     marking = marking_of(record, control)
     if marking is None:
         return render(record)
@@ -116,9 +141,10 @@ def _kept_as_text(render: Render, control: Control, record: Mapping[str, Any]) -
 
 def _unmarked(row: RenderedRow, marking: Marking) -> RenderedRow:
     found = marking.unmark(row.text)
-    notes = (*row.notes, KEPT_AS_TEXT) if found.literals else row.notes
     system = row.system and marking.unmark(row.system).text
-    return replace(row, text=found.text, literals=found.literals, notes=notes, system=system)
+    references = tuple(marking.unmark(text).text for text in row.references)
+    plain = replace(row, text=found.text, system=system, references=references)
+    return _with_literals(plain, found.literals) if found.literals else plain
 
 
 def note_tokens(render: Render, control: Control) -> Render:

@@ -11,7 +11,7 @@ from fledge.data.rows import Refusal, is_text_file
 
 _MOST_SHOWN = 20
 _ASKS = "instruction question query prompt user human task request problem title"
-_ANSWERS = "output response answer completion reply assistant gpt target chosen solution result"
+_ANSWERS = "output response answer answers completion reply assistant gpt target chosen solution result"
 # Names that published data sets have for a role; the first that is there is taken.
 _OTHER_NAMES: dict[str, str] = {
     "instruction": f"{_ASKS} input",
@@ -50,12 +50,18 @@ def _take(role: str, name: str | None, found: dict[str, str], free: list[str]) -
         free.remove(name)
 
 
+def _take_near(role: str, wanted: str, found: dict[str, str], free: list[str]) -> None:
+    if wanted != role:
+        _take(role, nearest_name(wanted, [name for name in free if isinstance(name, str)]), found, free)
+
+
 def missing_roles(record: Mapping[str, Any], columns: Mapping[str, str], *, form: Format) -> Refusal:
     """The refusal of a row that lacks the column of a role: the key to set, and the columns as they are spelled."""
     if is_text_file(record):
         return Refusal("invalid", "a text file has no columns", "set the source's format to text")
-    wanted = [columns[role] for role in REQUIRED[form] if role in columns and columns[role] not in record]
-    said = " and ".join(map(repr, wanted)) or "'messages' or 'conversations'"
+    needed = REQUIRED[form] or (PAIR if set(PAIR) <= set(columns) else ("messages",))
+    wanted = [columns[role] for role in needed if role in columns and columns[role] not in record]
+    said = " and ".join(map(repr, wanted)) if wanted != ["messages"] else "'messages' or 'conversations'"
     return Refusal("invalid", f"no column {said}; present: {present_names(record)}", _cure(record, columns, form=form))
 
 
@@ -81,9 +87,13 @@ def _cure(record: Mapping[str, Any], columns: Mapping[str, str], *, form: Format
     present = {role: name for role, name in columns.items() if name in record}
     taken = {name for role, name in present.items() if role in REQUIRED[form] or role != name}
     told = {role: name for role, name in present.items() if role != name}
-    guessed = guess_columns([name for name in record if name not in taken], form)
-    told |= {role: name for role, name in guessed.items() if role not in present}
-    needed = [role for role in REQUIRED[form] if role in columns and role not in present]
+    roles = REQUIRED[form] or (PAIR if set(PAIR) <= set(columns) else ())
+    needed = [role for role in roles if role in columns and role not in present]
+    free = [name for name in record if name not in taken]
+    for role in needed:  # a name that the recipe misspells comes before a name that such columns often have
+        _take_near(role, columns[role], told, free)
+    guessed = guess_columns(free, form)
+    told |= {role: name for role, name in guessed.items() if role not in present and role not in told}
     if all(role in told for role in needed) and (needed or {"messages", *PAIR} & set(told)):
         return f"write columns: {scalar(told)} in the source"
     if inner and form != "chat":

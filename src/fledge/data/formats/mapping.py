@@ -48,14 +48,18 @@ def _mapped(name: Name, notes: "_Notes", form: str, record: Mapping[str, Any]) -
         if column in record and column not in read and is_filled(record[column]):
             cure = "remove the column where the text is complete without it"
             return Refusal("invalid", f"the row has something in {column!r}, and only text is trained", cure)
+    numbers: tuple[str, ...] = ()
     for column in _LABELS:
         label = record.get(column)
-        if form == "text" or column in read or not isinstance(label, bool | str):
+        if form == "text" or column in read or not isinstance(label, bool | str | int | float):
             continue
-        if label in _BAD:
+        if isinstance(label, str | bool) and label in _BAD:
             return Refusal("labelled_bad", f"column {column!r} marks the answer as a bad one")
-        read = read | {column} if label in _GOOD else read
-    return Mapped(named.record, notes.of(record, read), named.references)
+        if isinstance(label, str | bool):
+            read = read | {column} if label in _GOOD else read
+        elif label == label:  # a number may be a class, or 0 and 1 for bad and good
+            numbers = (*numbers, f"column {column!r} holds a number and is not read: only false marks a bad answer")
+    return Mapped(named.record, (*notes.of(record, read), *numbers), named.references)
 
 
 @dataclass(slots=True)

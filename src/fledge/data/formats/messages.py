@@ -1,7 +1,7 @@
 """A conversation's messages, from the forms that rows have them in, checked one by one."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fledge.data.formats.columns import is_text
@@ -45,6 +45,8 @@ class Conversation:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Values for the chat template that the row brings (`chat_template_kwargs`)."""
     notes: tuple[str, ...] = ()
+    context_only: frozenset[int] = frozenset()
+    """Numbers of the messages, from 0, that ask not to be trained."""
 
 
 def conversation_of(record: Mapping[str, Any]) -> Conversation | Refusal:
@@ -66,7 +68,7 @@ def with_columns(found: Conversation, record: Mapping[str, Any]) -> Conversation
     if not isinstance(options, Mapping):
         return Refusal("invalid", f"column 'chat_template_kwargs' holds {kind_of(options)}, not an object")
     named = {str(name): value for name, value in options.items() if value is not None}
-    whole = Conversation(found.messages, found.trains, tools, named, found.notes)
+    whole = replace(found, tools=tools, options=named)
     return _with_system(whole, record.get("system"))
 
 
@@ -76,7 +78,8 @@ def messages_of(value: Any, *, where: str) -> Conversation | Refusal:
         return Refusal("invalid", f"{where} holds {kind_of(value)}, not a list of messages")
     if not value:
         return Refusal("empty", "the conversation has no message")
-    messages, trained, notes = [], [], []
+    messages: list[dict[str, Any]] = []
+    trained, notes, context = [], [], []
     for number, item in enumerate(value, 1):
         message = _message(item)
         is_trained = trains(item) if isinstance(item, Mapping) else True
@@ -84,11 +87,15 @@ def messages_of(value: Any, *, where: str) -> Conversation | Refusal:
             if isinstance(refusal, Refusal):
                 return Refusal("invalid", f"message {number}: {refusal.what}", refusal.cure)
         assert isinstance(message, dict) and not isinstance(is_trained, Refusal)
+        if is_trained is False:
+            context.append(len(messages))
         messages.append(message)
         trained.append(is_trained is not False and message["role"] == "assistant")
         if is_trained is True and message["role"] != "assistant":
             notes.append(_NOT_ASSISTANT)
-    return Conversation(tuple(messages), tuple(trained), notes=tuple(dict.fromkeys(notes)))
+    return Conversation(
+        tuple(messages), tuple(trained), notes=tuple(dict.fromkeys(notes)), context_only=frozenset(context)
+    )
 
 
 def _with_system(found: Conversation, system: Any) -> Conversation | Refusal:
@@ -97,15 +104,17 @@ def _with_system(found: Conversation, system: Any) -> Conversation | Refusal:
     if not isinstance(system, str) or not is_text(system):
         return Refusal("invalid", f"column 'system' holds {kind_of(system)}, not text")
     if found.messages[0]["role"] in ("system", "developer"):
-        return Refusal("invalid", "there is a system column and a system message too", "keep one of the two")
+        what = "there is a system message, and a system text of the row or of the recipe too"
+        return Refusal("invalid", what, "keep one of the two")
     messages = ({"role": "system", "content": system}, *found.messages)
-    return Conversation(messages, (False, *found.trains), found.tools, found.options, found.notes)
+    context = frozenset(number + 1 for number in found.context_only)
+    return replace(found, messages=messages, trains=(False, *found.trains), context_only=context)
 
 
 def _message(item: Any) -> dict[str, Any] | Refusal:
     if not isinstance(item, Mapping):
         return Refusal("invalid", f"it is {kind_of(item)}, not an object with role and content")
-    role = item["role"] if "role" in item else item.get("from")
+    role = _first_filled(item, ("role", "from"))
     if not isinstance(role, str):
         return Refusal("invalid", "it has no role", 'each message is {"role": ..., "content": ...}')
     known = _ROLES.get(role.lower(), role.lower())
@@ -132,15 +141,20 @@ def _message(item: Any) -> dict[str, Any] | Refusal:
 def _called(item: Mapping[str, Any], role: str) -> Any:
     """Where a message has its tool calls: a field, or ShareGPT's own role for them."""
     if role == "function_call":
-        return next((item[name] for name in _CONTENT_FIELDS if name in item), None) or item.get("tool_calls")
+        return _first_filled(item, _CONTENT_FIELDS) or item.get("tool_calls")
     return item.get("tool_calls") or item.get("function_call")
 
 
 def _content_of(item: Mapping[str, Any], *, may_lack: bool) -> str | Refusal:
-    column = next((name for name in _CONTENT_FIELDS if name in item), None)
-    if column is None and not may_lack:
+    if not may_lack and not any(name in item for name in _CONTENT_FIELDS):
         return Refusal("invalid", "it has no content", 'each message is {"role": ..., "content": ...}')
-    return text_in(item.get(column or "", ""))
+    return text_in(_first_filled(item, _CONTENT_FIELDS))
+
+
+def _first_filled(item: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """The value of the first of these fields that has one: tables give each message the fields of all."""
+    found = (item[name] for name in names if name in item)
+    return next((value for value in found if value is not None and value == value), None)
 
 
 def text_in(value: Any) -> str | Refusal:

@@ -13,6 +13,7 @@ from fledge.data.formats.empty import plain
 from fledge.data.formats.guess import missing_roles
 from fledge.data.formats.template import fill, parts_of
 from fledge.data.kinds import kind_of
+from fledge.data.literals import literal_of
 from fledge.data.rows import TEXT_COLUMN, Refusal, is_text_file
 
 
@@ -101,8 +102,7 @@ def _answers(record: Mapping[str, Any], column: str, further: Sequence[str]) -> 
     """
     texts = []
     for name in (column, *(name for name in further if name in record)):
-        value = record[name]
-        for one in value if _is_texts(value) else (value,):
+        for one in _texts_of(record[name]):
             text = _text_in({name: one}, name)
             if isinstance(text, Refusal):
                 return text
@@ -110,13 +110,32 @@ def _answers(record: Mapping[str, Any], column: str, further: Sequence[str]) -> 
     return [text for text in texts if text.strip()] or texts[:1]
 
 
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list | tuple) and bool(value) and all(isinstance(item, str) for item in value)
+def _texts_of(value: Any) -> Sequence[Any]:
+    """Several answers as one value: a list of texts, or SQuAD's object with such a list; one alone as a list of one."""
+    if isinstance(value, Mapping) and isinstance(value.get("text"), list | tuple):
+        value = value["text"]
+    if not isinstance(value, list | tuple):
+        return (value,)
+    return value or ("",)
+
+
+def _present_answer(
+    role: str, columns: _Columns, further: Sequence[str], record: Mapping[str, Any]
+) -> tuple[_Columns, Sequence[str]]:
+    """The columns with the first of the answer's that the row has, and those after it."""
+    names = [columns[role], *further]
+    place = next((place for place, name in enumerate(names) if name in record), 0)
+    return {**columns, role: names[place]}, names[place + 1 :]
+
+
+def _are_messages(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(item, Mapping) for item in value)
 
 
 def _alpaca(
     source: SourceConfig, columns: _Columns, further: Sequence[str], record: Mapping[str, Any]
 ) -> Named | Refusal:
+    columns, further = _present_answer("output", columns, further, record)
     if refusal := _lacking(record, columns, "alpaca"):
         return refusal
     texts = _texts(record, {role: column for role, column in columns.items() if role not in ("history", "output")})
@@ -152,7 +171,7 @@ def _history(value: Any, column: str) -> list[tuple[str, str]] | Refusal:
 
 
 def _listed(value: Any) -> Any:
-    """A list, or the list that a table's text holds as JSON; nothing at all is an empty list."""
+    """A list, or the list that a table's text holds as JSON or as a Python literal; nothing at all is an empty list."""
     value = plain(value)
     if not isinstance(value, str):
         return value
@@ -161,13 +180,14 @@ def _listed(value: Any) -> Any:
     try:
         found = json.loads(value)
     except (ValueError, RecursionError):
-        return value
+        found = literal_of(value)
     return found if isinstance(found, list) else value
 
 
 def _completion(
     ask: _Ask, of: list[str], columns: _Columns, further: Sequence[str], record: Mapping[str, Any]
 ) -> Named | Refusal:
+    columns, further = _present_answer("completion", columns, further, record)
     if refusal := _lacking(record, columns, "completion"):
         return refusal
     prompt, completion = ask(record), plain(record[columns["completion"]])
@@ -177,7 +197,7 @@ def _completion(
     if isinstance(asked, Refusal):
         return asked
     references: tuple[str, ...] = ()
-    if not isinstance(completion, list | tuple) or _is_texts(completion):
+    if not _are_messages(completion):
         answers = _answers(record, columns["completion"], further)
         if isinstance(answers, Refusal):
             return answers
@@ -194,10 +214,10 @@ def _completion(
 
 def _checked_prompt(prompt: Any, column: str) -> Any:
     """The prompt where it is a text, or a list of messages, which is the renderer's."""
-    if _is_texts(prompt):
+    if isinstance(prompt, list | tuple) and any(isinstance(item, str) for item in prompt):
         what = f"column {column!r} holds a list of {len(prompt)} texts, and a row has one prompt"
         return Refusal("invalid", what, "keep one of them, as text; or give each a row of its own")
-    return prompt if isinstance(prompt, list | tuple) else text_of({column: prompt}, column)
+    return prompt if _are_messages(prompt) or prompt in ([], ()) else text_of({column: prompt}, column)
 
 
 def _text(columns: _Columns, record: Mapping[str, Any]) -> Named | Refusal:
@@ -210,15 +230,18 @@ def _text(columns: _Columns, record: Mapping[str, Any]) -> Named | Refusal:
 
 
 def _chat(source: SourceConfig, columns: _Columns, record: Mapping[str, Any]) -> Named | Refusal:
-    column = columns.get("messages", _CONVERSATIONS)
-    if column == "messages" and column not in record and _CONVERSATIONS not in columns.values():
-        column = _CONVERSATIONS
-    if column not in record:
+    names = [columns.get("messages", _CONVERSATIONS)]
+    if names == ["messages"] and _CONVERSATIONS not in columns.values():
+        names.append(_CONVERSATIONS)
+    present = [name for name in names if name in record]
+    if not present:
         return missing_roles(record, columns, form="chat")
+    column = next((name for name in present if plain(record[name]) not in ("", [], ())), present[0])
     messages = _listed(record[column])
     if not isinstance(messages, list | tuple):
-        return Refusal("invalid", f"column {column!r} holds {kind_of(messages)}, not a list of messages")
-    return _with_beside(source, columns, record, messages=list(messages), of=[column])
+        what = f"column {column!r} holds {kind_of(messages)}, not a list of messages"
+        return Refusal("invalid", what, 'write the messages as JSON: [{"role": ..., "content": ...}, ...]')
+    return _with_beside(source, columns, record, messages=list(messages), of=present)
 
 
 def _pair(
@@ -230,6 +253,7 @@ def _pair(
     record: Mapping[str, Any],
 ) -> Named | Refusal:
     """A conversation of one question and one answer, each a column of its own."""
+    columns, further = _present_answer("assistant", columns, further, record)
     if refusal := _lacking(record, columns, "chat", "user", "assistant"):
         return refusal
     asked = ask(record)
@@ -272,4 +296,5 @@ def _with_beside(
 
 
 def _is_system(message: Any) -> bool:
-    return isinstance(message, Mapping) and message.get("role", message.get("from")) in _SYSTEM_ROLES
+    role = (message.get("role") or message.get("from")) if isinstance(message, Mapping) else None
+    return isinstance(role, str) and role.lower() in _SYSTEM_ROLES

@@ -6,7 +6,7 @@ from functools import cache, partial
 from typing import Any
 
 from fledge.config.data import DataConfig, SourceConfig
-from fledge.data.formats.chat import Chat, chat_of
+from fledge.data.formats.chat import Chat, Guard, chat_of, chat_render, rendering_of
 from fledge.data.formats.control import Render, Rendered, control_of, keep_as_text, note_tokens
 from fledge.data.formats.mapping import Map, mapping_of
 from fledge.data.formats.messages import Conversation, messages_of, with_columns
@@ -18,6 +18,7 @@ from fledge.errors import DataError
 _NO_END = "no end token stands after the answer, for the tokenizer has none: what is trained so does not learn to stop"
 SEVERAL = "the row has several right answers: the first is trained, evaluation compares with all of them"
 _One = Callable[[Mapping[str, Any]], RenderedRow | Refusal]
+Conversed = Callable[[Conversation], Rendered]
 
 
 def renderer(source: SourceConfig, tokenizer: TextTokenizer, *, data: DataConfig) -> Render:
@@ -27,18 +28,22 @@ def renderer(source: SourceConfig, tokenizer: TextTokenizer, *, data: DataConfig
     whose template is missing or broken.
     """
     read = mapping_of(source, needs_prompt=tokenizer.decoder_start_id is not None)
-    render = partial(_read, read, _of_format(source, tokenizer, data))
+    control = control_of(tokenizer, data.new_special_tokens)
+    guard: Guard = partial(keep_as_text if data.sanitize_control_tokens else note_tokens, control=control)
+    render = partial(_read, read, _of_format(source, tokenizer, data, guard))
     if tokenizer.eos_token_id is None:
         render = partial(_endless, render)
-    if source.format == "text":
+    if source.format in ("text", "chat"):
         return render
-    guard = keep_as_text if data.sanitize_control_tokens else note_tokens
-    return guard(render, control_of(tokenizer, data.new_special_tokens))
+    if not data.sanitize_control_tokens:
+        return guard(render)
+    own = f"{source.prompt_prefix}{source.prompt_template or ''}{source.system_prompt or ''}"
+    return keep_as_text(render, control, is_all_theirs=not control.occurs_in(own))
 
 
-def _of_format(source: SourceConfig, tokenizer: TextTokenizer, data: DataConfig) -> Render:
+def _of_format(source: SourceConfig, tokenizer: TextTokenizer, data: DataConfig, guard: Guard) -> Render:
     if source.format == "chat":
-        return _chat(source, tokenizer, data).render
+        return chat_render(_chat(source, tokenizer, data), guard)
     needs_prompt, trains_all = tokenizer.decoder_start_id is not None, data.train_on == "all"
     if source.format == "alpaca":
         return partial(_alone, partial(render_alpaca, needs_prompt=needs_prompt), trains_all=trains_all)
@@ -51,8 +56,13 @@ def _of_format(source: SourceConfig, tokenizer: TextTokenizer, data: DataConfig)
         prefix=source.prompt_prefix,
         needs_prompt=needs_prompt,
     )
-    chat = cache(lambda: _chat(source, tokenizer, data))
-    return partial(_completion, partial(_alone, texts, trains_all=trains_all), source, chat)
+
+    @cache
+    def chat() -> Conversed:
+        return rendering_of(_chat(source, tokenizer, data), guard)
+
+    is_pair = tokenizer.decoder_start_id is not None
+    return partial(_completion, partial(_alone, texts, trains_all=trains_all), source, None if is_pair else chat)
 
 
 def _chat(source: SourceConfig, tokenizer: TextTokenizer, data: DataConfig) -> Chat:
@@ -78,14 +88,13 @@ def _read(read: Map, render: Render, record: Mapping[str, Any]) -> Rendered:
 
 
 def _completion(
-    render: Render, source: SourceConfig, chat_of_source: Callable[[], Chat], record: Mapping[str, Any]
+    render: Render, source: SourceConfig, chat: Callable[[], Conversed] | None, record: Mapping[str, Any]
 ) -> Rendered:
-    """Texts as they are; a prompt or a completion that is a list of messages through the chat template."""
+    """Texts as they are; a prompt or a completion that is a list of messages through the chat template, if any."""
     prompt, completion = record.get("prompt"), record.get("completion")
     if not _is_messages(prompt) and not _is_messages(completion):
         return render(record)
-    chat = chat_of_source()
-    if chat.tokenizer.decoder_start_id is not None:
+    if chat is None:
         return Refusal("invalid", "an encoder-decoder reads no conversation", "write prompt and completion as text")
     if source.prompt_prefix:
         return Refusal("invalid", "a prompt of messages has no place for prompt_prefix", "remove prompt_prefix")
@@ -96,9 +105,14 @@ def _completion(
             return part
     assert isinstance(asked, Conversation) and isinstance(answered, Conversation)
     trains = (*(False for _ in asked.messages), *answered.trains)
-    whole = Conversation((*asked.messages, *answered.messages), trains, notes=(*asked.notes, *answered.notes))
+    whole = Conversation(
+        (*asked.messages, *answered.messages),
+        trains,
+        notes=(*asked.notes, *answered.notes),
+        context_only=asked.context_only | {len(asked.messages) + number for number in answered.context_only},
+    )
     found = with_columns(whole, record)
-    return found if isinstance(found, Refusal) else chat.rows_of(found)
+    return found if isinstance(found, Refusal) else chat()(found)
 
 
 def _is_messages(value: Any) -> bool:
