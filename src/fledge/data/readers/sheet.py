@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import openpyxl
 from openpyxl.utils import get_column_letter
 
-from fledge.data.readers.cells import text_of_cell
+from fledge.data.readers.cells import is_followed, text_of_cell
 from fledge.data.readers.find import SourceFile
 from fledge.data.readers.lines import opened
 from fledge.data.rows import BrokenRow, RawRow, Refusal
@@ -19,6 +19,7 @@ from fledge.errors import DataError
 _FORMULA = re.compile(rb"<f[ >/]")
 _BLOCK = 1 << 20
 _OLD_OR_LOCKED = b"\xd0\xcf\x11\xe0"
+_MOST_FORMATS = 5
 
 
 def read_sheet(file: SourceFile, *, note: Callable[[str], None]) -> Iterator[RawRow | BrokenRow]:
@@ -43,6 +44,25 @@ def read_sheet(file: SourceFile, *, note: Callable[[str], None]) -> Iterator[Raw
         raise DataError(what, where=str(file.path), cure="is it a spreadsheet, and whole?") from error
 
 
+class _Shown:
+    """What cells show, and what of their formats does not become text, said once for each format."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note = note
+        self._told: set[str] = set()
+
+    def text(self, cell: Any) -> str:
+        if cell.value is None:
+            return ""
+        form = cell.number_format
+        if form not in self._told and len(self._told) < _MOST_FORMATS and not is_followed(cell.value, form):
+            self._told.add(form)
+            self._note(
+                f"the number format {form!r} is not followed, its numbers are read as General; first: {cell.coordinate}"
+            )
+        return text_of_cell(cell.value, form)
+
+
 def _rows(
     stream: BinaryIO, again: BinaryIO, file: SourceFile, note: Callable[[str], None]
 ) -> Iterator[RawRow | BrokenRow]:
@@ -59,9 +79,10 @@ def _rows(
         written.reset_dimensions()
         formulas = written.iter_rows()
     header: list[str] = []
+    shown = _Shown(note)
     for number, (cells, written_cells) in enumerate(zip(sheets[0].iter_rows(), formulas, strict=False), 1):
         trouble = _trouble(cells, written_cells, number)
-        texts = [text_of_cell(cell.value, cell.number_format if cell.value is not None else "") for cell in cells]
+        texts = [shown.text(cell) for cell in cells]
         while texts and not texts[-1]:
             texts.pop()
         if not texts and trouble is None:
