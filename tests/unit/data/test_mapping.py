@@ -241,6 +241,10 @@ def test_rows_with_images_and_sounds_are_refused_and_never_trained_without_them(
         assert isinstance(render("completion", row | {column: value}), RenderedRow)
 
 
+THINKING = CHATML.replace(
+    "message['content']",
+    "('<think>\\n\\n</think>\\n\\n' if message['role'] == 'assistant' else '') + message['content']",
+)
 PAIRED = {"prompt": "a", "one": "b", "two": ["c", "d"], "three": None, "four": "e"}
 
 
@@ -266,6 +270,18 @@ def test_one_answer_alone_is_no_case_of_several():
     for completion in ("b", ["b"], ["", "b"]):
         row = render("completion", {"prompt": "a", "completion": completion})
         assert row.text[slice(*row.answer)] == "b" and not row.references and not row.notes
+
+
+def test_further_answers_have_what_the_template_writes_around_the_first():
+    thinking = gpt_like(THINKING)
+    row = render(
+        "chat",
+        {"q": "a", "x": "Paris", "y": " Lyon \n"},
+        tokenizer=thinking,
+        columns={"user": "q", "assistant": ("x", "y")},
+    )
+    assert row.text[slice(*row.answer)] == "<think>\n\n</think>\n\nParis"
+    assert row.references == ("<think>\n\n</think>\n\nLyon",)
 
 
 def test_several_answers_that_are_empty_are_an_empty_answer():

@@ -25,6 +25,8 @@ class Mapped:
     notes: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
     """Further right answers."""
+    answer: str = ""
+    """The one that the record has, where there are further ones."""
 
 
 Map = Callable[[Mapping[str, Any]], Mapped | Refusal]
@@ -59,7 +61,7 @@ def _mapped(name: Name, notes: "_Notes", form: str, record: Mapping[str, Any]) -
             read = read | {column} if label in _GOOD else read
         elif label == label:  # a number may be a class, or 0 and 1 for bad and good
             numbers = (*numbers, f"column {column!r} holds a number and is not read: only false marks a bad answer")
-    return Mapped(named.record, (*notes.of(record, read), *numbers), named.references)
+    return Mapped(named.record, (*notes.of(record, read), *numbers), named.references, named.answer)
 
 
 @dataclass(slots=True)

@@ -25,6 +25,8 @@ class Named:
     read: frozenset[str]
     references: tuple[str, ...] = ()
     """Right answers beside the one in the record."""
+    answer: str = ""
+    """The one in the record, where there are others."""
 
 
 Name = Callable[[Mapping[str, Any]], Named | Refusal]
@@ -151,7 +153,7 @@ def _alpaca(
     system = texts.get("system", "")
     beside = {"system": system if system.strip() else source.system_prompt or "", "history": history}
     whole = {**texts, **beside, "output": answers[0]}
-    return Named(whole, frozenset({*columns.values(), *further}), tuple(answers[1:]))
+    return Named(whole, frozenset({*columns.values(), *further}), tuple(answers[1:]), answers[0])
 
 
 def _history(value: Any, column: str) -> list[tuple[str, str]] | Refusal:
@@ -196,20 +198,19 @@ def _completion(
     asked = _checked_prompt(prompt, columns.get("prompt", ""))
     if isinstance(asked, Refusal):
         return asked
-    references: tuple[str, ...] = ()
+    answers: list[str] = []
     if not _are_messages(completion):
-        answers = _answers(record, columns["completion"], further)
-        if isinstance(answers, Refusal):
-            return answers
-        completion, *others = answers
-        references = tuple(others)
+        found = _answers(record, columns["completion"], further)
+        if isinstance(found, Refusal):
+            return found
+        answers, completion = found, found[0]
     elif further:
         what = f"column {columns['completion']!r} holds messages, and several right answers are texts"
         return Refusal("invalid", what, "name one column of messages as the completion")
     has_messages = any(isinstance(value, list | tuple) and value for value in (prompt, completion))
     beside = [name for name in ("system", "tools", *_OTHERS_OF_CHAT) if has_messages and name in record]
     texts = {"prompt": prompt, "completion": completion} | {name: plain(record[name]) for name in beside}
-    return Named(texts, frozenset({*of, *columns.values(), *further, *beside}), references)
+    return Named(texts, frozenset({*of, *columns.values(), *further, *beside}), tuple(answers[1:]), *answers[:1])
 
 
 def _checked_prompt(prompt: Any, column: str) -> Any:
@@ -270,7 +271,7 @@ def _pair(
         return Refusal("empty_prompt", "there is no question", text=assistant)
     messages = [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
     named = _with_beside(source, columns, record, messages=messages, of=[*of, columns["assistant"], *further])
-    return named if isinstance(named, Refusal) else replace(named, references=tuple(others))
+    return named if isinstance(named, Refusal) else replace(named, references=tuple(others), answer=assistant)
 
 
 def _with_beside(

@@ -8,7 +8,7 @@ from typing import Any
 from fledge.config.data import DataConfig, SourceConfig
 from fledge.data.formats.chat import Chat, Guard, chat_of, chat_render, rendering_of
 from fledge.data.formats.control import Render, Rendered, control_of, keep_as_text, note_tokens
-from fledge.data.formats.mapping import Map, mapping_of
+from fledge.data.formats.mapping import Map, Mapped, mapping_of
 from fledge.data.formats.messages import Conversation, messages_of, with_columns
 from fledge.data.formats.plain import render_alpaca, render_completion, render_text
 from fledge.data.rows import Refusal, RenderedRow
@@ -83,8 +83,17 @@ def _read(read: Map, render: Render, record: Mapping[str, Any]) -> Rendered:
         return rows
     *others, last = (replace(row, notes=(*row.notes, *mapped.notes)) for row in rows)
     if mapped.references:
-        last = replace(last, references=mapped.references, notes=(*last.notes, SEVERAL))
+        last = replace(last, references=_as_written(last, mapped), notes=(*last.notes, SEVERAL))
     return (*others, last)
+
+
+def _as_written(row: RenderedRow, mapped: Mapped) -> tuple[str, ...]:
+    """The further answers with what the chat template writes around the row's own, such as an empty thought."""
+    own, said = row.text[slice(*row.answer)], mapped.answer.strip()
+    before, found, after = own.partition(said)
+    if not found or not (before.strip() or after.strip()):
+        return mapped.references
+    return tuple(f"{before}{text.strip()}{after}" for text in mapped.references)
 
 
 def _completion(
