@@ -106,8 +106,11 @@ class TextTokenizer(Protocol):
 
 
 Span = tuple[int, int]
-SHARED_TOKEN = "prompt and answer share a token, so that a prompt that is asked ends otherwise than the trained one"
-OTHER_TOKENS = "the prompt alone is tokenised otherwise than before its answer"
+SHARED_TOKEN = (
+    "prompt and answer share a token, so a prompt that is asked alone ends with other tokens than in training; "
+    "an answer that begins with a space or a line break mends it"
+)
+OTHER_TOKENS = "the prompt has other tokens when it is asked alone than before its answer"
 LOSSY = "the tokenizer cannot write the answer as it is: what it lacks becomes <unk> or is changed"
 
 

@@ -19,7 +19,7 @@ from fledge.errors import DataError
 
 HALF = "it holds half a surrogate pair"
 _ALL_TRAINED = "messages of weight 0 that are not the assistant's are trained, for data.train_on is all"
-APART = "an earlier answer that the chat template writes otherwise once more follows is trained as a row of its own"
+APART = "the chat template writes an earlier answer differently when more follows; it is trained as a row of its own"
 NO_TOOLS = "the chat template does not show the row's tools to the model"
 _MOST_ASKED = 4096
 _THINK = re.compile(r"</?think>")
@@ -129,7 +129,7 @@ class Chat:
         text = self._text(conversation, said[: number + 1])
         turn = turn_of(number, prompt=prompt, text=text, endings=self.endings)
         if isinstance(turn, Difference):
-            what = f"message {number + 1}: the generation prompt is no beginning of the text with the answer: {turn}"
+            what = f"message {number + 1}: the text with the answer does not begin with the generation prompt: {turn}"
             messages = conversation.messages[: number + 1]
             cure = prompt_cure(messages, turn, said=said[: number + 1], tokenizer=self.tokenizer)
             return Refusal("invalid", what, cure)

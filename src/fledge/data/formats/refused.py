@@ -37,7 +37,7 @@ def prompt_cure(
     said: Sequence[Mapping[str, Any]],
     tokenizer: TextTokenizer,
 ) -> str:
-    """The cure for a template whose generation prompt is no beginning of the text with the answer.
+    """The cure for a template where the text with the answer does not begin with the generation prompt.
 
     `said` are the messages in the template's dialect. Options of the template that are known from many are tried.
     """

@@ -15,7 +15,7 @@ from fledge.data.rows import Refusal, RenderedRow
 from fledge.data.tokenize import TextTokenizer
 from fledge.errors import DataError
 
-_NO_END = "no end token stands after the answer, for the tokenizer has none: what is trained so does not learn to stop"
+_NO_END = "the tokenizer has no end token, so none is trained after the answer: the model will not learn to stop"
 SEVERAL = "the row has several right answers: the first is trained, evaluation compares with all of them"
 _One = Callable[[Mapping[str, Any]], RenderedRow | Refusal]
 Conversed = Callable[[Conversation], Rendered]
