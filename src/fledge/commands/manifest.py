@@ -1,6 +1,7 @@
 """The manifest: what a run stood on, so that its numbers can be had again."""
 
 import hashlib
+import json
 import os
 import platform
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 
+from fledge.errors import RunError
 from fledge.models.locate import locate
 from fledge.release import VERSION
 
@@ -22,6 +24,8 @@ _SAID_OF = {
     "world_size": "{} processes",
 }
 SAMPLE_BYTES, SAMPLES = 1 << 16, 64
+_PUT_BACK = "put back the file that the training wrote"
+_CURE = f"{_PUT_BACK}, or remove it: then nothing is compared with what the run was trained on"
 
 
 def describe(
@@ -42,6 +46,35 @@ def describe(
             "data": data,
         },
     }
+
+
+def read_object(path: Path, *, cure: str = _PUT_BACK) -> dict[str, Any]:
+    """What a run has written down in a JSON file of its own; nothing where there is no such file.
+
+    Raises RunError with this cure where it cannot be read.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"this file of the run cannot be read: {error}", where=str(path), cure=cure) from error
+    if not isinstance(found, dict):
+        raise RunError("this file of the run cannot be read: it holds no JSON object", where=str(path), cure=cure)
+    return found
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a run; empty where it has none. Raises RunError where it cannot be read."""
+    found = read_object(path, cure=_CURE)
+    lacks = [name for name in ("versions", "hardware", "hashes") if not isinstance(found.get(name), dict)]
+    threads = 1 if lacks else found["hardware"].get("threads")
+    if not lacks and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        lacks = ["hardware.threads"]
+    if lacks and path.is_file():
+        what = f"this file of the run cannot be read: it does not say {', '.join(lacks)}"
+        raise RunError(what, where=str(path), cure=_CURE)
+    return found
 
 
 def hardware_of(device: torch.device, *, world_size: int, computes: str) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """`fledge train`: a recipe in, a run folder out; resumes where the folder stopped."""
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +11,9 @@ import torch
 from fledge.adapters.save import adapter_digest
 from fledge.commands.answers import answer_before, marks_after
 from fledge.commands.engine import can_be_fast, kernels_of
-from fledge.commands.finished import finished, is_damaged
+from fledge.commands.finished import Standing, adapter_step, finished, settings_digest, standing
 from fledge.commands.known_ids import check_known
-from fledge.commands.manifest import changes_since, describe, hardware_of
+from fledge.commands.manifest import changes_since, describe, hardware_of, read_manifest
 from fledge.commands.measure import fastest_size
 from fledge.commands.ownership import settled_recipe
 from fledge.commands.progress import OnPrepare, ignore_progress
@@ -70,11 +69,12 @@ def train(recipe: Recipe, *, observers: Sequence[Tell] = (), on_prepare: OnPrepa
     run = RunDir(Path(recipe.output.dir))
     with _held(run):
         recipe = settled_recipe(recipe, run)
-        done = finished(recipe, run, on_prepare=on_prepare)
-        if done is not None:
+        stands = standing(recipe, run)
+        if stands.is_whole and stands.summary is not None:
+            done = finished(recipe, run, summary=stands.summary, on_prepare=on_prepare)
             return TrainResult(run.root, done.summary, was_finished=True, note=done.note)
         with _telling(run, observers, recipe.output.trackers) as tell:
-            summary = _train(recipe, run, tell, on_prepare=on_prepare)
+            summary = _train(recipe, run, tell, stands=stands, on_prepare=on_prepare)
     return TrainResult(run.root, summary, was_finished=False)
 
 
@@ -100,9 +100,10 @@ def _telling(run: RunDir, observers: Sequence[Tell], trackers: Sequence[str]) ->
         log.close()
 
 
-def _train(recipe: Recipe, run: RunDir, tell: Tell, *, on_prepare: OnPrepare) -> dict[str, Any]:
-    if is_damaged(run, trust_remote_code=recipe.model.trust_remote_code):
-        tell(Notice(text="the adapter or the summary is damaged: written anew from the last checkpoint"))
+def _train(recipe: Recipe, run: RunDir, tell: Tell, *, stands: Standing, on_prepare: OnPrepare) -> dict[str, Any]:
+    if stands.damage:
+        what = f"the adapter or the summary of this finished run is damaged ({stands.damage})"
+        tell(Notice(text=f"{what}: written anew from the last checkpoint, and nothing is trained"))
     tokenizer = load_tokenizer(recipe.model, recipe.data)
     data = prepare_training(recipe.data, tokenizer, seed=recipe.train.seed, progress=on_prepare)
     if is_first_rank():
@@ -125,9 +126,12 @@ def _train(recipe: Recipe, run: RunDir, tell: Tell, *, on_prepare: OnPrepare) ->
             mesh.barrier()
             if found is not None:
                 tell(Resumed(from_step=found.step))
+            if stands.was_finished:
+                _check_end(run, plan, found)
             with catching_signals(stop):
                 progress = run_loop(parts, plan, progress=found or Progress())
             progress = _choose_weights(shop, parts, plan, progress)
+            _check_same_adapter(shop, stands)
         return _finish(shop, progress, tell, marks_after(shop, tell))
 
 
@@ -190,8 +194,8 @@ def _write_beginnings(
         hardware=hardware,
     )
     if run.manifest.exists():
-        before = json.loads(run.manifest.read_text(encoding="utf-8"))
-        if not str(before["hashes"]["tokenizer_and_template"]).startswith(DIGEST_KIND):
+        before = read_manifest(run.manifest)
+        if not str(before["hashes"].get("tokenizer_and_template")).startswith(DIGEST_KIND):
             manifest["hashes"]["tokenizer_and_template"] = tokenizer.first_identity
         _check_same_ground(before, manifest, run)
     else:
@@ -202,7 +206,7 @@ def _write_beginnings(
 
 def _check_same_ground(before: dict[str, Any], now: dict[str, Any], run: RunDir) -> None:
     """Raises RunError where base, tokenizer or data are not what the run began with."""
-    changed = [name for name, value in before["hashes"].items() if value != now["hashes"][name]]
+    changed = [name for name, value in before["hashes"].items() if value != now["hashes"].get(name)]
     if changed:
         raise RunError(
             f"{', '.join(changed)} changed since this run began",
@@ -215,7 +219,7 @@ def _use_threads(run: RunDir, tell: Tell) -> None:
     """Use the thread count that the run began with, for the order of sums depends on it."""
     if not run.manifest.exists():
         return
-    threads = json.loads(run.manifest.read_text(encoding="utf-8"))["hardware"]["threads"]
+    threads = read_manifest(run.manifest)["hardware"]["threads"]
     if torch.get_num_threads() != threads:
         tell(Notice(text=f"using {threads} threads, as this run began with, instead of {torch.get_num_threads()}"))
         torch.set_num_threads(threads)
@@ -224,7 +228,7 @@ def _use_threads(run: RunDir, tell: Tell) -> None:
 def _settle_machine(run: RunDir, hardware: Mapping[str, Any], tell: Tell) -> None:
     """Use the thread count that the run's first rank wrote down, and say what has changed since."""
     _use_threads(run, tell)
-    if changes := changes_since(json.loads(run.manifest.read_text(encoding="utf-8")), hardware):
+    if changes := changes_since(read_manifest(run.manifest), hardware):
         tell(Notice(text=f"this run began with {'; '.join(changes)}: losses agree, last bits may not"))
 
 
@@ -257,15 +261,26 @@ def _tell_start(shop: Workshop, total_steps: int, tell: Tell) -> None:
     )
 
 
-def _adapter_step(shop: Workshop, progress: Progress) -> int:
-    """The step that the run's adapter is of: the last one, or with patience the best by validation loss."""
-    keeps_best = shop.recipe.evaluate.early_stopping_patience is not None and progress.best_step is not None
-    return progress.best_step if keeps_best and progress.best_step is not None else progress.step
+def _check_end(run: RunDir, plan: Plan, found: Progress | None) -> None:
+    """Raises RunError where a finished run would train again because its last checkpoint is not of its end."""
+    if found is None or (found.step < plan.total_steps and not found.stopped_early):
+        what = f"this run was trained to its end, and its last checkpoint is of step {found.step if found else 0:,}"
+        cure = f"put {run.adapter} and {run.summary} back, or choose another output.dir to train anew"
+        raise RunError(f"{what}: nothing is trained again", where=str(run.root), cure=cure)
+
+
+def _check_same_adapter(shop: Workshop, stands: Standing) -> None:
+    """Raises RunError where the checkpoints of a finished run give another adapter than it was trained to."""
+    noted = (stands.summary or {}).get("adapter_sha256")
+    if noted is not None and noted != adapter_digest(shop.adapted.model):
+        what = "this run was trained to its end, and its checkpoints give another adapter than was noted then"
+        cure = f"put {shop.run.adapter} back from a copy, or choose another output.dir to train anew"
+        raise RunError(f"{what}: nothing was written", where=str(shop.run.checkpoints), cure=cure)
 
 
 def _choose_weights(shop: Workshop, parts: Parts, plan: Plan, progress: Progress) -> Progress:
     """Put back the weights that the run comes to, where these are not the last ones."""
-    chosen = _adapter_step(shop, progress)
+    chosen = adapter_step(shop.recipe, progress)
     if progress.stopped_early:
         text = (
             f"stopped early after step {progress.step:,} of {plan.total_steps:,}: no better validation loss in "
@@ -286,7 +301,7 @@ def _peak(shop: Workshop, progress: Progress) -> int:
 
 def _finish(shop: Workshop, progress: Progress, tell: Tell, marks: dict[str, Any]) -> dict[str, Any]:
     """Write adapter/ and, last of all, summary.json, which says that the run is complete."""
-    digest, adapter_step = adapter_digest(shop.adapted.model), _adapter_step(shop, progress)
+    digest, chosen = adapter_digest(shop.adapted.model), adapter_step(shop.recipe, progress)
     summary = {
         "steps": progress.step,
         "rows": progress.rows,
@@ -297,7 +312,7 @@ def _finish(shop: Workshop, progress: Progress, tell: Tell, marks: dict[str, Any
         "validation_loss": progress.validation_loss,
         "best_validation_loss": progress.best_loss,
         "best_step": progress.best_step,
-        "adapter_step": adapter_step,
+        "adapter_step": chosen,
         "stopped_early": progress.stopped_early,
         "tokens_per_second": progress.tokens / progress.seconds if progress.seconds else None,
         "prepare_seconds": shop.data.seconds,
@@ -309,12 +324,13 @@ def _finish(shop: Workshop, progress: Progress, tell: Tell, marks: dict[str, Any
     if shop.mesh.rank == 0:
         with whole_folder(shop.run.adapter) as folder:
             summary["adapter_file_sha256"] = shop.save_adapter(folder)
+            summary["adapter_settings_sha256"] = settings_digest(folder)
         tell(
             Finished(
                 step=progress.step,
                 adapter_sha256=digest,
                 seconds=progress.seconds,
-                adapter_step=adapter_step,
+                adapter_step=chosen,
                 stopped_early=progress.stopped_early,
             )
         )

@@ -37,6 +37,7 @@ def test_a_folder_that_is_no_run_is_refused_and_a_parent_that_is_one_is_named(ru
 
 def test_a_run_that_is_not_finished_says_where_it_stopped(run):
     shutil.rmtree(run.adapter)
+    run.summary.unlink()
     with pytest.raises(RunError, match=r"it stopped after step 6(.|\n)*fledge train .*recipe.yaml"):
         open_run(run.root)
     shutil.rmtree(run.checkpoints)
@@ -50,11 +51,18 @@ def test_what_goes_on_with_a_run_that_was_moved_names_where_it_is_now(run, train
     (run.adapter / "adapter_model.safetensors").unlink()
     with pytest.raises(RunError) as moved:
         open_run(run.root)
-    assert moved.value.problems[0].cure == f"`fledge train {run.recipe} output.dir={run.root}` goes on with it"
+    anew = f"`fledge train {run.recipe} output.dir={run.root}` writes it anew from the last checkpoint"
+    assert moved.value.problems[0].cure == f"put it back from a copy, or {anew}"
     run.recipe.write_text(run.recipe.read_text().replace(str(trained_run("llama")), str(run.root)))
     with pytest.raises(RunError) as in_place:
         open_run(run.root)
-    assert in_place.value.problems[0].cure == f"`fledge train {run.recipe}` goes on with it"
+    anew = f"`fledge train {run.recipe}` writes it anew from the last checkpoint"
+    assert in_place.value.problems[0].cure == f"put it back from a copy, or {anew}"
+    run.summary.unlink()
+    shutil.rmtree(run.adapter)
+    with pytest.raises(RunError) as stopped:
+        open_run(run.root)
+    assert stopped.value.problems[0].cure == f"`fledge train {run.recipe}` goes on with it"
 
 
 @pytest.mark.parametrize("which", ["last", "best"])
@@ -83,10 +91,50 @@ def test_a_tokenizer_or_a_note_that_cannot_be_read_is_told_with_a_cure(run):
         open_run(run.root)
 
 
+def forget(path, name):
+    """A note of a run without something that older versions did not note."""
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != name}))
+
+
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_settings_of_an_adapter_are_those_of_the_training_but_for_where_the_base_lies(which, run):
+    folder = run.best if which == "best" else run.adapter
+    for name, change, is_fine in (
+        ("adapter_config.json", {"base_model_name_or_path": "elsewhere/base", "revision": "main"}, True),
+        ("adapter_config.json", {"lora_alpha": 16}, False),
+        ("generation_config.json", {"eos_token_id": 7}, False),
+    ):
+        path = folder / name
+        before = path.read_text()
+        path.write_text(json.dumps(json.loads(before) | change))
+        if is_fine:
+            open_run(run.root, which=which)
+        else:
+            with pytest.raises(RunError, match="other settings than were noted"):
+                open_run(run.root, which=which)
+        path.write_text(before)
+    forget(run.summary, "adapter_settings_sha256")
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(RunError, match="the settings of the adapter cannot be read"):
+        open_run(run.root, which=which)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"a": 1}', '{"versions": {}, "hardware": {}, "hashes": {}}'])
+def test_a_broken_manifest_is_told_and_the_run_opens_once_it_is_removed(text, run):
+    run.manifest.write_text(text)
+    with pytest.raises(RunError, match=r"manifest.json: (.|\n)*cannot be read(.|\n)*or remove it"):
+        open_run(run.root)
+    run.manifest.unlink()
+    assert open_run(run.root).trained_hash("data") is None
+
+
 def test_an_adapter_that_lacks_a_file_or_tensors_is_refused(run, trained_run):
     config = run.adapter / "adapter_config.json"
     before = config.read_text()
     config.write_text(json.dumps(json.loads(before) | {"target_modules": ["q_proj", "embed_tokens"]}))
+    with pytest.raises(RunError, match=r"not the adapter that the run trained: adapter_config.json"):
+        open_run(run.root)
+    forget(run.summary, "adapter_settings_sha256")  # as Fledge 0.1 left it
     with pytest.raises(Exception, match=r"not complete|does not fit"):
         load_tuned(open_run(run.root))
     config.unlink()
