@@ -1,5 +1,6 @@
 """The ledger: what became of each row and each token of every source."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -65,6 +66,8 @@ class SourceLedger:
     """By note, where the first few such rows are."""
     system: str
     """The system text that all conversations share; empty where they have none or different ones."""
+    chat_template_kwargs: Mapping[str, Any]
+    """The values for the chat template that all conversations bring; empty where they bring none or different ones."""
     files_skipped: Mapping[str, Skipped]
     """By reason, the files of a folder or glob that are not read."""
     file_notes: Mapping[str, Skipped] = field(default_factory=dict)
@@ -236,6 +239,7 @@ class Tally:
     notes: dict[str, int] = field(default_factory=dict)
     note_examples: dict[str, list[str]] = field(default_factory=dict)
     systems: set[str | None] = field(default_factory=set)
+    options: set[str] = field(default_factory=set)
     sides: dict[str, SideLedger] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -253,6 +257,8 @@ class Tally:
                 examples.append(where)
         if len(self.systems) < 2:
             self.systems.add(rendered.system)
+        if len(self.options) < 2:
+            self.options.add(rendered.options)
 
     def keep(self, pieces: tuple[TokenRow, ...], *, sizes: tuple[int, ...], num_cut: int) -> None:
         """Count a text of sum(`sizes`) tokens, by side where it has sides, that is kept as `pieces`, `num_cut` of its
@@ -324,6 +330,7 @@ class Tally:
             notes=self.notes,
             note_examples={note: tuple(found) for note, found in self.note_examples.items()},
             system=next(iter(self.systems), None) or "" if len(self.systems) == 1 else "",
+            chat_template_kwargs=json.loads(next(iter(self.options))) if len(self.options) == 1 else {},
             files_skipped={},
             sides=self.sides,
         )

@@ -73,6 +73,8 @@ class RenderedRow:
     """Further right answers beside the last one; never trained."""
     system: str | None = None
     """The system text of a conversation, empty where it has none; None where the format has no such thing."""
+    options: str = "{}"
+    """The values that a conversation brings for the chat template, as JSON."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -448,3 +448,19 @@ def test_the_pieces_and_the_cut_rows_of_an_answer_have_its_references_once_at_mo
     prepared = prepare(source, max_length=16, overlong="truncate")
     assert [prepared.train.references(i) for i in range(2)] == [(" other",), (" b",)]
     assert not prepared.train.answer_ids(0), "it was cut, so it is not judged"
+
+
+def test_the_ledger_has_the_values_for_the_template_that_all_conversations_bring(tmp_path):
+    def kwargs(*each):
+        rows = [
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+            | ({} if one is None else {"chat_template_kwargs": one})
+            for one in each
+        ]
+        prepared = prepare({"path": jsonl(tmp_path / "r.jsonl", rows), "format": "chat"})
+        [entry] = prepared.ledger.sources["train"]
+        return entry.chat_template_kwargs
+
+    quiet_thought = {"enable_thinking": False}
+    assert kwargs(quiet_thought, quiet_thought) == quiet_thought
+    assert kwargs(quiet_thought, None) == kwargs(None, None) == kwargs(quiet_thought, {"enable_thinking": True}) == {}

@@ -1,5 +1,6 @@
 """The chat format: a conversation as the model's own template writes it, its answers trained as serving writes them."""
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -76,7 +77,8 @@ class Chat:
         )
         first = conversation.messages[0]
         system = first["content"] if first["role"] in ("system", "developer") else ""
-        rows = tuple(replace(row, system=system) for row in self._placed(text, turns, notes))
+        options = json.dumps(dict(conversation.options), sort_keys=True, default=str)
+        rows = tuple(replace(row, system=system, options=options) for row in self._placed(text, turns, notes))
         return self._without_context(conversation, said, rows) if self.train_on == "all" else rows
 
     def _left_out(self, conversation: Conversation) -> list[str]:
