@@ -24,6 +24,7 @@ from fledge.errors import DataError
 
 Progress = Callable[[int, int | None], None]
 _ANSWER_CUT = "the answer was cut, so it is trained but no generated answer is compared with it"
+_NO_ROW = "the file holds no row"
 _BATCH_ROWS = 1024
 _BATCH_CHARACTERS = 1 << 21
 
@@ -122,8 +123,7 @@ class _Builder:
                 self._finish(before[0], before[1].result())
                 progress(self.tally.rows_read, self._total)
             before = (items, encodings)
-        if before is None:
-            raise DataError("the source holds no row", where=self._source.name)
+        assert before is not None, "a source without a row is refused while it is read"
         self._finish(before[0], before[1].result())
         progress(self.tally.rows_read, self._total)
 
@@ -135,6 +135,7 @@ class _Builder:
         return [[tuple(itertools.islice(found, len(row))) for row in rows] for rows in texts]
 
     def _items(self) -> Iterator[_Item]:
+        has_rows = False
         for part in range(len(self._names)):
             rows, total = self._rows_of(part)
             self._total = total if len(self._names) == 1 else None
@@ -143,7 +144,13 @@ class _Builder:
                 is_empty = False
                 yield _Item(part, row.number, self._outcome(part, row))
             if is_empty:
-                raise DataError("the file holds no row", where=self._source.full_where(part, None))
+                self._source.note(part, _NO_ROW)
+            has_rows = has_rows or not is_empty
+        if not has_rows:
+            several = len(self._names) > 1
+            what = f"none of the {len(self._names):,} files holds a row" if several else _NO_ROW
+            where = self._source.name if several else self._source.full_where(0, None)
+            raise DataError(what, where=where, cure="name files that hold rows as the source's path")
 
     def _rows_of(self, part: int) -> tuple[Iterator[RawRow | BrokenRow], int | None]:
         """The rows of a part; trouble of the machine in reading them is told of the source, not of the store."""

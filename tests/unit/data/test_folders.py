@@ -13,12 +13,14 @@ from datasets.data_files import DataFilesDict, get_data_patterns
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fledge.config.data import SourceConfig
+from fledge.config.data import DataConfig, SourceConfig
+from fledge.data.pipeline import prepare_training
 from fledge.data.readers.rows import open_source, read_part
 from fledge.data.readers.splits import splits_by_name
 from fledge.data.readers.values import UNITED
 from fledge.data.rows import BrokenRow, RawRow
 from fledge.errors import DataError
+from tests.unit.data.tiny import gpt_like
 
 
 def lay(folder: Path, *names: str) -> Path:
@@ -133,6 +135,37 @@ configs:
 ---
 # Animals
 """
+
+
+EMPTY_SHARDS = {
+    "jsonl": ('{"text": "a"}\n', ""),
+    "json": ('[{"text": "a"}]', ""),
+    "csv": ("text\na\n", ""),
+    "tsv": ("text\tb\na\tb\n", "text\tb\n"),
+}
+
+
+@pytest.mark.parametrize("suffix", EMPTY_SHARDS)
+def test_an_empty_shard_is_noted_and_the_others_are_read(tmp_path, suffix):
+    full, empty = EMPTY_SHARDS[suffix]
+    shards = lay(tmp_path / "shards", ".hidden")
+    for number, content in enumerate((empty, full, empty, full)):
+        (shards / f"part-{number}.{suffix}").write_text(content)
+    source = {"path": str(shards), "format": "text"}
+    for _ in range(2):  # the second time from the cache
+        prepared = prepare_training(DataConfig(train=source), gpt_like(), seed=0, progress=lambda done, total: None)
+        assert [prepared.train.where(number) for number in range(2)] == [
+            f"part-{number}.{suffix}" + (", row 1" if suffix == "json" else ":1" if suffix == "jsonl" else ":2")
+            for number in (1, 3)
+        ]
+        assert prepared.ledger.rows_kept == 2
+        assert prepared.ledger.notices()[-1:] == [f"{shards}: 2 files: the file holds no row, first: part-0.{suffix}"]
+    for path in shards.glob("part*"):
+        path.write_text(empty)
+    with pytest.raises(DataError) as caught:
+        prepare_training(DataConfig(train=source), gpt_like(), seed=0, progress=lambda done, total: None)
+    assert "none of the 4 files holds a row" in str(caught.value)
+    assert "name files that hold rows" in str(caught.value)
 
 
 def test_a_dataset_card_decides_over_names(tmp_path):

@@ -160,6 +160,13 @@ def test_what_is_no_spreadsheet_is_told(tmp_path):
         read(book(tmp_path / "d.xlsx", [["a", "a"], [1, 2]]))
 
 
+def test_an_empty_sheet_among_several_files_has_no_rows(tmp_path):
+    book(tmp_path / "a.xlsx", [[None]])
+    book(tmp_path / "b.xlsx", [["prompt", "completion"], ["a", "b"]])
+    opened = open_source(SourceConfig(path=str(tmp_path), format="completion"))
+    assert [len(list(read_part(opened, part)[0])) for part in range(2)] == [0, 1]
+
+
 def test_a_column_without_a_name_has_its_letter(tmp_path):
     [row] = read(book(tmp_path / "a.xlsx", [["prompt", None, "completion"], ["a", "b", "c"]]))[0]
     assert row.record == {"prompt": "a", "B": "b", "completion": "c"}

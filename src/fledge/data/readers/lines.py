@@ -23,6 +23,15 @@ LONGEST_LINE = 1 << 28
 """Bytes of one line; a longer one is no line but a file without line ends, and would fill the memory."""
 
 
+class EmptyFile(DataError):
+    """A file has nothing in it, not even a header: of several files of a source that is worth a note and no more."""
+
+
+def empty_file(what: str, file: SourceFile) -> EmptyFile:
+    """The error for a file that has nothing in it."""
+    return EmptyFile(what, where=str(file.path), cure="write the file again, or name another one as the source's path")
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One line, its line end included. `number` counts from 1, `offset` is the byte it starts at."""

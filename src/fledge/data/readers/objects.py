@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 from fledge.data.kinds import kind_of
 from fledge.data.readers.columnwise import rows_of_columns
 from fledge.data.readers.find import SourceFile
-from fledge.data.readers.lines import BOM, Line, decode, opened, read_lines, read_whole
+from fledge.data.readers.lines import BOM, Line, decode, empty_file, opened, read_lines, read_whole
 from fledge.data.rows import BrokenRow, RawRow, Refusal
 from fledge.errors import DataError
 
@@ -145,7 +145,7 @@ def _first_byte(stream: BinaryIO, file: SourceFile) -> bytes:
             return body[:1]
         block = stream.read(_BLOCK)
     if file.kind == "json":
-        raise DataError("the file is empty", where=str(file.path))
+        raise empty_file("the file is empty", file)
     return b""
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from fledge.config.data import SourceConfig
 from fledge.data.readers.arrow import read_arrow, read_parquet
 from fledge.data.readers.find import SourceFile, find_files, is_local
 from fledge.data.readers.hub import fingerprint, load_hub, read_hub
-from fledge.data.readers.lines import opened, read_whole
+from fledge.data.readers.lines import EmptyFile, opened, read_whole
 from fledge.data.readers.objects import read_objects
 from fledge.data.readers.sheet import read_sheet
 from fledge.data.readers.table import read_csv
@@ -68,6 +69,12 @@ class OpenSource:
             return [fingerprint(self.hub)]
         return [_digest(file) for file in self.files]
 
+    def note(self, part: int, words: str) -> None:
+        """Remember what a person should know of a part; the same words once."""
+        known = (self.part_names()[part][0], words)
+        if known not in self.noted:
+            self.noted.append(known)
+
     def check_unchanged(self) -> None:
         """Raise DataError where a file was written to since it was opened."""
         for file, stamp in zip(self.files, self.stamps, strict=True):
@@ -93,8 +100,26 @@ def open_source(config: SourceConfig) -> OpenSource:
 
 
 def read_part(source: OpenSource, part: int) -> tuple[Iterator[RawRow | BrokenRow], int | None]:
-    """The rows of one file (or of the hub data set), and their number where it is known beforehand."""
-    note = partial(_note, source, source.part_names()[part][0])
+    """The rows of one file (or of the hub data set), and their number where it is known beforehand.
+
+    An empty file has no rows. Raises DataError where it is the only one.
+    """
+    if len(source.files) < 2:
+        return _read(source, part)
+    try:
+        rows, total = _read(source, part)
+    except EmptyFile:
+        return iter(()), 0
+    return _unless_empty(rows), total
+
+
+def _unless_empty(rows: Iterator[RawRow | BrokenRow]) -> Iterator[RawRow | BrokenRow]:
+    with suppress(EmptyFile):
+        yield from rows
+
+
+def _read(source: OpenSource, part: int) -> tuple[Iterator[RawRow | BrokenRow], int | None]:
+    note = partial(source.note, part)
     if source.hub is not None:
         return read_hub(source.hub, note=note), len(source.hub)
     file = source.files[part]
@@ -107,11 +132,6 @@ def read_part(source: OpenSource, part: int) -> tuple[Iterator[RawRow | BrokenRo
     if file.kind == "txt":
         return _read_text(file), 1
     return {"parquet": read_parquet, "arrow": read_arrow}[file.kind](file, note=note), None
-
-
-def _note(source: OpenSource, name: str, words: str) -> None:
-    if (name, words) not in source.noted:
-        source.noted.append((name, words))
 
 
 def _read_text(file: SourceFile) -> Iterator[RawRow | BrokenRow]:

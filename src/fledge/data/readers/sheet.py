@@ -12,7 +12,7 @@ from openpyxl.utils import get_column_letter
 
 from fledge.data.readers.cells import is_followed, text_of_cell
 from fledge.data.readers.find import SourceFile
-from fledge.data.readers.lines import opened
+from fledge.data.readers.lines import empty_file, opened
 from fledge.data.rows import BrokenRow, RawRow, Refusal
 from fledge.errors import DataError
 
@@ -99,7 +99,7 @@ def _rows(
             texts += [""] * (len(header) - len(texts))
             yield RawRow(number, dict(zip(header, texts, strict=True)))
     if not header:
-        raise DataError("the sheet is empty: not even a header row", where=str(file.path))
+        raise empty_file("the sheet is empty: not even a header row", file)
 
 
 def _header(texts: list[str], file: SourceFile, number: int) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from fledge.data.readers.find import SourceFile
-from fledge.data.readers.lines import not_utf8, opened, read_lines
+from fledge.data.readers.lines import empty_file, not_utf8, opened, read_lines
 from fledge.data.readers.separator import SAMPLE_LINES, SEPARATORS, find_separator
 from fledge.data.rows import BrokenRow, RawRow, Refusal
 from fledge.errors import DataError
@@ -210,7 +210,7 @@ def _header(reader: Iterator[list[str]], lines: _Lines, file: SourceFile) -> lis
     if trouble is not None and trouble.trouble is not None:
         raise DataError(trouble.trouble.what, where=where, cure=trouble.trouble.cure)
     if not header:
-        raise DataError("the file is empty: not even a header line", where=str(file.path))
+        raise empty_file("the file is empty: not even a header line", file)
     seen: set[str] = set()
     twice = sorted({name for name in header if name in seen or seen.add(name)})  # type: ignore[func-returns-value]
     if twice:
