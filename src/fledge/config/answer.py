@@ -1,7 +1,7 @@
 """What to write instead of a name that a recipe does not know: the nearest option, or Fledge's own name for it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import BaseModel
@@ -9,43 +9,65 @@ from pydantic import BaseModel
 from fledge.config.data import SourceConfig, ValidationFraction
 from fledge.config.dump import flow
 from fledge.config.foreign import FRACTIONS, IN_SECTION, INSTEAD, NEEDLESS, SAME, SECTIONS, SOURCES
-from fledge.config.nearest import folded, nearest_name
+from fledge.config.forms import fits
+from fledge.config.nearest import folded, typo_of
 from fledge.config.recipe import Recipe
 from fledge.config.sources import guessed_source, looks_like_data
+from fledge.config.valued import VALUED, VALUED_IN_LORA, is_number, word_of
 
 _FRACTION = 0.05
 """What to hold out where another tool's value is no share."""
+_LONG_NAME = 8
+"""Letters from which on another tool's name is known with a slip in it."""
 
 
 def answer_unknown(name: str, value: Any, *, section: type[BaseModel] | None, where: str) -> str:
     """The cure for `name: value`, which stands in `section` (at the key `where`) and is none of its options.
 
-    In this order: the same name spelt otherwise; the same name in another section; another tool's name; the nearest
-    name; all names.
+    In this order: the same name spelt otherwise; the same name in another section; another tool's name; the name that
+    it is but for a slip or two, where that takes the value; all names.
     """
     own = list(section.model_fields) if section else []
     word = folded(name)
     if word in own:
         return f"did you mean {word}?"
+    return (
+        _of_section(name, value, section=section, where=where)
+        or _of_option_elsewhere(name, value, section=section, where=where)
+        or _foreign(word, value, where)
+        or _typo(name, value, section=section, where=where)
+        or f"there is: {', '.join(own)}"
+    )
+
+
+def _of_section(name: str, value: Any, *, section: type[BaseModel] | None, where: str) -> str:
+    """The cure for a name that means something in this section alone."""
+    word = folded(name)
     local = IN_SECTION.get("data.train" if section is SourceConfig else where, {}).get(word)
-    if local:
+    if local and section is not None and (isinstance(value, str) or fits(value, section, name=local)):
         return f"did you mean {local}?"
+    if where == "lora" and word in VALUED_IN_LORA:
+        return VALUED_IN_LORA[word](value)
     if section is SourceConfig and looks_like_data(name):
         source = guessed_source(name) | ({"format": value} if isinstance(value, str) else {})
         return f"write {where}: {flow(source)}" if where.count(".") == 1 else f"write path: {flow(name)}"
     if section is ValidationFraction and word in SourceConfig.model_fields:
         return "remove it, or remove fraction: the fraction is taken of the rows of data.train"
-    elsewhere = next((key for key in _all_keys() if key.rpartition(".")[2] == word), None)
+    return ""
+
+
+def _of_option_elsewhere(name: str, value: Any, *, section: type[BaseModel] | None, where: str) -> str:
+    """The cure for an option that stands in the wrong section, or whose section is written before it."""
+    elsewhere = next((key for key in _all_keys() if key.rpartition(".")[2] == folded(name)), None)
+    if elsewhere == "data.test" and isinstance(value, bool):
+        return "remove it: `fledge evaluate RUN --on test` measures on the rows of data.test"
     if elsewhere and section is not SourceConfig:
         return f"did you mean {_seen_from(elsewhere, where)}?"
     if (dotted := re.sub(r"\s*[/:>]+\s*", ".", name)) != name and dotted in _all_keys():
         return f"did you mean {dotted}?"
     if "." in name and name in _all_keys():
         return f"a dot does not open a section in a file: write {_nested(name, value)}"
-    foreign = _foreign(word, value, where)
-    if foreign:
-        return foreign
-    return _nearest(name, own, section)
+    return ""
 
 
 def foreign_answer(name: str, value: Any) -> str:
@@ -53,22 +75,34 @@ def foreign_answer(name: str, value: Any) -> str:
     return _foreign(folded(name), value, "")
 
 
-def _nearest(name: str, own: list[str], section: type[BaseModel] | None) -> str:
-    near = nearest_name(name, own)
-    if near:
+def _typo(name: str, value: Any, *, section: type[BaseModel] | None, where: str) -> str:
+    """The cure for a name that is but for a slip or two an option that takes the value, or another tool's name."""
+    own = [option for option in section.model_fields if fits(value, section, name=option)] if section else []
+    if near := typo_of(name, own):
         return f"did you mean {near}?"
-    nearly = None if section is SourceConfig else nearest_name(name, [key.rpartition(".")[2] for key in _all_keys()])
-    if nearly:
-        return f"did you mean {next(key for key in _all_keys() if key.rpartition('.')[2] == nearly)}?"
-    return f"there is: {', '.join(own)}"
+    if section is SourceConfig:
+        return ""
+    others = {key.rpartition(".")[2]: key for key in _all_keys(with_rows=False) if _takes(key, value)}
+    if nearly := typo_of(name, others):
+        return f"did you mean {others[nearly]}?"
+    tables: tuple[Iterable[str], ...] = (SAME, SOURCES, FRACTIONS, VALUED, INSTEAD, NEEDLESS)
+    foreign = typo_of(name, [known for table in tables for known in table if len(known) >= _LONG_NAME])
+    return _foreign(foreign, value, where) if foreign else ""
 
 
-def _all_keys() -> Iterator[str]:
-    """Every option, dotted; those of a source under data.train."""
+def _takes(key: str, value: Any) -> bool:
+    section, _, option = key.partition(".")
+    kind = Recipe.model_fields[section].annotation
+    return isinstance(kind, type) and issubclass(kind, BaseModel) and fits(value, kind, name=option)
+
+
+def _all_keys(*, with_rows: bool = True) -> Iterator[str]:
+    """Every option, dotted; those of a source under data.train, where they are wanted."""
     sections = {name: field.annotation for name, field in Recipe.model_fields.items()}
     for name, kind in sections.items():
         yield from (f"{name}.{option}" for option in getattr(kind, "model_fields", {}))
-    yield from (f"data.train.{option}" for option in SourceConfig.model_fields)
+    if with_rows:
+        yield from (f"data.train.{option}" for option in SourceConfig.model_fields)
 
 
 def _seen_from(key: str, where: str) -> str:
@@ -83,11 +117,13 @@ def _foreign(word: str, value: Any, where: str) -> str:
     if isinstance(value, dict | tuple) and word in SECTIONS and not _is_source(value):
         return f"did you mean {SECTIONS[word]}?"
     if word in SOURCES:
-        return _of_rows(SOURCES[word], value)
+        return _of_rows(word, value)
     if word in FRACTIONS:
         return _of_fraction(value, is_percent="percent" in word)
     if word in SAME:
         return f"did you mean {_seen_from(SAME[word], where)}?"
+    if word in VALUED:
+        return VALUED[word](value)
     if word in INSTEAD:
         cures = INSTEAD[word]
         cure = cures if isinstance(cures, str) else cures.get(word_of(value), cures[""])
@@ -95,21 +131,17 @@ def _foreign(word: str, value: Any, where: str) -> str:
     return f"remove it: {NEEDLESS[word]}" if word in NEEDLESS else ""
 
 
-def word_of(value: Any) -> str:
-    """A value as the tables of foreign words have it."""
-    if value is None or isinstance(value, bool):
-        return str(value).lower().replace("none", "null")
-    return str(value).strip().lower()
-
-
 def _is_source(value: Any) -> bool:
     parts = value if isinstance(value, tuple) else (value,)
     return any(isinstance(part, str) or (isinstance(part, dict) and "path" in part) for part in parts)
 
 
-def _of_rows(key: str, value: Any) -> str:
+def _of_rows(word: str, value: Any) -> str:
+    key, kind = SOURCES[word], {"format": "text"} if word == "pretraining_dataset" else {}
+    if key == "data.validation" and (is_number(value) or isinstance(value, bool)):
+        return _of_fraction(value, is_percent=False)
     if isinstance(value, str) and value:
-        return f"write {key}: {flow(guessed_source(value))}"
+        return f"write {key}: {flow(guessed_source(value) | kind)}"
     if isinstance(value, tuple) and value and all(isinstance(part, str) and part for part in value):
         return f"write {key}: {flow(tuple(guessed_source(part) for part in value))}"
     return f"did you mean {key}?"

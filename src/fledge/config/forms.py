@@ -1,6 +1,7 @@
 """What an option takes, read from its JSON Schema and told in words."""
 
 import functools
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel
 from fledge.config.recipe import Recipe
 
 SOURCE_KEYS = frozenset({("data", "train"), ("data", "validation"), ("data", "test")})
+_YES_OR_NO = frozenset({"yes", "no", "on", "off", "true", "false"})
 _A_SOURCE = "{path: ..., format: ...}, or a list of such"
 
 
@@ -38,6 +40,38 @@ def _schema_of(section: type[BaseModel]) -> dict[str, Any]:
 def words_of(form: dict[str, Any]) -> list[Any]:
     """The values that a form allows by name; none where it allows a whole kind of values."""
     return list(form.get("enum", [form["const"]] if "const" in form else []))
+
+
+def fits(value: Any, section: type[BaseModel], *, name: str) -> bool:
+    """Whether a value is of a kind that this option may take, in its own form or in one that is mended.
+
+    Text may mean a number, a list or true and false; a section takes a mapping alone.
+    """
+    if value is None:
+        return True
+    if section is Recipe:
+        return isinstance(value, dict)
+    if section.__name__ == "DataConfig" and ("data", name) in SOURCE_KEYS:
+        return not isinstance(value, bool) or name == "validation"
+    return any(_fits_form(value, form) for form in forms(section, name))
+
+
+def _fits_form(value: Any, form: dict[str, Any]) -> bool:
+    kind, words = form.get("type"), words_of(form)
+    if isinstance(value, dict):
+        return kind == "object"
+    if isinstance(value, tuple):
+        return kind == "array"
+    if isinstance(value, bool):
+        return kind == "boolean" or any(word is value for word in words)
+    if isinstance(value, int | float):
+        return kind in ("integer", "number") or (kind == "array" and item_form(form).get("type") == "number")
+    text = str(value).strip().lower()
+    if kind in ("integer", "number"):
+        return bool(re.match(r"[-+.]?\d", text))
+    if kind == "boolean":
+        return text in _YES_OR_NO
+    return kind in ("string", "array") or bool(words)
 
 
 def item_form(form: dict[str, Any]) -> dict[str, Any]:

@@ -9,13 +9,13 @@ from typing import Any, TypeGuard
 
 from pydantic import BaseModel
 
-from fledge.config.answer import word_of
 from fledge.config.document import Key, plain_scalar
 from fledge.config.dump import flow
 from fledge.config.forms import SOURCE_KEYS, forms, item_form, one_of, words_of
 from fledge.config.nearest import nearest_name
 from fledge.config.recipe import Recipe
 from fledge.config.sources import guessed_source
+from fledge.config.valued import word_of
 from fledge.config.words import WORDS
 
 _LONGEST_WHOLE = 1e15

@@ -9,6 +9,7 @@ import pytest
 from fledge.config.document import read_document
 from fledge.config.foreign import FRACTIONS, IN_SECTION, INSTEAD, NEEDLESS, SAME, SECTIONS, SOURCES
 from fledge.config.load import load_recipe
+from fledge.config.valued import VALUED
 from fledge.config.words import WORDS
 from fledge.errors import Problem, RecipeError
 from tests.cures import NotLiteral, apply_cure, thawed
@@ -211,6 +212,7 @@ FOR_A_PERSON = (
     "expected {path: ..., format: ...}",
     "base's own chat template",
     "the first is in line",
+    "give data.validation a source",
 )
 
 
@@ -221,7 +223,7 @@ def test_there_are_many_mistakes_and_few_leave_a_person_to_decide(folder: Path) 
 
 
 VALUES = (True, 4, "some/name", 0.05, ["a"])
-NAMES = sorted({*SAME, *SOURCES, *FRACTIONS, *INSTEAD, *NEEDLESS})
+NAMES = sorted({*SAME, *SOURCES, *FRACTIONS, *VALUED, *INSTEAD, *NEEDLESS})
 
 
 def told_of(folder: Path, place: str, values: dict[str, object]) -> dict[str, Problem]:
