@@ -11,11 +11,23 @@ from fledge.commands.engine import build_engine, kernels_of
 from fledge.commands.known_ids import check_known
 from fledge.commands.open_run import OpenRun, Tuned, Which, load_tuned, open_run
 from fledge.commands.progress import OnPrepare, ignore_progress
-from fledge.commands.results import PREDICTIONS, RESULT, Extent, place_of
+from fledge.commands.results import (
+    DIGEST,
+    PREDICTIONS,
+    RESULT,
+    SOURCE,
+    Extent,
+    Place,
+    digest_of_training,
+    named,
+    place_of,
+    put_aside,
+)
 from fledge.commands.settle import longest_row
 from fledge.commands.workshop import plain_loss, room_of, shape_of
 from fledge.commands.writable import check_writable
-from fledge.config.recipe import sources
+from fledge.config.data import SourceConfig
+from fledge.config.recipe import Recipe, sources
 from fledge.data.batches import BatchSource
 from fledge.data.pipeline import prepare_sources, prepare_training
 from fledge.data.store import TokenStore
@@ -69,11 +81,22 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows that can be measured."""
+
+    store: TokenStore
+    source: tuple[SourceConfig, ...]
+    digest: str
+    """Tells them from any others."""
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """Base beside tuned on `rows` rows with `tokens` supervised tokens; `folder` holds it all, predictions too.
 
     `answered` of the rows have a prompt and a whole answer; None where no answers were asked for. `marks` is what these
-    came to, `extent` how much was measured. `fuller` is the folder of a fuller result, which was left alone.
+    came to, `extent` how much was measured. `source` names where the rows came from, `rows_sha256` is their digest.
+    `fuller` is the folder of a fuller result of the same rows, which was left alone.
     """
 
     run: Path
@@ -85,6 +108,8 @@ class Evaluation:
     tuned: Measured
     folder: Path
     extent: Extent
+    source: tuple[SourceConfig, ...]
+    rows_sha256: str
     marks: Marks | None = None
     fuller: Path | None = None
     notices: tuple[str, ...] = ()
@@ -115,7 +140,7 @@ class Evaluation:
     def as_json(self) -> dict[str, Any]:
         """The result as a JSON object."""
         about: dict[str, Any] = {"run": str(self.run), "on": self.on, "which": self.which}
-        about |= {"rows": self.rows, "tokens": self.tokens}
+        about |= {SOURCE: named(self.source), DIGEST: self.rows_sha256, "rows": self.rows, "tokens": self.tokens}
         if self.marks is not None:
             about |= {"answered": self.marks.rows, "max_new_tokens": self.extent.max_new_tokens}
             about |= {"num_beams": self.extent.num_beams}
@@ -151,7 +176,8 @@ def evaluate(
 
     Each file whole or not at all, result.json and, where answers were generated, predictions.jsonl are written into
     the run's evaluation/ folder; for other rows than the validation's, or the best adapter, into a folder inside it;
-    and into one inside that where a fuller result is there already, which is left alone. Raises RunError where the run
+    and into one inside that where a fuller result of the same rows is there already, which is left alone. A result of
+    other rows is put into a folder beside it, and a notice says so. Raises RunError where the run
     has no such rows, where they are not those of the training any more, or where the run folder cannot be written;
     DataError where rows cannot be read; FledgeError where a setting of answers is given and none are generated.
     """
@@ -160,9 +186,11 @@ def evaluate(
     _check_effects(question or Question(), asked)
     usual = _folder(opened, asked.on, which)
     check_writable(usual, cure="make it writable, or evaluate a copy of the run folder")
-    store = _rows(opened, asked.on, on_prepare)
+    rows = _rows(opened, asked.on, on_prepare)
+    store = rows.store
     extent = _extent(asked, len(store))
-    folder, fuller = place_of(extent, usual, trained=_extent(_settled(Question(), opened), len(store)))
+    trained = _extent(_settled(Question(), opened), len(store))
+    place = place_of(extent, usual, trained=trained, rows=rows.digest)
     tuned = load_tuned(opened)
     check_known(store, tuned.model, tokenizer=opened.tokenizer, base=opened.recipe.model.name_or_path)
     learnt, tokens = _mean_loss(opened, tuned, store, asked)
@@ -178,12 +206,15 @@ def evaluate(
         tokens=tokens,
         base=Measured(untaught, perplexity_of(untaught), base_share),
         tuned=Measured(learnt, perplexity_of(learnt), tuned_share),
-        folder=folder,
+        folder=place.folder,
         extent=extent,
+        source=rows.source,
+        rows_sha256=rows.digest,
         marks=marks,
-        fuller=fuller,
-        notices=opened.notices,
+        fuller=place.fuller,
+        notices=(*opened.notices, *_said_of(place)),
     )
+    put_aside(place)
     _write(evaluation, marks.predictions if marks else None)
     return evaluation
 
@@ -192,6 +223,12 @@ def _folder(opened: OpenRun, on: Split, which: Which) -> Path:
     if on == "validation" and which == "last":
         return opened.run.evaluation
     return opened.run.evaluation / (on if which == "last" else f"{on}-{which}")
+
+
+def _said_of(place: Place) -> Iterator[str]:
+    """What a person should know of a result that had to make room."""
+    if place.aside is not None:
+        yield f"the result that lay in {place.folder} is of other rows or does not say of which: it is in {place.aside}"
 
 
 def _write(evaluation: Evaluation, predictions: str | None) -> None:
@@ -236,14 +273,26 @@ def _extent(asked: Question, num_rows: int) -> Extent:
     return Extent(rows, asked.measures, *lengths)
 
 
-def _rows(opened: OpenRun, on: Split, on_prepare: OnPrepare) -> TokenStore:
+def rows_of_test(opened: OpenRun, on_prepare: OnPrepare = ignore_progress) -> Rows:
+    """The rows of data.test as they are now. Raises RunError where there is none, DataError where it cannot be read."""
+    recipe = opened.recipe
+    if recipe.data.test is None:
+        cure = f"use --on {'train' if recipe.data.validation is None else 'validation'}"
+        raise RunError("this run's recipe has no data.test", where=str(opened.run.recipe), cure=cure)
+    chosen = sources(recipe.data.test)
+    split = prepare_sources(chosen, recipe.data, tokenizer=opened.tokenizer, progress=on_prepare)
+    return Rows(split.store, chosen, split.digest)
+
+
+def source_of(recipe: Recipe, on: Split) -> tuple[SourceConfig, ...]:
+    """Where rows come from: for validation rows that are held out, from where the training rows do."""
+    return sources(getattr(recipe.data, on)) or (() if on == "test" else sources(recipe.data.train))
+
+
+def _rows(opened: OpenRun, on: Split, on_prepare: OnPrepare) -> Rows:
     recipe = opened.recipe
     if on == "test":
-        if recipe.data.test is None:
-            cure = f"use --on {'train' if recipe.data.validation is None else 'validation'}"
-            raise RunError("this run's recipe has no data.test", where=str(opened.run.recipe), cure=cure)
-        chosen = sources(recipe.data.test)
-        return prepare_sources(chosen, recipe.data, tokenizer=opened.tokenizer, progress=on_prepare).store
+        return rows_of_test(opened, on_prepare)
     if on == "validation" and recipe.data.validation is None:
         cure = f"use --on {'train' if recipe.data.test is None else 'test'}"
         raise RunError("this run's recipe has no data.validation", where=str(opened.run.recipe), cure=cure)
@@ -256,10 +305,9 @@ def _rows(opened: OpenRun, on: Split, on_prepare: OnPrepare) -> TokenStore:
             f"put back the files as they were, or name new rows as data.test in {opened.run.recipe} and use --on test"
         )
         raise RunError(f"data changed since this run began: {what}", where=str(opened.run.root), cure=cure)
-    if on == "train":
-        return data.train
-    assert data.validation is not None
-    return data.validation
+    store = data.train if on == "train" else data.validation
+    assert store is not None, "asked before"
+    return Rows(store, source_of(recipe, on), digest_of_training(data.digest, on))
 
 
 @contextlib.contextmanager

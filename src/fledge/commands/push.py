@@ -1,18 +1,21 @@
 """`fledge push`: a certified export of a run, with a card written from the run, on a model hub."""
 
 import contextlib
-import json
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from fledge.commands.evaluate import Split, rows_of_test, source_of
 from fledge.commands.export import export
+from fledge.commands.manifest import read_manifest, read_object
 from fledge.commands.open_run import OpenRun, Which, open_run
+from fledge.commands.results import DIGEST, RESULT, SOURCE, digest_of_training, named, read_result
 from fledge.commands.writable import check_writable
 from fledge.config.model import Dtype
-from fledge.errors import ProofError, RunError
+from fledge.errors import FledgeError, ProofError, RunError
 from fledge.exporting.card import Told, write_card
 from fledge.exporting.hub import open_hub
 from fledge.exporting.push import MAIN, Place, Sent, check_names, look, send
@@ -96,7 +99,7 @@ def push(
     hub = open_hub(tell, shows_bars=shows_bars)
     place = look(hub, repo, revision=address.revision, is_public=address.is_public)
     sealed = sealed or _own(opened, parcel, which=which, tell=tell)
-    card = write_card(_told(opened, sealed, place))
+    card = write_card(_told(opened, sealed, place, tell=tell))
     size = sum((sealed.folder / name).stat().st_size for name in sealed.sha256)
     tell(f"sending {len(sealed.sha256)} files, {format_bytes(size)}, to {place.repo} ({place.visibility})")
     for line in _revealed(opened, sealed) if place.is_public else ():
@@ -196,11 +199,11 @@ def _kept(folder: Path, opened: OpenRun, wanted: Mapping[str, str]) -> Sealed | 
     return sealed if is_wanted and sealed.adapter.get("sha256") == opened.adapter_sha256 else None
 
 
-def _told(opened: OpenRun, sealed: Sealed, place: Place) -> Told:
-    """What the card is written from. An evaluation counts where it is of the adapter that is pushed."""
-    run, which = opened.run, sealed.adapter.get("which")
-    names = ("validation", "test") if which == "last" else ("validation-best", "test-best")
-    folders = [run.evaluation if name == "validation" else run.evaluation / name for name in names]
+def _told(opened: OpenRun, sealed: Sealed, place: Place, *, tell: Callable[[str], None]) -> Told:
+    """What the card is written from. An evaluation counts where it is of the adapter that is pushed, and of rows that
+    the run's recipe means now.
+    """
+    run, which = opened.run, cast(Which, sealed.adapter.get("which"))
     name = opened.recipe.model.name_or_path
     base = Path(BUILTIN.get(name, name))
     return Told(
@@ -211,18 +214,59 @@ def _told(opened: OpenRun, sealed: Sealed, place: Place) -> Told:
         base=base if base.is_absolute() else None,
         ledger=_read(run.ledger),
         summary=_read(run.summary),
-        manifest=_read(run.manifest),
-        evaluations=[found for folder in folders if (found := _read(folder / "result.json"))],
+        manifest=read_manifest(run.manifest),
+        evaluations=list(_evaluations(opened, which, tell)),
     )
+
+
+def _evaluations(opened: OpenRun, which: Which, tell: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """The results that the card may quote; of each other one it is told why it may not."""
+    splits: tuple[Split, ...] = ("validation", "test")
+    for on in splits:
+        name = on if which == "last" else f"{on}-{which}"
+        folder = opened.run.evaluation if name == "validation" else opened.run.evaluation / name
+        if not (folder / RESULT).exists():
+            continue
+        found = read_result(folder)
+        why_not = "cannot be read" if found is None else _other_rows(found, opened, on)
+        if why_not:
+            tell(f"note: {folder / RESULT} {why_not}, and is left out of the card; {_again(opened, on, which)}")
+        elif found is not None:
+            yield found
+
+
+def _again(opened: OpenRun, on: Split, which: Which) -> str:
+    """What gives the card a result of the rows that the recipe means."""
+    if on == "test" and opened.recipe.data.test is None:
+        return "the recipe names no data.test any more"
+    options = " --on test" * (on == "test") + " --which best" * (which == "best")
+    options += " --trust-remote-code" * _is_trusted(opened)
+    return f"`fledge evaluate {shlex.quote(str(opened.run.root))}{options}` measures again"
+
+
+def _other_rows(found: Mapping[str, Any], opened: OpenRun, on: Split) -> str:
+    """Why a result is not of the rows that the run's recipe means; empty where it is, and where nothing can tell."""
+    if DIGEST not in found:  # of an older version: the card names no data set
+        return ""
+    now = _digest_now(opened, on)
+    if now is not None:
+        return "" if found[DIGEST] == now else f"is of other rows than data.{on} has now"
+    # the rows are gone; the result says itself which ones they were
+    is_same = found.get(SOURCE) == named(source_of(opened.recipe, on))
+    return "" if is_same else f"is of another data set than data.{on} names now"
+
+
+def _digest_now(opened: OpenRun, on: Split) -> str | None:
+    """The digest of the rows that the run's recipe means; None where it cannot be had."""
+    if on == "test":
+        try:
+            return rows_of_test(opened).digest
+        except FledgeError:
+            return None
+    trained = opened.trained_hash("data")
+    return None if trained is None else digest_of_training(str(trained), on)
 
 
 def _read(path: Path) -> dict[str, Any]:
     """A JSON object that the run wrote; nothing where it wrote none."""
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        cure = "put back the file that the run wrote"
-        raise RunError(f"this file of the run cannot be read: {error}", where=str(path), cure=cure) from error
-    return found if isinstance(found, dict) else {}
+    return read_object(path, cure="put back the file that the run wrote")

@@ -11,7 +11,6 @@ from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from fledge.config.data import SourceConfig
 from fledge.config.dump import dump_tree
 from fledge.config.paths import is_local
 from fledge.config.recipe import Recipe, sources
@@ -138,16 +137,19 @@ def _data_sets(recipe: Recipe) -> list[str]:
 def _results(told: Told) -> Iterator[EvalResult]:
     """Evaluations on the rows of one hub data set, as the hub's model index has them."""
     for evaluation in told.evaluations:
-        source = _source_of(told.recipe, str(evaluation.get("on")))
-        name = hub_id(source.path) if source else None
-        if name is None or source is None:
+        measured_on = _sources(evaluation)
+        source = measured_on[0] if len(measured_on) == 1 else {}
+        name = hub_id(source["path"]) if source else None
+        if name is None:
             continue
         for measure, value in _tuned(evaluation):
             yield EvalResult(
                 task_type="text2text-generation" if told.is_pair else "text-generation",
                 dataset_type=name,
                 dataset_name=name,
-                dataset_split=source.split,
+                dataset_config=source.get("subset"),
+                dataset_split=source.get("split"),
+                dataset_revision=source.get("revision"),
                 metric_type="rouge" if measure.startswith("rouge") else measure,
                 metric_name=measure,
                 metric_value=value,
@@ -160,10 +162,16 @@ def _tuned(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     yield from ((name, value) for name, value in measured.items() if is_finite(value))
 
 
-def _source_of(recipe: Recipe, on: str) -> SourceConfig | None:
-    """Where the rows of an evaluation came from, where that is one place."""
-    chosen = sources(getattr(recipe.data, on, None)) or sources(recipe.data.train)
-    return chosen[0] if len(chosen) == 1 else None
+def _sources(evaluation: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Where the rows of an evaluation came from, by its own words: what the recipe names may have changed since.
+
+    Empty where it does not say.
+    """
+    found = evaluation.get("source")
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        return []
+    kept = [{key: value for key, value in each.items() if isinstance(value, str)} for each in found]
+    return kept if all(each.get("path") for each in kept) else []
 
 
 def shown_path(path: str) -> str:
@@ -261,11 +269,20 @@ def _measures(told: Told) -> list[str]:
     lines = table(["training", ""], rows)
     for evaluation in told.evaluations:
         measures = list(_beside(evaluation))
-        about = f"{text(evaluation.get('on'))}, {number(evaluation.get('rows'))} rows"
+        about = f"{text(evaluation.get('on'))}, {number(evaluation.get('rows'))} rows{_of(evaluation)}"
         if evaluation.get("rows_with_several_references"):
             about += ", best of several references"
         lines += table([about, "base", "tuned"], measures)
     return lines or ["Nothing was measured.", ""]
+
+
+def _of(evaluation: Mapping[str, Any]) -> str:
+    """Of which rows an evaluation is, as a part of a sentence."""
+    names = [text(shown_path(each["path"])) for each in _sources(evaluation)]
+    digest = evaluation.get("rows_sha256")
+    if not names or not isinstance(digest, str):
+        return ", of a data set that was not noted"
+    return f" of {' and '.join(dict.fromkeys(names))} (sha256 of all its rows {text(digest[:12])})"
 
 
 def _beside(evaluation: Mapping[str, Any]) -> Iterator[list[str]]:

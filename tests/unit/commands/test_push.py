@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from ruamel.yaml import YAML
 
+from fledge.commands.evaluate import Question, evaluate
 from fledge.commands.export import export
 from fledge.commands.push import Address, Parcel, push
 from fledge.errors import FledgeError, ProofError, RunError
 from fledge.rundir import locked
 from tests.hub_server import serving
+from tests.runs import write_rows
 
 TOKEN = "hf_" + "notarealone" * 3
 ADAPTER = {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "certificate.json"}
@@ -405,3 +408,52 @@ def test_the_token_is_in_no_log_at_any_level(hub, run, adapter, caplog, capfd, m
     assert not any(TOKEN in record.getMessage() for record in caplog.records)
     assert TOKEN not in shown.out + shown.err
     assert not any(TOKEN.encode() in path.read_bytes() for path in run.rglob("*") if path.is_file())
+
+
+def with_test(run: Path, rows: Path | None) -> Path:
+    """The run, whose recipe names `rows` as data.test."""
+    recipe = run / "recipe.yaml"
+    tree = YAML(typ="safe").load(recipe.read_text())
+    tree["data"]["test"] = None if rows is None else {"path": str(rows), "format": "completion"}
+    recipe.write_text(json.dumps(tree))
+    return run
+
+
+def test_a_card_quotes_only_results_of_the_rows_that_the_recipe_means(hub, run, adapter, tmp_path):
+    first, second = write_rows(tmp_path / "first.jsonl", count=6), write_rows(tmp_path / "second.jsonl", count=3)
+    evaluate(run, question=Question(max_rows=5))
+    result = evaluate(with_test(run, first), question=Question("test"))
+
+    def card(rows: Path | None) -> tuple[str, list[str]]:
+        told: list[str] = []
+        pushed = push(with_test(run, rows), "first", parcel=Parcel(folder=adapter), tell=told.append)
+        return pushed.card, [line for line in told if "left out of the card" in line]
+
+    text, notes = card(first)
+    named = f"test, 6 rows of first.jsonl (sha256 of all its rows {result.rows_sha256[:12]})"
+    assert named in text and "validation, 5 rows of rows.jsonl" in text and notes == []
+    text, [note] = card(second)
+    assert "test, 6 rows" not in text and "validation, 5 rows" in text
+    assert "is of other rows than data.test has now" in note
+    assert f"`fledge evaluate {run} --on test` measures again" in note
+    first.write_text(first.read_text().replace("one", "two"))
+    assert "is of other rows" in card(first)[1][0]
+    first.unlink()
+    assert named in card(first)[0], "rows that are gone are those that the result names"
+    assert "is of another data set than data.test names now" in card(None)[1][0]
+    assert evaluate(with_test(run, second), question=Question("test")).fuller is None
+    assert "test, 3 rows of second.jsonl" in card(second)[0]
+
+
+def test_a_result_of_an_older_version_is_quoted_without_the_name_of_a_data_set(hub, run, adapter):
+    path = evaluate(run, question=Question(max_rows=5)).folder / "result.json"
+    told = json.loads(path.read_text())
+    older = {name: value for name, value in told.items() if name not in ("source", "rows_sha256")}
+    path.write_text(json.dumps(older))
+    assert "validation, 5 rows, of a data set that was not noted" in push(run, "a", parcel=Parcel(folder=adapter)).card
+    path.write_text(json.dumps(told | {"rows_sha256": "0" * 64}))
+    assert "validation, 5 rows" not in push(run, "b", parcel=Parcel(folder=adapter)).card
+    path.write_text("{")
+    lines: list[str] = []
+    assert "validation, 5 rows" not in push(run, "c", parcel=Parcel(folder=adapter), tell=lines.append).card
+    assert any("result.json cannot be read" in line for line in lines)

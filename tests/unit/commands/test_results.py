@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from fledge.cli.main import run as fledge
 from fledge.commands import evaluate as module
 from fledge.commands.evaluate import Question, evaluate
-from fledge.commands.results import Extent, place_of
+from fledge.commands.results import Extent, place_of, put_aside, read_result
 from fledge.errors import FledgeError
+from tests.runs import write_rows
 
 MEASURES = [(), ("exact_match",), ("rouge",), ("exact_match", "rouge")]
 
@@ -75,21 +77,78 @@ def extents() -> st.SearchStrategy[Extent]:
     return answered | st.builds(Extent, st.integers(1, 3))
 
 
-@given(st.lists(extents(), min_size=1, max_size=8))
+@given(st.lists(st.tuples(st.sampled_from(["ab" * 32, "cd" * 32]), extents()), min_size=1, max_size=8))
 def test_no_order_of_evaluations_loses_anything(tmp_path_factory, asked):
-    folder, nothing, kept = tmp_path_factory.mktemp("results"), Extent(0), dict[Path, Extent]()
-    for extent in asked:
-        place, fuller = place_of(extent, folder, trained=nothing)
-        assert (fuller is None) == (place == folder)
+    folder, nothing = tmp_path_factory.mktemp("results"), Extent(0)
+    kept = dict[Path, tuple[str, Extent]]()
+    for rows, extent in asked:
+        found = place_of(extent, folder, trained=nothing, rows=rows)
+        place = found.folder
+        assert (found.fuller is None) == (place == folder)
+        put_aside(found)
+        if found.aside is not None:
+            kept[found.aside] = kept.pop(place)
         place.mkdir(exist_ok=True)
         tuned = {"loss": 1.0} | dict.fromkeys(extent.measures, 0.0)
-        body = {"rows": extent.rows, "tuned": tuned}
+        body = {"rows": extent.rows, "tuned": tuned} | ({"rows_sha256": rows} if rows else {})
         if extent.measures:
             body |= {"max_new_tokens": extent.max_new_tokens, "num_beams": extent.num_beams}
         (place / "result.json").write_text(json.dumps(body))
-        kept[place] = extent
-    for extent in asked:
-        assert any(one.covers(extent) for one in kept.values()), (extent, kept)
+        kept[place] = (rows, extent)
+    for rows, extent in asked:
+        assert any(same == rows and one.covers(extent) for same, one in kept.values()), (rows, extent, kept)
+    for place, (rows, extent) in kept.items():
+        body = json.loads((place / "result.json").read_text())
+        assert (body.get("rows_sha256", ""), body["rows"]) == (rows, extent.rows)
+
+
+def with_test(run: Path, rows: Path) -> Path:
+    """The run, whose recipe names `rows` as data.test."""
+    recipe = run / "recipe.yaml"
+    tree = YAML(typ="safe").load(recipe.read_text())
+    tree["data"]["test"] = {"path": str(rows), "format": "completion"}
+    recipe.write_text(json.dumps(tree))
+    return run
+
+
+def test_a_result_of_other_rows_is_put_aside_and_is_never_called_fuller(run, tmp_path, capsys):
+    first, second = write_rows(tmp_path / "first.jsonl", count=6), write_rows(tmp_path / "second.jsonl", count=3)
+    full = evaluate(with_test(run, first), question=Question("test", exact_match=True, max_new_tokens=2))
+    told = full.as_json()
+    assert told["source"] == [{"path": str(first), "split": "train"}] and len(told["rows_sha256"]) == 64
+    before = files(full.folder)
+    quick = evaluate(with_test(run, second), question=Question("test"))
+    assert (quick.folder, quick.fuller) == (full.folder, None)
+    assert quick.rows_sha256 != full.rows_sha256 and quick.as_json()["source"][0]["path"] == str(second)
+    aside = full.folder / f"other-rows-{full.rows_sha256[:12]}-{full.extent.name}"
+    assert files(aside) == before and set(files(full.folder)) == {"result.json"}
+    assert quick.notices == (
+        f"the result that lay in {full.folder} is of other rows or does not say of which: it is in {aside}",
+    )
+    again = write_rows(tmp_path / "copy.jsonl", count=3)
+    assert evaluate(with_test(run, again), question=Question("test", max_rows=2)).fuller == full.folder, "the same rows"
+    second.write_text(second.read_text().replace("one", "two"))
+    assert fledge(["evaluate", str(with_test(run, second)), "--on", "test"]) == 0
+    assert "note: the result that lay in" in capsys.readouterr().err
+
+
+def test_a_result_that_does_not_say_of_which_rows_it_is_is_not_fuller(run):
+    full = evaluate(run, question=Question(exact_match=True, max_new_tokens=2, max_rows=6))
+    path = full.folder / "result.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in told.items() if name not in ("source", "rows_sha256")}))
+    before = files(full.folder)
+    quick = evaluate(run, question=Question(max_rows=2))
+    assert (quick.folder, quick.fuller) == (full.folder, None)
+    assert files(full.folder / f"other-rows-not-noted-{full.extent.name}") == before
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"rows": 2, "tuned": 1}', '{"rows": 2, "rouge": {"tuned": 1}}'])
+def test_a_result_that_cannot_be_understood_is_replaced(text, tmp_path):
+    (tmp_path / "result.json").write_text(text)
+    assert read_result(tmp_path) is None
+    place = place_of(Extent(1), tmp_path, trained=Extent(0), rows="ab")
+    assert (place.folder, place.fuller, place.aside) == (tmp_path, None, None)
 
 
 @pytest.mark.parametrize(

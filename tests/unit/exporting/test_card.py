@@ -25,6 +25,8 @@ CHECKS = {
 }
 RESULT = {
     "on": "validation",
+    "source": [{"path": "/secret/place/held.jsonl", "split": "train"}],
+    "rows_sha256": "cd" * 32,
     "rows": 10,
     "base": {"loss": 5.9, "perplexity": 365.04},
     "tuned": {"loss": 4.5, "perplexity": float("inf")},
@@ -168,13 +170,38 @@ def test_what_the_rows_said_stays_in_the_certificate(tmp_path):
 def test_hub_ids_and_nothing_else_are_named_in_the_front_matter(tmp_path):
     local = front_matter(write_card(told(tmp_path)))
     assert not {"base_model", "base_model_relation", "datasets", "model-index", "license", "language"} & set(local)
-    there = front_matter(write_card(told(tmp_path, recipe=hub_recipe())))
+    measured = RESULT | {"source": [{"path": "tatsu-lab/alpaca", "split": "train[:10]"}]}
+    there = front_matter(write_card(told(tmp_path, recipe=hub_recipe(), evaluations=[measured])))
     assert there["base_model"] == "bigscience/bloom-560m" and there["base_model_relation"] == "adapter"
     assert there["datasets"] == ["tatsu-lab/alpaca"] and there["library_name"] == "peft"
     (model,) = there["model-index"]
     (result,) = model["results"]
     assert result["dataset"] == {"name": "tatsu-lab/alpaca", "type": "tatsu-lab/alpaca", "split": "train[:10]"}
     assert [(m["name"], m["value"]) for m in result["metrics"]] == [("loss", 4.5), ("rougeL", 0.5)], "finite ones"
+
+
+def test_numbers_go_with_the_data_set_that_the_result_names_and_never_with_the_recipes(tmp_path):
+    other = RESULT | {"source": [{"path": "ada/other", "subset": "en", "split": "test", "revision": "v2"}]}
+    card = write_card(told(tmp_path, recipe=hub_recipe(), evaluations=[other]))
+    [result] = front_matter(card)["model-index"][0]["results"]
+    named = {"name": "ada/other", "type": "ada/other", "config": "en", "split": "test", "revision": "v2"}
+    assert result["dataset"] == named
+    assert "validation, 10 rows of ada/other (sha256 of all its rows cdcdcdcdcdcd)" in card
+    mixed = RESULT | {"source": [*other["source"], *RESULT["source"]]}
+    card = write_card(told(tmp_path, recipe=hub_recipe(), evaluations=[mixed]))
+    assert "model-index" not in front_matter(card), "numbers of a mixture are no data set's"
+    assert "10 rows of ada/other and held.jsonl (" in card and "/secret" not in card
+
+
+@pytest.mark.parametrize(
+    "source", [None, "tatsu-lab/alpaca", [], ["tatsu-lab/alpaca"], [{"path": 3}], [{"split": "x"}]]
+)
+def test_numbers_of_rows_that_were_not_noted_name_no_data_set(source, tmp_path):
+    older = {key: value for key, value in RESULT.items() if key not in ("source", "rows_sha256")}
+    older |= {} if source is None else {"source": source}
+    card = write_card(told(tmp_path, recipe=hub_recipe(), evaluations=[older]))
+    assert "model-index" not in front_matter(card)
+    assert "validation, 10 rows, of a data set that was not noted" in card and "365" in card
 
 
 @pytest.mark.parametrize("kind", ["adapter", "hf", "gguf"])
