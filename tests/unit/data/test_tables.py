@@ -182,6 +182,83 @@ def test_a_delimiter_that_is_given_is_taken(tmp_path):
         read(tmp_path / "folder", delimiter=";")
 
 
+@pytest.mark.parametrize(("mark", "name"), [(";", "semicolons"), (",", "commas"), ("|", "'|'"), ("\t", "tabs")])
+@pytest.mark.parametrize("line", ["sep={}\n", '\ufeff"SEP={}"\r\n'])
+def test_excels_first_line_names_the_separator_and_is_no_row(tmp_path, mark, name, line):
+    path = written(tmp_path, f'{line.format(mark)}a{mark}b\nx{mark}y\n1{mark}"2\n3"\n"oh{mark}4\n5{mark}6\n')
+    rows, opened = read(path)
+    assert rows[:2] == [RawRow(3, {"a": "x", "b": "y"}), RawRow(4, {"a": "1", "b": "2\n3"})]
+    assert isinstance(rows[2], BrokenRow) and rows[2].number == 6
+    assert rows[3:] == [RawRow(7, {"a": "5", "b": "6"})]
+    said = f"the first line (sep=) says that values are separated by {name}; it is followed and is no row"
+    assert opened.noted == [("a.csv", said)]
+    with pytest.raises(DataError, match=r"a\.csv:2: the header names a column twice"):
+        read(written(tmp_path, f"{line.format(mark)}a{mark}a\n1{mark}2\n"))
+    with pytest.raises(DataError, match="not even a header line"):
+        read(written(tmp_path, line.format(mark)))
+
+
+def test_the_delimiter_of_the_recipe_wins_over_the_first_line(tmp_path):
+    path = written(tmp_path, "sep=;\na,b;c\n1,2;3\n")
+    rows, opened = read(path, delimiter=",")
+    assert rows == [RawRow(3, {"a": "1", "b;c": "2;3"})]
+    said = "the first line (sep=) says semicolons, the source's delimiter says commas and is taken; the line is no row"
+    assert opened.noted == [("a.csv", said)]
+
+
+def test_columns_at_the_end_without_a_name_are_left_out_where_they_are_empty(tmp_path):
+    rows, opened = read(written(tmp_path, "prompt,completion,, \na,b,,\nc,d, ,\n\ne,f,,x\ng,h\ni,j,,,\nk\n"))
+    assert [row.number for row in rows] == [2, 3, 5, 6, 7, 8]
+    read_rows = [row.record for row in rows if isinstance(row, RawRow)]
+    assert read_rows == [{"prompt": p, "completion": c} for p, c in ("ab", "cd", "gh")]
+    assert [row.refusal.what for row in rows if isinstance(row, BrokenRow)] == [
+        "column 4 has a value and no name in the header",
+        "a ragged line: 5 values where the header has 4 columns",
+        "a ragged line: 1 values where the header has 4 columns",
+    ]
+    assert not opened.noted
+
+
+def test_a_column_without_a_name_before_others_is_kept_under_its_number(tmp_path):
+    [record] = records(written(tmp_path, ",prompt,,completion\n0,a,,b\n"))
+    assert record == {"column 1 (no name)": "0", "prompt": "a", "column 3 (no name)": "", "completion": "b"}
+    with pytest.raises(DataError, match="the header names no column"):
+        read(written(tmp_path, ",,\n1,2,3\n"))
+
+
+SPACED = 'quoted values have a space before them, as in "a", "b"; spaces before values are left out'
+
+
+def test_quoted_values_may_have_a_space_before_them(tmp_path):
+    text = 'prompt, completion, n\n"A", "B says ""hi"", then\n goes", 1\n"C","D", "2"\n"E, e", "F; f",  "3"\n'
+    rows, opened = read(written(tmp_path, text.replace(", 1", ',  "1"')))
+    assert [(row.number, row.record) for row in rows] == [
+        (2, {"prompt": "A", "completion": 'B says "hi", then\n goes', "n": "1"}),
+        (4, {"prompt": "C", "completion": "D", "n": "2"}),
+        (5, {"prompt": "E, e", "completion": "F; f", "n": "3"}),
+    ]
+    assert opened.noted == [("a.csv", SPACED)]
+    rows, opened = read(written(tmp_path, 'a;b\n"x"; "y, z"\n"open; "v"\n"w"; "x"\n'))
+    assert rows[0].record == {"a": "x", "b": "y, z"} and rows[-1].record == {"a": "w", "b": "x"}
+    assert [row.number for row in rows if isinstance(row, BrokenRow)] == [3]
+    assert [note for _, note in opened.noted] == ["values are separated by semicolons", SPACED]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'a,b\n"q", b\n"r", c\n"s", "d"\n',  # a space before an answer is text
+        'a,b\nq, "hm" she said\nr, "well"\n',
+        'a,b\n" q"," b"\n"x, ""y""","z"\n',
+        "a,b\n",
+    ],
+)
+def test_spaces_before_values_are_text_unless_quotes_follow_nearly_all(tmp_path, text):
+    rows, opened = read(written(tmp_path, text))
+    assert [row.record for row in rows] == list(csv.DictReader(io.StringIO(text)))
+    assert not opened.noted
+
+
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
 def test_the_line_ends_of_old_macs_part_lines(tmp_path, name):
     text = {"a.csv": 'a,b\r1,"2\r3"\r4,5\r', "a.jsonl": '{"a": "1", "b": "2\\r3"}\r\r{"a": "4", "b": "5"}\r'}[name]

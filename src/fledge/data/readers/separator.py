@@ -1,11 +1,56 @@
-"""The character between the values of a table, found in its first lines."""
+"""How a table is written, found in its first lines: what stands between two values."""
 
 import contextlib
 import csv
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 SAMPLE_LINES = 50
+_NAMING = re.compile(r'"?sep=(?P<mark>[^\w"\r\n])"?[\r\n]*', re.IGNORECASE)
+"""The line that Excel reads and writes before the header."""
+_MOST = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a table is written."""
+
+    separator: str
+    names_separator: bool = False
+    """Whether a first line such as sep=; stands before the header."""
+    skips_spaces: bool = False
+    """Whether quoted values have a space before them, which is then no part of any value."""
+
+
+def find_form(
+    lines: Sequence[str], *, own: str, is_cut: bool, delimiter: str | None, note: Callable[[str], None]
+) -> Form:
+    """How the table of these first lines is written; `delimiter` is what the recipe says of it.
+
+    `own` and `is_cut` are those of `find_separator`. What is no matter of course is noted.
+    """
+    named = _NAMING.fullmatch(lines[0]) if lines else None
+    if named is not None:
+        lines = lines[1:]
+        mark = named["mark"]
+        separator = delimiter or mark
+        if separator == mark:
+            note(f"the first line (sep=) says that values are separated by {_name(mark)}; it is followed and is no row")
+        else:
+            said = f"says {_name(mark)}, the source's delimiter says {_name(separator)} and is taken"
+            note(f"the first line (sep=) {said}; the line is no row")
+    elif delimiter is not None:
+        separator = delimiter
+    else:
+        separator = find_separator(lines, own=own, is_cut=is_cut)
+        if separator != own:
+            note(f"values are separated by {SEPARATORS[separator]}")
+    skips = separator != " " and _has_spaces(lines, separator)
+    if skips:
+        note('quoted values have a space before them, as in "a", "b"; spaces before values are left out')
+    return Form(separator, named is not None, skips)
 
 
 def find_separator(lines: Sequence[str], *, own: str, is_cut: bool) -> str:
@@ -19,6 +64,10 @@ def find_separator(lines: Sequence[str], *, own: str, is_cut: bool) -> str:
     return best if fits[best] > fits[own] else own
 
 
+def _name(mark: str) -> str:
+    return SEPARATORS.get(mark, repr(mark))
+
+
 def _fit(lines: Sequence[str], mark: str, *, is_cut: bool) -> float:
     """The share of records with as many values as the header; -1 where the header is one value."""
     records: list[list[str]] = []
@@ -28,3 +77,21 @@ def _fit(lines: Sequence[str], mark: str, *, is_cut: bool) -> float:
         return -1.0
     rows = records[1 : -1 if is_cut else None]
     return sum(len(row) == len(records[0]) for row in rows) / len(rows) if rows else 1.0
+
+
+def _has_spaces(lines: Sequence[str], separator: str) -> bool:
+    """True where nearly all values that begin with a space, below the header, are in quotes after it."""
+    mark = re.escape(separator)
+    value = re.compile(rf'(?P<quoted> *"(?:[^"]|"")*"(?={mark}|[\r\n]|\Z))|(?P<plain>[^\r\n{mark}]*)')
+    text = "".join(lines[1:])
+    position, counts = 0, {"quoted": 0, "plain": 0}
+    while position < len(text):
+        found = value.match(text, position)
+        assert found is not None, "plain values may be empty"
+        if found["quoted"] is None and found["plain"].lstrip(" ").startswith('"'):
+            break  # a quote that is not closed where a value ends: what follows may be inside of a value
+        is_first = position == 0 or text[position - 1] in "\r\n"
+        if found[0].startswith(" ") and not is_first:
+            counts[str(found.lastgroup)] += 1
+        position = found.end() + 1
+    return counts["quoted"] > 0 and counts["quoted"] >= _MOST * sum(counts.values())

@@ -3,13 +3,13 @@
 import csv
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from fledge.data.readers.find import SourceFile
 from fledge.data.readers.lines import empty_file, not_utf8, opened, read_lines
-from fledge.data.readers.separator import SAMPLE_LINES, SEPARATORS, find_separator
+from fledge.data.readers.separator import SAMPLE_LINES, Form, find_form
 from fledge.data.rows import BrokenRow, RawRow, Refusal
 from fledge.errors import DataError
 
@@ -65,19 +65,17 @@ def read_csv(file: SourceFile, *, delimiter: str | None, note: Callable[[str], N
     """Rows of a table with a header line; a row's number is the line it starts at; blank lines are no rows.
 
     Every line that is not blank is part of a row or has a broken row of its own. `delimiter` is found where it is None.
-    Raises DataError where the header is missing, not UTF-8, or names a column twice.
+    Columns at the end that have neither a name nor a value are left out. Raises DataError where the header is missing,
+    not UTF-8, without any name, or names a column twice.
     """
     # The csv module's own limit of 131,072 characters is shorter than a long text; it is one for the process.
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_VALUE))
     own = "\t" if file.kind == "tsv" else ","
-    if delimiter is None:
-        with opened(file) as stream:
-            lines, is_cut = _sample(stream, file)
-        delimiter = find_separator(lines, own=own, is_cut=is_cut)
-        if delimiter != own:
-            note(f"values are separated by {SEPARATORS[delimiter]}")
     with opened(file) as stream:
-        yield from _Table(_Lines(stream, file), file, delimiter=delimiter, note=note).rows()
+        sample, is_cut = _sample(stream, file)
+    form = find_form(sample, own=own, is_cut=is_cut, delimiter=delimiter, note=note)
+    with opened(file) as stream:
+        yield from _Table(_Lines(stream, file), file, form=form, note=note).rows()
 
 
 def _sample(stream: BinaryIO, file: SourceFile) -> tuple[list[str], bool]:
@@ -95,16 +93,20 @@ def _sample(stream: BinaryIO, file: SourceFile) -> tuple[list[str], bool]:
 class _Table:
     """A table on its way into rows."""
 
-    def __init__(self, lines: _Lines, file: SourceFile, *, delimiter: str, note: Callable[[str], None]) -> None:
+    def __init__(self, lines: _Lines, file: SourceFile, *, form: Form, note: Callable[[str], None]) -> None:
         self._lines = lines
-        self._delimiter = delimiter
+        self._form = form
         self._note = note
-        self._header = _header(self._reader(), lines, file)
+        if form.names_separator:
+            next(lines)
+            lines.taken.clear()
+        self._header, self._width = _header(self._reader(), lines, file)
         self._has_plain_rows = not any('"' in line.text for line in lines.taken)
         """Whether rows without any quote are usual here: so far no row has shown the contrary."""
         self._num_good = 0
-        quoted = re.escape(delimiter)
-        self._whole_values = re.compile(rf'(?:(?<=^)|(?<={quoted}))"(?:[^"]|"")*"(?={quoted}|\r?\n?\Z|\r\Z)')
+        mark = re.escape(form.separator)
+        begin = rf"(?:^|{mark}) *" if form.skips_spaces else rf"(?:(?<=^)|(?<={mark}))"
+        self._whole_values = re.compile(rf'{begin}"(?:[^"]|"")*"(?={mark}|\r?\n?\Z|\r\Z)')
 
     def rows(self) -> Iterator[RawRow | BrokenRow]:
         reader = self._reader()
@@ -131,7 +133,11 @@ class _Table:
                 yield from self._inside(lines[1:], begins=lines[0].number, is_sure=False)
 
     def _reader(self) -> Iterator[list[str]]:
-        return csv.reader(self._lines, delimiter=self._delimiter, strict=True)
+        return self._values_of(self._lines)
+
+    def _values_of(self, lines: Iterable[str]) -> Iterator[list[str]]:
+        form = self._form
+        return csv.reader(lines, delimiter=form.separator, skipinitialspace=form.skips_spaces, strict=True)
 
     def _row(self, lines: Sequence[_Text], values: list[str], *, is_doubtful: bool) -> RawRow | BrokenRow:
         number = lines[0].number
@@ -139,16 +145,29 @@ class _Table:
         text = lines[0].text if len(lines) == 1 else "".join(line.text for line in lines)
         if trouble is None and is_doubtful and self._has_stray_quote(text):
             trouble = Refusal("invalid", "broken CSV: a quote stands in the middle of a value", _QUOTES)
-        if trouble is None and len(values) != len(self._header):
-            trouble = _ragged(values, self._header, num_lines=len(lines))
-        if trouble is not None:
-            return BrokenRow(number, trouble)
+        if trouble is None and not self._fits(values):
+            trouble = _ragged(values, self._width, num_lines=len(lines))
+        record = trouble or self._record(values)
+        if isinstance(record, Refusal):
+            return BrokenRow(number, record)
         is_plain = '"' not in text
         self._has_plain_rows = is_plain or (self._has_plain_rows and self._num_good > 0)
         self._num_good += 1
         if len(lines) - 2 >= _MANY_LINES and self._look_like_rows(lines[1:-1]):
             self._note(f"{_SWALLOWED} (line {number})")
-        return RawRow(number, dict(zip(self._header, values, strict=True)))
+        return RawRow(number, record)
+
+    def _fits(self, values: Sequence[str]) -> bool:
+        """Whether these are as many values as the header has columns; those without a name may lack."""
+        return len(self._header) <= len(values) <= self._width
+
+    def _record(self, values: Sequence[str]) -> dict[str, str] | Refusal:
+        named = len(self._header)
+        full = next((place for place, value in enumerate(values[named:], named + 1) if value.strip()), None)
+        if full is not None:
+            what = f"column {full} has a value and no name in the header"
+            return Refusal("invalid", what, "name the column in the header, or empty it")
+        return dict(zip(self._header, values[:named], strict=True))
 
     def _broken(self, lines: Sequence[_Text], error: csv.Error) -> Iterator[RawRow | BrokenRow]:
         """The rows of lines that csv.reader took for one record before it came upon an error."""
@@ -177,21 +196,21 @@ class _Table:
             if not line.text.strip("\r\n"):
                 continue
             values = self._values(line)
-            if are_rows and len(values) == len(self._header) and not self._has_stray_quote(line.text):
-                record = dict(zip(self._header, values, strict=True))
-                yield BrokenRow(line.number, line.trouble) if line.trouble else RawRow(line.number, record)
+            if are_rows and self._fits(values) and not self._has_stray_quote(line.text):
+                record = line.trouble or self._record(values)
+                yield BrokenRow(line.number, record) if isinstance(record, Refusal) else RawRow(line.number, record)
             else:
                 what = f"the line belongs to the broken row that begins in line {begins}"
                 yield BrokenRow(line.number, Refusal("invalid", what, _QUOTES))
 
     def _look_like_rows(self, lines: Sequence[_Text]) -> bool:
         """True where nearly every line has as many values as the header, and rows without quotes are usual here."""
-        found = [len(self._values(line)) == len(self._header) for line in lines if line.text.strip("\r\n")]
+        found = [self._fits(self._values(line)) for line in lines if line.text.strip("\r\n")]
         return self._has_plain_rows and bool(found) and sum(found) >= _ALIKE * len(found)
 
     def _values(self, line: _Text) -> list[str]:
         try:
-            return next(csv.reader([line.text], delimiter=self._delimiter, strict=True), [])
+            return next(self._values_of([line.text]), [])
         except csv.Error:
             return []
 
@@ -199,7 +218,8 @@ class _Table:
         return '"' in text and '"' in self._whole_values.sub("", text)
 
 
-def _header(reader: Iterator[list[str]], lines: _Lines, file: SourceFile) -> list[str]:
+def _header(reader: Iterator[list[str]], lines: _Lines, file: SourceFile) -> tuple[list[str], int]:
+    """The names of the columns up to the last one that has a name, and how many columns there are in all."""
     try:
         header = next((values for values in reader if values), [])
     except csv.Error as error:
@@ -211,19 +231,24 @@ def _header(reader: Iterator[list[str]], lines: _Lines, file: SourceFile) -> lis
         raise DataError(trouble.trouble.what, where=where, cure=trouble.trouble.cure)
     if not header:
         raise empty_file("the file is empty: not even a header line", file)
+    width = len(header)
+    while header and not header[-1].strip():
+        header.pop()
+    if not header:
+        cure = "write the columns' names into the first line"
+        raise DataError("the header names no column", where=where, cure=cure)
+    header = [name if name.strip() else f"column {place} (no name)" for place, name in enumerate(header, 1)]
     seen: set[str] = set()
     twice = sorted({name for name in header if name in seen or seen.add(name)})  # type: ignore[func-returns-value]
     if twice:
         shown = ", ".join(repr(name)[:60] for name in twice[:10])
         raise DataError(f"the header names a column twice: {shown}", where=where, cure="give each column its own name")
-    return header
+    return header, width
 
 
-def _ragged(values: list[str], header: list[str], *, num_lines: int) -> Refusal:
-    what = f"a ragged line: {len(values)} values where the header has {len(header)} columns"
-    cure = (
-        "quote values that hold a separator or a line end" if len(values) > len(header) else "fill the missing values"
-    )
+def _ragged(values: list[str], width: int, *, num_lines: int) -> Refusal:
+    what = f"a ragged line: {len(values)} values where the header has {width} columns"
+    cure = "quote values that hold a separator or a line end" if len(values) > width else "fill the missing values"
     if num_lines > 1:
         what, cure = f"{what}, in a row of {num_lines} lines", f"{cure}, or close the quote that is left open"
     return Refusal("invalid", what, cure)
