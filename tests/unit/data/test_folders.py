@@ -107,6 +107,7 @@ def test_a_glob_over_several_splits_is_taken_at_its_word_and_noted(tmp_path):
         (str(tmp_path / "*.jsonl"), "the files of several splits are read as one: test, train")
     ]
     assert not opened(tmp_path / "train*").noted
+    assert not opened(lay(tmp_path / "one", "train_test.jsonl") / "train_test.jsonl").noted
 
 
 def test_several_data_sets_in_a_folder_are_a_choice(tmp_path):
@@ -115,7 +116,7 @@ def test_several_data_sets_in_a_folder_are_a_choice(tmp_path):
     assert texts(folder, subset="en") == ["en/train.jsonl"]
     assert texts(folder, subset="en", split="test") == ["en/test.jsonl"]
     skipped = {path.name: why for path, why in opened(folder, subset="de").skipped if path.parent.name == "de"}
-    assert skipped == {"notes.jsonl": "its name speaks of no split, and the names of others do"}
+    assert skipped == {"notes.jsonl": "other files are named by their split (train, test, ...) and this one is not"}
     assert len(opened(folder, subset="en").skipped) == 3
     assert "there is: de, en" in refusal(folder, subset="fr")
     assert "the folder has no subsets" in refusal(lay(tmp_path / "one", "a.jsonl"), subset="fr")

@@ -1,9 +1,14 @@
 """JSON as people save it: an array in a .jsonl, columns, Python literals, and what lies in the place of data."""
 
 import gzip
+import io
 import json
 import math
+import zipfile
 
+import openpyxl
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +17,7 @@ from fledge.config.data import DataConfig, SourceConfig
 from fledge.data.pipeline import prepare_training
 from fledge.data.readers.columnwise import rows_of_columns
 from fledge.data.readers.rows import open_source, read_part
-from fledge.data.rows import BrokenRow, RawRow
+from fledge.data.rows import TEXT_COLUMN, BrokenRow, RawRow
 from fledge.errors import DataError
 from tests.unit.data.tiny import gpt_like
 
@@ -143,6 +148,58 @@ def test_a_web_page_in_the_place_of_data_is_called_what_it_is(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n<!DOCTYPE html><html>")
     with pytest.raises(DataError, match="web page"):
         read(tmp_path / "a.jsonl")
+
+
+def _sheet() -> bytes:
+    stream = io.BytesIO()
+    openpyxl.Workbook().save(stream)
+    return stream.getvalue()
+
+
+def _zip() -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("rows.jsonl", "{}")
+    return stream.getvalue()
+
+
+def _parquet() -> bytes:
+    stream = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a"]}), stream)
+    return stream.getvalue()
+
+
+PACKED = gzip.compress(b'{"text": "a"}\n')
+UNDER_A_WRONG_NAME = [
+    ("a.csv", PACKED, "is packed with gzip", "unpack it with gunzip, or name it a.csv.gz"),
+    ("a.jsonl", PACKED, "is packed with gzip", "unpack it with gunzip, or name it a.jsonl.gz"),
+    ("a.txt", PACKED, "is packed with gzip", "unpack it with gunzip, or name it a.txt.gz"),
+    ("a.parquet", PACKED, "is packed with gzip", "unpack it with gunzip"),
+    ("a.jsonl.gz", gzip.compress(PACKED), "inside of the gzip is packed with gzip once more", "unpack it with gunzip"),
+    ("a.csv", _sheet(), "is a spreadsheet (.xlsx), whatever its name says", "name it a.xlsx, or save it as .csv"),
+    ("a.json.gz", _sheet(), "is a spreadsheet (.xlsx)", "name it a.xlsx, or save it as .csv"),
+    ("a.jsonl", _zip(), "is a zip archive", "unpack it and name the file or folder inside"),
+    ("a.csv.gz", _zip(), "is a zip archive", "unpack it and name the file or folder inside"),
+    ("a.parquet", b"PK\x03\x04", "is a zip archive", "unpack it and name the file or folder inside"),
+    ("a.csv", b"\xd0\xcf\x11\xe0\xa1", "is an old spreadsheet (.xls)", "save it as .xlsx without a password"),
+    ("a.jsonl", b"\x28\xb5\x2f\xfd", "is packed with zstd", "unpack it"),
+    ("a.jsonl", _parquet(), "is parquet, whatever its name says", "name it a.parquet"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "what", "cure"), UNDER_A_WRONG_NAME)
+def test_a_file_under_a_wrong_name_is_called_what_it_is(tmp_path, name, content, what, cure):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read(tmp_path / name)
+    said = str(caught.value)
+    assert what in said and cure in said and str(tmp_path / name) in said and "UTF-8" not in said
+
+
+def test_text_that_only_begins_like_another_kind_is_text(tmp_path):
+    for start in ("PAR1 is a kind of radar", "ARROW1", "BZh9"):
+        (tmp_path / "a.txt").write_text(start)
+        assert read(tmp_path / "a.txt")[0] == [RawRow(1, {TEXT_COLUMN: start})]
 
 
 def test_objects_over_several_lines_are_told_how_to_be_written(tmp_path):

@@ -73,7 +73,8 @@ def find_files(source: SourceConfig) -> Found:
     names = _short_names(paths)
     files = tuple(_source_file(path, name) for path, name in zip(paths, names, strict=True))
     splits = sorted({split for name in names for split in splits_of_name(Path(name).name)})
-    note = f"the files of several splits are read as one: {', '.join(splits)}" if len(splits) > 1 else ""
+    is_mixed = len(files) > 1 and len(splits) > 1
+    note = f"the files of several splits are read as one: {', '.join(splits)}" if is_mixed else ""
     return Found(files, tuple(skipped), note)
 
 

@@ -21,6 +21,7 @@ _BOOKKEEPING = frozenset({_STATE, _INFO, _DICT, "dataset_infos.json", "config.js
 _NOTES_OF_CARD = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
 _CONFIGS = re.compile(r"^configs:.*?(?=^[^\s#-]|\Z)", re.MULTILINE | re.DOTALL)
 _LONGEST_CARD = 1 << 20
+_OF_NO_SPLIT = "other files are named by their split (train, test, ...) and this one is not"
 
 
 def files_in(folder: Path, source: SourceConfig, *, skipped: Skipped) -> list[Path]:
@@ -49,7 +50,7 @@ def files_in(folder: Path, source: SourceConfig, *, skipped: Skipped) -> list[Pa
         raise DataError("the folder holds no file that can be read", where=str(folder), cure=f"supported: {SUPPORTED}")
     names = _configurations_of_card(folder)
     chosen = _by_card(folder, source, names) if names else _by_names(folder, source, paths)
-    reasons = {path: chosen.get(path, "its name speaks of no split, and the names of others do") for path in paths}
+    reasons = {path: chosen.get(path, _OF_NO_SPLIT) for path in paths}
     skipped.extend((path, reason) for path, reason in reasons.items() if reason)
     return _of_one_kind([path for path, reason in chosen.items() if not reason], folder)
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from fledge.data.readers.find import SourceFile
+from fledge.data.readers.stand_in import refuse_stand_in
 from fledge.data.rows import Refusal
 from fledge.errors import DataError
 
 BOM = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-_LFS = b"version https://git-lfs.github.com/spec/"
 _RETURN = re.compile(rb"(?<=\r)(?=[^\n])|(?<=\n)(?=.)", re.DOTALL)
 _HEAD = 1 << 12
 _BLOCK = 1 << 20
@@ -44,30 +44,22 @@ class Line:
 @contextmanager
 def opened(file: SourceFile) -> Iterator[BinaryIO]:
     """The file's bytes, unpacked. Raises DataError where it cannot be opened, read or unpacked, or where something else
-    lies in the place of the data: a pointer of git-lfs, a web page.
+    lies in the place of the data: a pointer of git-lfs, a web page, a spreadsheet under the name of a table.
     """
     try:
         with file.path.open("rb") as raw:
-            _refuse_stand_in(raw.peek(_HEAD)[:_HEAD], file)
+            refuse_stand_in(raw.peek(_HEAD)[:_HEAD], file)
             if not file.is_gzip:
                 yield raw
             else:
                 with gzip.GzipFile(fileobj=raw) as unpacked:
+                    refuse_stand_in(unpacked.peek(_HEAD)[:_HEAD], file, is_unpacked=True)
                     yield cast(BinaryIO, unpacked)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         cure = "the file is cut off or damaged, or is not gzip; fetch or pack it again"
         raise DataError(f"cannot be unpacked: {error}", where=str(file.path), cure=cure) from error
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", where=str(file.path)) from error
-
-
-def _refuse_stand_in(head: bytes, file: SourceFile) -> None:
-    if head.startswith(_LFS):
-        cure = "fetch them: run `git lfs pull` in the repository that the file comes from, or download the file itself"
-        raise DataError("the file is a git-lfs pointer, not the data themselves", where=str(file.path), cure=cure)
-    if file.kind != "txt" and head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        cure = "download the data file itself, not the page that shows it"
-        raise DataError("the file is a web page (HTML), not data", where=str(file.path), cure=cure)
 
 
 def read_lines(stream: BinaryIO, file: SourceFile) -> Iterator[Line]:
