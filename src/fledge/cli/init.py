@@ -8,7 +8,6 @@ import typer
 
 from fledge.cli.options import AsJson
 from fledge.cli.show import echo, show_json, show_marked
-from fledge.errors import FledgeError
 from fledge.units import for_terminal
 
 if TYPE_CHECKING:
@@ -31,8 +30,6 @@ def run(
     """
     from fledge.commands.init import init
 
-    if data is not None and model is None:
-        raise FledgeError("the base is missing", where="--data", cure="give --model too: a hub id or a folder")
     written = init(path, model=model, data=data)
     if as_json:
         show_json(written)

@@ -1,11 +1,12 @@
 """`fledge init`: write a recipe, the commented one or one made for a file of rows."""
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from fledge.commands.import_recipe import write_new
+from fledge.commands.init_cures import in_terms_of_data
+from fledge.commands.init_lengths import lengths_for
 from fledge.config.data import DataConfig, SourceConfig
 from fledge.config.model import ModelConfig
 from fledge.config.paths import is_local
@@ -14,11 +15,11 @@ from fledge.config.template import commented_recipe
 from fledge.data.formats.render import renderer
 from fledge.data.rows import Refusal, RenderedRow
 from fledge.data.survey import Guess, Survey, guess_format, survey
+from fledge.errors import DataError, FledgeError
 from fledge.models.load_tokenizer import declared_by, load_tokenizer
 from fledge.models.tokenizer import Tokenizer
 
 SHOWN = 3
-_LENGTHS = (512, 1024, 2048)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,41 +42,50 @@ class Initialised:
 def init(path: Path, *, model: str | None = None, data: str | None = None) -> Initialised:
     """Write a recipe to `path`: with `data` one for these rows, without it the commented one with every option.
 
-    The rows are read and the base's tokenizer is loaded; the base is not. Raises FledgeError where a file is at `path`,
-    where the rows cannot be read, and where their columns do not say what is asked and what is answered.
+    The rows are read and the base's tokenizer is loaded; the base is not. Local paths are those of the working folder,
+    and are written so that they start from the recipe's. Raises FledgeError where a file is at `path`, where `data` has
+    no `model`, where the rows cannot be read, and where their columns do not say what is asked and what is answered.
     """
-    if data is None or model is None:
-        write_new(path, commented_recipe(model))
+    if data is None:
+        write_new(path, commented_recipe(None if model is None else _placed(model, path.parent)))
         return Initialised(path)
-    base = _placed(model, path.parent)
-    source = SourceConfig(path=str(Path(data).resolve()) if _is_local(data) else data, format="text")
+    if model is None:
+        raise FledgeError("the base is missing", where="--data", cure="give --model too: a hub id or a folder")
+    try:
+        starter, rows = _starter(path.parent, model=model, data=data)
+    except DataError as error:
+        raise in_terms_of_data(error, data) from error
+    write_new(path, starter_recipe(starter))
+    return Initialised(path, starter.remarks, tuple(ShownRow(row.text, row.spans) for row in rows[:SHOWN]))
+
+
+def _starter(folder: Path, *, model: str, data: str) -> tuple[Starter, list[RenderedRow]]:
+    """What the recipe in `folder` is made of, and the first rows as they will be trained."""
+    source = SourceConfig(path=_absolute(data), format="text")
     found = survey(source)
-    plain = load_tokenizer(ModelConfig(name_or_path=_absolute(model)), DataConfig(train=source))
-    is_pair = plain.decoder_start_id is not None
-    guess = guess_format(found.rows, takes_chat=not is_pair)
+    base = ModelConfig(name_or_path=_absolute(model))
+    plain = load_tokenizer(base, DataConfig(train=source))
+    guess = guess_format(found.rows, takes_chat=plain.decoder_start_id is None)
     lacks = guess.format == "chat" and not plain.has_chat_template
     options = {"format": guess.format, **({"columns": dict(guess.columns)} if guess.columns else {})}
-    config = DataConfig.model_validate(
-        {"train": source.model_dump() | options, **({"chat_template": "chatml"} if lacks else {})}
-    )
-    tokenizer = load_tokenizer(ModelConfig(name_or_path=_absolute(model)), config) if lacks else plain
-    rows, num_invalid = _rendered(found, config, tokenizer)
-    remarks = _remarks(found, guess, lacks=lacks, num_invalid=num_invalid, data=data)
     further = {"chat_template": "chatml"} if lacks else {}
+    config = DataConfig.model_validate({"train": source.model_dump() | options, **further})
+    tokenizer = load_tokenizer(base, config) if lacks else plain
+    rows, num_invalid = _rendered(found, config, tokenizer)
+    declared = declared_by(base)
+    lengths = lengths_for(rows, config, tokenizer, most=declared.positions)
     if found.num_broken + num_invalid:
         further["invalid_rows"] = "drop"
-    declared = declared_by(ModelConfig(name_or_path=_absolute(model)))
     starter = Starter(
-        model=base,
-        source={"path": _placed(data, path.parent), **options},
+        model=_placed(model, folder),
+        source={"path": _placed(data, folder), **options},
         num_rows=found.num_rows,
-        max_length=_max_length(rows, tokenizer, most=declared.positions),
+        max_length=lengths.max_length,
         width=declared.width,
-        remarks=remarks,
-        data=further,
+        remarks=_remarks(found, guess, lacks=lacks, num_invalid=num_invalid, data=data) + lengths.remarks,
+        data=lengths.options | further,
     )
-    write_new(path, starter_recipe(starter))
-    return Initialised(path, remarks, tuple(ShownRow(row.text, row.spans) for row in rows[:SHOWN]))
+    return starter, rows
 
 
 def write_recipe(path: Path) -> Path:
@@ -88,17 +98,21 @@ def _is_local(name: str) -> bool:
     return is_local(name) or (not name.startswith("builtin:") and Path(name).exists())
 
 
+def _here(name: str) -> Path:
+    return Path(name).expanduser().resolve()
+
+
 def _absolute(name: str) -> str:
-    return str(Path(name).resolve()) if _is_local(name) else name
+    return str(_here(name)) if _is_local(name) else name
 
 
 def _placed(name: str, folder: Path) -> str:
     """A local path as it is written into a recipe in `folder`; a hub id as it is."""
     if not _is_local(name):
         return name
-    path = os.path.relpath(Path(name).resolve(), folder.resolve())
+    path = os.path.relpath(_here(name), folder.resolve())
     if path.startswith(os.path.join("..", "..")):  # noqa: PTH118  # a relative path that climbs is no better
-        return str(Path(name).resolve())
+        return str(_here(name))
     return path if path.startswith("..") else f"./{path}"
 
 
@@ -122,10 +136,3 @@ def _remarks(found: Survey, guess: Guess, *, lacks: bool, num_invalid: int, data
     if lacks:
         remarks.append("the base has no chat template, so data.chat_template: chatml gives it one")
     return tuple(remarks)
-
-
-def _max_length(rows: Iterable[RenderedRow], tokenizer: Tokenizer, *, most: int | None) -> int:
-    """The shortest usual length that all of the first rows fit into, else the longest; never beyond the base's."""
-    longest = max((len(encoding.ids) for encoding in tokenizer.encode_batch([row.text for row in rows])), default=0)
-    usual = next((length for length in _LENGTHS if longest + 2 <= length), _LENGTHS[-1])
-    return usual if most is None else min(usual, most)
