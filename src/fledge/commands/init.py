@@ -73,7 +73,7 @@ def _starter(folder: Path, *, model: str, data: str) -> tuple[Starter, list[Rend
     tokenizer = load_tokenizer(base, config) if lacks else plain
     rows, num_invalid = _rendered(found, config, tokenizer)
     declared = declared_by(base)
-    lengths = lengths_for(rows, config, tokenizer, most=declared.positions)
+    lengths = lengths_for(rows, config, tokenizer=tokenizer, most=declared.positions)
     if found.num_broken + num_invalid:
         further["invalid_rows"] = "drop"
     starter = Starter(

@@ -29,12 +29,12 @@ class Lengths:
     remarks: tuple[str, ...] = ()
 
 
-def lengths_for(rows: Sequence[RenderedRow], config: DataConfig, tokenizer: Tokenizer, *, most: int | None) -> Lengths:
+def lengths_for(rows: Sequence[RenderedRow], config: DataConfig, *, tokenizer: Tokenizer, most: int | None) -> Lengths:
     """The shortest usual lengths that all of the rows fit into, never beyond the base's `most` positions.
 
     Rows longer than any usual length get one of their own. Plain text that is long is split into pieces instead.
     """
-    sizes = _sizes(rows, config, tokenizer)
+    sizes = _sizes(rows, config, tokenizer=tokenizer)
     if tokenizer.decoder_start_id is not None:
         sources, targets = [size[0] for size in sizes], [size[1] for size in sizes]
         max_length, max_target = _fitting(sources, _LENGTHS, most=most), _fitting(targets, _TARGETS, most=most)
@@ -50,7 +50,7 @@ def lengths_for(rows: Sequence[RenderedRow], config: DataConfig, tokenizer: Toke
     return Lengths(max_length, {}, _longer(wholes, max_length))
 
 
-def _sizes(rows: Sequence[RenderedRow], config: DataConfig, tokenizer: Tokenizer) -> list[tuple[int, ...]]:
+def _sizes(rows: Sequence[RenderedRow], config: DataConfig, *, tokenizer: Tokenizer) -> list[tuple[int, ...]]:
     """Tokens of each row as training counts them: of an encoder-decoder those of the source and of the target."""
     maker = (Pairs if tokenizer.decoder_start_id is not None else Whole)(tokenizer, config, "drop")
     texts = [maker.texts(row) for row in rows]

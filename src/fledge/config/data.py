@@ -2,15 +2,23 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from fledge.config.section import Section
 
 Format = Literal["alpaca", "chat", "completion", "text"]
 Overlong = Literal["drop", "truncate", "split", "error"]
 InvalidRows = Literal["error", "drop"]
-TemplateValue = bool | int | float | str | list[bool | int | float | str | None] | None
 TrainOn = Literal["completion", "last", "all"]
+
+
+def _as_list(value: Any) -> Any:
+    """A document has tuples; a chat template compares with lists, to which no tuple is equal."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+_TemplateScalar = bool | int | float | str | None
+TemplateValue = _TemplateScalar | Annotated[list[_TemplateScalar], BeforeValidator(_as_list)]
 
 
 Column = Annotated[str, Field(min_length=1)]

@@ -118,6 +118,15 @@ def _texts_or_values(form: dict[str, Any]) -> str:
     return one_of(choices) if set(choices) <= {"text", "a list of text"} else "values"
 
 
+def values_in(form: dict[str, Any]) -> str:
+    """What a mapping's names may have, in words."""
+    words = {"string": "text", "integer": "a number", "number": "a number", "boolean": "true or false", "null": "null"}
+    parts = form.get("anyOf", [form])
+    singles = dict.fromkeys(words[part["type"]] for part in parts if part.get("type") in words)
+    has_list = any(part.get("type") == "array" for part in parts)
+    return one_of([*singles, *(["a list of such"] if has_list else [])])
+
+
 def _range(form: dict[str, Any]) -> str:
     words = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
     bounds = [f"{word} {form[key]}" for key, word in words.items() if key in form]

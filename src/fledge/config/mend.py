@@ -9,9 +9,10 @@ from typing import Any, TypeGuard
 
 from pydantic import BaseModel
 
+from fledge.config.data import SourceConfig
 from fledge.config.document import Key, plain_scalar
 from fledge.config.dump import flow
-from fledge.config.forms import SOURCE_KEYS, forms, item_form, one_of, words_of
+from fledge.config.forms import SOURCE_KEYS, forms, item_form, one_of, values_in, words_of
 from fledge.config.nearest import nearest_name
 from fledge.config.recipe import Recipe
 from fledge.config.sources import guessed_source
@@ -27,6 +28,7 @@ _BOOLS = {
 _NULLS = frozenset({"none", "nil", "no", "off", "disabled", "false", "n/a", "nan", "unlimited", "", "-1", "0", "0.0"})
 _PERCENT = frozenset({"data.validation.fraction", "lora.lora_dropout"})
 """Shares that people write in percent."""
+_MOST_SHOWN = 60
 _FORMATS = "another format is alpaca, chat, completion or text: what a row holds"
 
 
@@ -68,7 +70,14 @@ def cure_for(wrong: Wrong) -> str:
         return _of_path(wrong)
     if wrong.key[:2] in SOURCE_KEYS and (len(wrong.key) == 2 or isinstance(wrong.key[-1], int)):
         return _of_source(wrong)
-    return _of_words(wrong) or _of_form(wrong) or _of_text(wrong) or _of_null(wrong) or _of_placeholder(wrong)
+    return (
+        _of_words(wrong)
+        or _of_form(wrong)
+        or _of_text(wrong)
+        or _of_null(wrong)
+        or _of_placeholder(wrong)
+        or _of_inner(wrong)
+    )
 
 
 def _takes_list(wrong: Wrong) -> bool:
@@ -90,14 +99,46 @@ def _of_placeholder(wrong: Wrong) -> str:
     return "write the value itself: a recipe fills nothing in" if is_one else ""
 
 
+def _of_inner(wrong: Wrong) -> str:
+    """The first value of a mapping that its option does not take there, by its own name."""
+    form = next((form for form in forms(wrong.section, wrong.name) if "additionalProperties" in form), None)
+    if form is None or not isinstance(wrong.value, dict):
+        return ""
+    inner = form["additionalProperties"]
+    bad = next((name for name, value in wrong.value.items() if not _is_of(value, inner)), None)
+    if bad is None:
+        return ""
+    shown = flow(wrong.value[bad])
+    key = ".".join(str(part) for part in (*wrong.key, bad))
+    return f"{key} is {shown if len(shown) <= _MOST_SHOWN else f'{shown[:_MOST_SHOWN]}...'}: write {values_in(inner)}"
+
+
+def _is_of(value: Any, form: dict[str, Any]) -> bool:
+    """Whether a value meets the JSON Schema of a mapping's values."""
+    kinds = {part.get("type"): part for part in form.get("anyOf", [form])}
+    if isinstance(value, tuple | list):
+        items = kinds.get("array", {}).get("items")
+        return items is not None and all(_is_of(item, items) for item in value)
+    if _is_number(value):
+        return math.isfinite(value) and bool({"number", "integer"} & set(kinds))
+    kind = {bool: "boolean", str: "string", type(None): "null"}.get(type(value))
+    return kind in kinds and not (value == "" and kinds[kind].get("minLength"))
+
+
 def _of_words(wrong: Wrong) -> str:
     """What other tools write for a value, and names that are spelt nearly right."""
     value, known = wrong.value, WORDS.get(wrong.option, {})
     if not isinstance(value, tuple | dict) and word_of(value) in known:
-        return f"write {known[word_of(value)]}"
+        return _written(wrong, known[word_of(value)])
     words = [flow(word) for form in forms(wrong.section, wrong.name) for word in words_of(form)]
     near = nearest_name(value, words) if isinstance(value, str) else None
     return f"did you mean {near}?" if near else ""
+
+
+def _written(wrong: Wrong, word: str) -> str:
+    """The cure that writes `word`, with the option's name before it where the word alone is an option's name too."""
+    is_name = word.partition(" ")[0] in SourceConfig.model_fields
+    return f"write {'.'.join(str(part) for part in wrong.key)}: {word}" if is_name else f"write {word}"
 
 
 def _of_form(wrong: Wrong) -> str:
