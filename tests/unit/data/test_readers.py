@@ -251,6 +251,13 @@ def test_parquet_gives_back_its_rows(tmp_path):
     assert records(tmp_path / "a.parquet") == rows
 
 
+def test_a_parquet_shard_without_rows_is_read_beside_others(tmp_path):
+    table = pyarrow.Table.from_pylist([{"a": "x"}])
+    for name, part in (("a.parquet", table.slice(0, 0)), ("b.parquet", table)):
+        pyarrow.parquet.write_table(part, tmp_path / name)
+    assert records(tmp_path) == [{"a": "x"}]
+
+
 @pytest.mark.parametrize("name", ["part[1].parquet", "part?.parquet", "a::b.parquet", "x*.parquet"])
 def test_a_parquet_file_is_no_pattern(tmp_path, name):
     for number, path in enumerate((tmp_path / name, tmp_path / "part1.parquet", tmp_path / "xy.parquet")):

@@ -247,7 +247,7 @@ def test_quoted_values_may_have_a_space_before_them(tmp_path):
 @pytest.mark.parametrize(
     "text",
     [
-        'a,b\n"q", b\n"r", c\n"s", "d"\n',  # a space before an answer is text
+        'a,b\n"q", b\n"r", c\n"s","d"\n',  # a space before an answer is text
         'a,b\nq, "hm" she said\nr, "well"\n',
         'a,b\n" q"," b"\n"x, ""y""","z"\n',
         "a,b\n",
@@ -257,6 +257,13 @@ def test_spaces_before_values_are_text_unless_quotes_follow_nearly_all(tmp_path,
     rows, opened = read(written(tmp_path, text))
     assert [row.record for row in rows] == list(csv.DictReader(io.StringIO(text)))
     assert not opened.noted
+
+
+def test_quotes_after_a_space_that_are_kept_as_text_are_said(tmp_path):
+    rows, opened = read(written(tmp_path, 'a,b\n"q", b\n"r", c\n"s", "d"\n'))
+    assert [row.record["b"] for row in rows] == [" b", " c", ' "d"']
+    [(_, note)] = opened.noted
+    assert "spaces and such quotes are kept as text" in note
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])

@@ -71,7 +71,7 @@ class OpenSource:
 
     def note(self, part: int, words: str) -> None:
         """Remember what a person should know of a part; the same words once."""
-        known = (self.part_names()[part][0], words)
+        known = (self.config.path if self.hub is not None else self.files[part].name, words)
         if known not in self.noted:
             self.noted.append(known)
 

@@ -47,7 +47,10 @@ def find_form(
         separator = find_separator(lines, own=own, is_cut=is_cut)
         if separator != own:
             note(f"values are separated by {SEPARATORS[separator]}")
-    skips = separator != " " and _has_spaces(lines, separator)
+    share = _share_in_quotes(lines, separator) if separator != " " else 0.0
+    skips = share >= _MOST
+    if share and not skips:
+        note("some values have a space before a quote and others only a space; spaces and such quotes are kept as text")
     if skips:
         note('quoted values have a space before them, as in "a", "b"; spaces before values are left out')
     return Form(separator, named is not None, skips)
@@ -79,8 +82,8 @@ def _fit(lines: Sequence[str], mark: str, *, is_cut: bool) -> float:
     return sum(len(row) == len(records[0]) for row in rows) / len(rows) if rows else 1.0
 
 
-def _has_spaces(lines: Sequence[str], separator: str) -> bool:
-    """True where nearly all values that begin with a space, below the header, are in quotes after it."""
+def _share_in_quotes(lines: Sequence[str], separator: str) -> float:
+    """Of the values that begin with a space, below the header, the share of those that are in quotes after it."""
     mark = re.escape(separator)
     value = re.compile(rf'(?P<quoted> *"(?:[^"]|"")*"(?={mark}|[\r\n]|\Z))|(?P<plain>[^\r\n{mark}]*)')
     text = "".join(lines[1:])
@@ -94,4 +97,4 @@ def _has_spaces(lines: Sequence[str], separator: str) -> bool:
         if found[0].startswith(" ") and not is_first:
             counts[str(found.lastgroup)] += 1
         position = found.end() + 1
-    return counts["quoted"] > 0 and counts["quoted"] >= _MOST * sum(counts.values())
+    return counts["quoted"] / max(sum(counts.values()), 1)

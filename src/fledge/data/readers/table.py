@@ -163,11 +163,13 @@ class _Table:
 
     def _record(self, values: Sequence[str]) -> dict[str, str] | Refusal:
         named = len(self._header)
-        full = next((place for place, value in enumerate(values[named:], named + 1) if value.strip()), None)
-        if full is not None:
-            what = f"column {full} has a value and no name in the header"
-            return Refusal("invalid", what, "name the column in the header, or empty it")
-        return dict(zip(self._header, values[:named], strict=True))
+        if len(values) > named:
+            full = next((place for place, value in enumerate(values[named:], named + 1) if value.strip()), None)
+            if full is not None:
+                what = f"column {full} has a value and no name in the header"
+                return Refusal("invalid", what, "name the column in the header, or empty it")
+            values = values[:named]
+        return dict(zip(self._header, values, strict=True))
 
     def _broken(self, lines: Sequence[_Text], error: csv.Error) -> Iterator[RawRow | BrokenRow]:
         """The rows of lines that csv.reader took for one record before it came upon an error."""

@@ -1,7 +1,7 @@
 """Arrow's values as Python's: objects with the keys they were written with, and a word for what Python cannot hold."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow
@@ -36,8 +36,21 @@ def records_of(batch: Any, *, note: Callable[[str], None]) -> list[dict[str, Any
     names = batch.schema.names
     if not names:
         return [{} for _ in range(batch.num_rows)]
+    note = _once(note)
     columns = [_column(batch.column(place), name, note) for place, name in enumerate(names)]
     return [_record(names, values) for values in zip(*columns, strict=True)]
+
+
+def _once(note: Callable[[str], None]) -> Callable[[str], None]:
+    """The note, for code that has the same to say of object after object."""
+    said: set[str] = set()
+
+    def tell(words: str) -> None:
+        if words not in said:
+            said.add(words)
+            note(words)
+
+    return tell
 
 
 def _record(names: list[str], values: tuple[Any, ...]) -> dict[str, Any] | Refusal:
@@ -119,15 +132,19 @@ def _each(mend: _Mend) -> _Mend:
 
 
 def _mend_of_object(kind: Any, note: Callable[[str], None], *, keeps_null: bool) -> _Mend:
-    mends = {field.name: _mend(field.type, note, may_be_message=False) for field in kind}
+    found = {field.name: _mend(field.type, note, may_be_message=False) for field in kind}
+    mends = [(name, mend) for name, mend in found.items() if mend is not None]
 
     def mended(value: Any) -> Any:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):
             return value
-        if not keeps_null and any(member is None for member in value.values()):
+        kept = value if keeps_null else {name: member for name, member in value.items() if member is not None}
+        if len(kept) < len(value):
             note(UNITED)
-            value = {name: member for name, member in value.items() if member is not None}
-        return {name: _unless_null(mends[name], member) for name, member in value.items()}
+        for name, mend in mends:
+            if kept.get(name) is not None:
+                kept[name] = mend(kept[name])
+        return kept
 
     return mended
 
