@@ -1,10 +1,11 @@
 """Prompts as a run learnt them: a person's text in the form of the run's training data."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from fledge.commands.manifest import read_object
 from fledge.commands.open_run import OpenRun
 from fledge.config.data import SourceConfig
 from fledge.config.recipe import Recipe, sources
@@ -15,7 +16,7 @@ from fledge.data.formats.messages import Conversation
 from fledge.data.formats.plain import alpaca_prompt
 from fledge.data.formats.template import prompt_of
 from fledge.data.tokenize import Text, asked_ids, encode_texts
-from fledge.errors import DataError
+from fledge.errors import DataError, RunError
 from fledge.models.tokenizer import Tokenizer
 
 
@@ -24,12 +25,14 @@ class Prompt:
     """What a person asks. `context` is alpaca's input; `is_raw` sends the text as it is.
 
     `system` is the system text of the conversation. None stands for the one that all training rows share, if they do.
+    `options` are values for the chat template.
     """
 
     text: str
     context: str = ""
     is_raw: bool = False
     system: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def source_of(recipe: Recipe) -> SourceConfig:
@@ -38,24 +41,51 @@ def source_of(recipe: Recipe) -> SourceConfig:
 
 
 def settled(prompt: Prompt, opened: OpenRun) -> Prompt:
-    """The prompt with the system text of the run's training rows where it brings none and these share one."""
-    if prompt.system is not None or prompt.is_raw:
+    """The prompt with what the run's training rows share where it brings none: a system text, values for the chat
+    template.
+    """
+    if prompt.is_raw:
         return prompt
-    return replace(prompt, system=shared_system(opened))
+    system = shared_system(opened) if prompt.system is None else prompt.system
+    return replace(prompt, system=system, options=prompt.options or shared_options(opened))
+
+
+def shared_options(opened: OpenRun) -> Mapping[str, Any]:
+    """The values for the chat template that all rows of the run's first source bring; empty where they bring none or
+    different ones. Raises RunError where the run's ledger cannot be read.
+    """
+    if source_of(opened.recipe).format != "chat":
+        return {}
+    shared = _ledger_entry(opened.run.ledger).get("chat_template_kwargs", {})
+    return shared if isinstance(shared, dict) else {}
 
 
 def shared_system(opened: OpenRun) -> str:
     """The system text that all rows of the run's first source share, else the one that the recipe gives to rows without
-    one; empty where there is none.
+    one; empty where there is none. Raises RunError where the run's ledger cannot be read.
     """
     source = source_of(opened.recipe)
     given = source.system_prompt or ""
     if source.format != "chat":  # alpaca's prompt has it in it
         return ""
-    if not opened.run.ledger.is_file():
-        return given
-    ledger = json.loads(opened.run.ledger.read_text(encoding="utf-8"))
-    return str(ledger["sources"]["train"][0].get("system", "")) or given
+    shared = _ledger_entry(opened.run.ledger).get("system", "")
+    return (shared if isinstance(shared, str) else "") or given
+
+
+def _ledger_entry(path: Path) -> dict[str, Any]:
+    """What the ledger says of the run's first source; nothing where there is no ledger.
+
+    Raises RunError where it cannot be read.
+    """
+    cure = (
+        "put back the file that the training wrote, or remove it and give --system where the rows shared a system text"
+    )
+    ledger = read_object(path, cure=cure)
+    try:
+        return dict(ledger["sources"]["train"][0]) if ledger else {}
+    except (LookupError, TypeError, ValueError) as error:
+        what = "this file of the run cannot be read: it does not say what became of the training rows"
+        raise RunError(what, where=str(path), cure=cure) from error
 
 
 def prompt_text(prompt: Prompt, recipe: Recipe, *, tokenizer: Tokenizer) -> tuple[Text, bool]:
@@ -71,7 +101,7 @@ def prompt_text(prompt: Prompt, recipe: Recipe, *, tokenizer: Tokenizer) -> tupl
     if source.format == "chat":
         messages = [{"role": "system", "content": prompt.system}] if prompt.system else []
         asked = {"role": "user", "content": prompt_of(source, prompt.text)}
-        return conversation_text([*messages, asked], recipe, tokenizer=tokenizer), True
+        return conversation_text([*messages, asked], recipe, tokenizer=tokenizer, options=prompt.options), True
     if source.format == "alpaca":
         words = [prompt.text, prompt.context, prompt.system or ""]
 
@@ -99,21 +129,37 @@ def prompt_ids(prompt: Prompt, recipe: Recipe, *, tokenizer: Tokenizer) -> list[
     return text_ids(text, tokenizer, has_specials=has_specials)
 
 
-def conversation_text(messages: Sequence[Mapping[str, Any]], recipe: Recipe, *, tokenizer: Tokenizer) -> Text:
-    """A conversation by the chat template, up to where the assistant speaks next: as evaluation asks a row."""
+def conversation_text(
+    messages: Sequence[Mapping[str, Any]],
+    recipe: Recipe,
+    *,
+    tokenizer: Tokenizer,
+    options: Mapping[str, Any] | None = None,
+) -> Text:
+    """A conversation by the chat template, up to where the assistant speaks next: as evaluation asks a row.
+
+    `options` are values for the template, as a row brings them.
+    """
     chat = chat_of(tokenizer, "completion")
 
     def render(said: Sequence[dict[str, Any]]) -> str:
-        conversation = Conversation(tuple(said), (False,) * len(said))
+        conversation = Conversation(tuple(said), (False,) * len(said), options=options or {})
         return chat.prompt(conversation, spoken(conversation, chat.dialect))
 
     control = control_of(tokenizer, recipe.data.new_special_tokens)
     return text_of_people([dict(message) for message in messages], render, control=control)
 
 
-def conversation_ids(messages: Sequence[Mapping[str, Any]], recipe: Recipe, *, tokenizer: Tokenizer) -> list[int]:
+def conversation_ids(
+    messages: Sequence[Mapping[str, Any]],
+    recipe: Recipe,
+    *,
+    tokenizer: Tokenizer,
+    options: Mapping[str, Any] | None = None,
+) -> list[int]:
     """Token ids of a conversation by the chat template, up to where the assistant speaks next."""
-    return text_ids(conversation_text(messages, recipe, tokenizer=tokenizer), tokenizer, has_specials=True)
+    text = conversation_text(messages, recipe, tokenizer=tokenizer, options=options)
+    return text_ids(text, tokenizer, has_specials=True)
 
 
 def text_ids(text: Text, tokenizer: Tokenizer, *, has_specials: bool) -> list[int]:

@@ -1,6 +1,4 @@
-"""Where the result of an evaluation lies, and of which rows it is: a quick look, or one at other rows, never takes the
-place of a fuller result.
-"""
+"""Where the result of an evaluation lies: what is quicker, or of other rows, takes no fuller result's place."""
 
 import hashlib
 import json

@@ -134,8 +134,8 @@ def said(text: str, *, ids: Sequence[int], others: Sequence[int]) -> str:
     start, stop = max(0, place - _AROUND), place + _AROUND
     shown = text if len(text) <= 200 else f"{text[:200]}..."
     return (
-        f"{shown!r} has from id {start + 1} on {list(ids[start:stop])} in the training and "
-        f"{list(others[start:stop])} now"
+        f"{shown!r} is split into other tokens: its list of token ids has from id {start + 1} on "
+        f"{list(ids[start:stop])} in the training, but {list(others[start:stop])} now"
     )
 
 

@@ -8,13 +8,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fledge.commands.open_run import open_run
-from fledge.commands.prompts import Prompt, conversation_ids, prompt_ids, prompt_text, settled, shared_system
+from fledge.commands.prompts import (
+    Prompt,
+    conversation_ids,
+    prompt_ids,
+    prompt_text,
+    settled,
+    shared_options,
+    shared_system,
+)
+from fledge.commands.train import train
 from fledge.config.data import DataConfig
 from fledge.config.model import ModelConfig
 from fledge.data.pipeline import prepare_training
-from fledge.errors import DataError
+from fledge.errors import DataError, RunError
 from fledge.models.chat_template import CHATML
 from fledge.models.load_tokenizer import load_tokenizer
+from tests.runs import load, recipe_dict
 from tests.tiny_models import tiny_folder
 
 
@@ -139,6 +149,56 @@ def test_the_system_text_is_the_one_that_all_rows_share_unless_another_is_given(
     for other, start in (("Be long.", "system\nBe long."), ("", "user\na")):
         text, _ = prompt_text(settled(Prompt("a", system=other), run), run.recipe, tokenizer=run.tokenizer)
         assert text.text.startswith(f"<|im_start|>{start}")
+
+
+LOUD = "{{ mood | default('calm') }}\n" + CHATML
+
+
+@pytest.mark.parametrize(
+    ("moods", "expected"), [(["loud"] * 3, {"mood": "loud"}), (["loud", "shy", "loud"], {}), ([None] * 3, {})]
+)
+def test_values_for_the_template_that_all_rows_bring_are_those_that_a_prompt_is_asked_with(moods, expected, tmp_path):
+    (tmp_path / "loud.jinja").write_text(LOUD)
+    with (tmp_path / "rows.jsonl").open("w") as file:
+        for mood in moods:
+            messages = [{"role": "user", "content": "karen"}, {"role": "assistant", "content": "lomi"}]
+            brought = {} if mood is None else {"chat_template_kwargs": {"mood": mood}}
+            file.write(json.dumps({"messages": messages} | brought) + "\n")
+    base = tiny_folder("llama", tmp_path / "base")
+    settings = {
+        "train__max_steps": 1,
+        "data__max_length": 128,
+        "train__global_batch_size": 3,
+        "data__chat_template": str(tmp_path / "loud.jinja"),
+    }
+    content = recipe_dict(base, tmp_path / "rows.jsonl", tmp_path / "run", **settings)
+    content["data"]["train"]["format"] = "chat"
+    train(load(tmp_path, content))
+    run = open_run(tmp_path / "run")
+    assert shared_options(run) == expected
+    asked = prompt_ids(settled(Prompt("karen"), run), run.recipe, tokenizer=run.tokenizer)
+    said = conversation_ids(
+        [{"role": "user", "content": "karen"}], run.recipe, tokenizer=run.tokenizer, options=shared_options(run)
+    )
+    text, _ = prompt_text(settled(Prompt("karen"), run), run.recipe, tokenizer=run.tokenizer)
+    assert asked == said and text.text.startswith(f"{expected.get('mood', 'calm')}\n<|im_start|>user\nkaren")
+    assert (asked == first_prompt(run)) == (len(set(moods)) == 1)
+    other = settled(Prompt("karen", options={"mood": "shy"}), run)
+    assert other.options == {"mood": "shy"} and settled(Prompt("a", is_raw=True), run).options == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"sources": {}}', '{"sources": {"train": []}}', '{"sources": {"train": [3]}}']
+)
+def test_a_ledger_that_cannot_be_read_is_told_and_without_it_there_is_no_shared_text(text, trained_run, tmp_path):
+    run = opened(trained_run, fmt="chat", data__chat_template="chatml")
+    ledger = tmp_path / "ledger.json"
+    ledger.write_text(text)
+    told = SimpleNamespace(run=SimpleNamespace(ledger=ledger), recipe=run.recipe, tokenizer=run.tokenizer)
+    with pytest.raises(RunError, match=r"ledger.json: (.|\n)*cannot be read(.|\n)*remove it and give --system"):
+        shared_system(told)
+    ledger.unlink()
+    assert shared_system(told) == ""
 
 
 def test_a_system_text_without_a_place_for_it_is_refused(trained_run):

@@ -122,6 +122,21 @@ def test_another_tokenizer_fails_every_verb_that_opens_the_run(what, copy, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+def test_what_reads_text_otherwise_is_told_in_plain_words(copy):
+    path = copy / "adapter/tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tokenizer_class": "LlamaTokenizer"}))
+    with pytest.raises(RunError) as caught:
+        open_run(copy)
+    assert caught.value.problems[0].what == (
+        "the tokenizer beside the adapter does not read text as it did in the training: its tokenizer.json is the "
+        "same, but a file that goes with it, such as tokenizer_config.json, has changed"
+    )
+    assert saved_words.said("a b", ids=[4, 5, 6], others=[4, 7]) == (
+        "'a b' is split into other tokens: its list of token ids has from id 1 on [4, 5, 6] in the training, "
+        "but [4, 7] now"
+    )
+
+
 def test_a_run_with_a_manifest_of_the_first_kind_opens_with_a_word_where_it_cannot_be_judged(copy, capsys):
     path = copy / "manifest.json"
     manifest = json.loads(path.read_text())
