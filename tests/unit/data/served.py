@@ -12,6 +12,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from fledge.data.formats.chat import Chat, chat_of, chat_render
 from fledge.data.formats.control import Render, control_of, keep_as_text
+from fledge.data.formats.dialect import dialect_of, in_parts
 from fledge.data.rows import Refusal, RenderedRow
 from fledge.models.chat_template import with_clock
 from tests.unit.data.tiny import Tiny, byte_level
@@ -83,10 +84,14 @@ class Served:
 
 
 def rendered(tokenizer: Tiny, messages: Messages, tools: list[dict[str, Any]], *, prompt: bool = False) -> str | None:
-    """The template's text by transformers alone; None where the template refuses."""
+    """The template's text by transformers alone; None where the template refuses.
+
+    Contents are lists of parts where a text is not written, as for the templates of vision models.
+    """
+    has_parts = dialect_of(tokenizer).has_parts
     try:
         [text], _ = render_jinja_template(
-            [messages],
+            [in_parts(messages) if has_parts else messages],
             tools=tools or None,
             chat_template=tokenizer.template,
             add_generation_prompt=prompt,

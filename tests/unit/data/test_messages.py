@@ -111,6 +111,19 @@ def test_reasoning_and_calls_that_are_left_out_are_told_though_the_answer_has_th
     assert isinstance(refused, Refusal) and "leaves out or changes its tool calls" in refused.what
 
 
+def test_a_call_whose_id_names_its_function_is_seen_by_the_id():
+    template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content }}"
+        "{% for c in m.tool_calls or [] %}{{ c.id + ':' + (c.function.arguments | tojson) }}{% endfor %}"
+        "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    calling = {"role": "assistant", "content": "", "tool_calls": [{**CALL, "id": "functions.weather:0"}]}
+    assert spans({"messages": [USER, calling]}, template) == ['functions.weather:0:{"city": "Oslo"}<|im_end|>']
+    calling["tool_calls"] = [{**CALL, "id": "call0"}]
+    refused = rows({"messages": [USER, calling]}, template)
+    assert isinstance(refused, Refusal) and "leaves out or changes its tool calls" in refused.what
+
+
 @pytest.mark.parametrize(
     "record",
     [

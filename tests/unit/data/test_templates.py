@@ -172,7 +172,8 @@ def test_real_templates_train_every_turn_as_serving_would_write_it(shared):
     ],
 )
 def test_arguments_of_a_call_are_given_in_the_form_that_the_template_writes_as_json(template, arguments):
-    text = "{% for m in messages %}{{ m.content }}{% if m.tool_calls %}" + template + "{% endif %}{% endfor %}"
+    named = "{{ m.tool_calls[0].function.name }}" + template
+    text = "{% for m in messages %}{{ m.content }}{% if m.tool_calls %}" + named + "{% endif %}{% endfor %}"
     tokenizer = tokenizer_for(text, SPECIALS, bos=None, eos="</s>")
     assert dialect_of(tokenizer).has_text_arguments == isinstance(arguments, str)
     call = {"function": {"name": "x", "arguments": {"x": "é"}}}

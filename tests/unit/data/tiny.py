@@ -103,7 +103,9 @@ class Tiny:
         return frozenset(token for token in self.special_tokens if token in (self.template or ""))
 
     def marked_answers(self, messages: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]] | None:
-        return answer_spans(self.template, messages, tokens={"eos_token": self.eos_token or ""})
+        return answer_spans(
+            self.template, messages, tokens={"bos_token": self.bos_token or "", "eos_token": self.eos_token or ""}
+        )
 
     def template_names(self, field: str) -> bool:
         return field in (self.template or "")

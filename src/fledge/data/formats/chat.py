@@ -255,8 +255,9 @@ def chat_of(tokenizer: TextTokenizer, train_on: TrainOn) -> Chat:
 def _disagreement(chat: Chat) -> Iterator[str]:
     """A note where the template's own {% generation %} tags mark other text of an answer than is trained."""
     said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    marked = chat.tokenizer.marked_answers(said)
-    rows = chat.rows_of(Conversation(tuple(said), (False, True)))
+    whole = Conversation(tuple(said), (False, True))
+    marked = chat.tokenizer.marked_answers(spoken(whole, chat.dialect))
+    rows = chat.rows_of(whole)
     if marked is None or isinstance(rows, Refusal):
         return
     [row] = rows
@@ -269,9 +270,15 @@ def _disagreement(chat: Chat) -> Iterator[str]:
 def _with_mark(message: dict[str, Any], part: str, mark: str) -> dict[str, Any]:
     """A message with a mark in the place of a part: its content, its reasoning, or the names in its tool calls."""
     if part == "tool calls":
-        calls = [{**call, "function": {**call["function"], "name": mark}} for call in message["tool_calls"]]
-        return {**message, "tool_calls": calls}
+        return {**message, "tool_calls": [_renamed(call, mark) for call in message["tool_calls"]]}
     return {**message, "content" if part == "content" else REASONING_FIELDS[0]: mark}
+
+
+def _renamed(call: Mapping[str, Any], mark: str) -> dict[str, Any]:
+    """A tool call with a mark in the place of its function's name, also in its id: Kimi's ids name the function."""
+    name = call["function"]["name"]
+    identity = {"id": str(call["id"]).replace(name, mark)} if name and "id" in call else {}
+    return {**call, **identity, "function": {**call["function"], "name": mark}}
 
 
 def _without(spans: Sequence[tuple[int, int]], hole: tuple[int, int]) -> tuple[tuple[int, int], ...]:
