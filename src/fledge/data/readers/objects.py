@@ -1,11 +1,11 @@
 """JSON as rows: arrays, lines, columns, and lines that Python wrote."""
 
-import ast
 import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
 from fledge.data.kinds import kind_of
+from fledge.data.literals import literal_of
 from fledge.data.readers.columnwise import rows_of_columns
 from fledge.data.readers.find import SourceFile
 from fledge.data.readers.lines import BOM, Line, decode, empty_file, opened, read_lines, read_whole
@@ -121,14 +121,8 @@ def _parse_either(text: str) -> Any:
 
 
 def _parse_python(text: str) -> Any:
-    """What a Python literal stands for, as JSON has it (a tuple is a list); nothing is run."""
-    if not text.lstrip().startswith(("{'", "[{'", "{ '", '{"')):
-        return Refusal("invalid", "no Python literal")
-    try:
-        # a set, bytes or a complex number is nothing that JSON knows, and json.dumps refuses it
-        return json.loads(json.dumps(ast.literal_eval(text.strip())))
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        return Refusal("invalid", f"broken Python literal: {type(error).__name__}")
+    found = literal_of(text)
+    return Refusal("invalid", "no Python literal") if found is None else found
 
 
 def _not_an_object(value: Any) -> Refusal:
