@@ -145,7 +145,7 @@ def own_adapter(
     sha256, what = file_digest(folder), ""
     if noted.get("adapter_file_sha256", sha256) not in (None, sha256):
         what = "its weights file has another sha256 than was noted"
-    elif noted.get("adapter_settings_sha256", settings) != settings:
+    elif noted.get("settings_sha256", settings) != settings:
         what = f"{' or '.join(_SETTINGS)} has other settings than were noted"
     if what:
         cure = f"put the run's own adapter back, or {anew}"

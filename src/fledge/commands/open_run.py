@@ -89,7 +89,7 @@ def _noted(run: RunDir, which: Which, *, anew: str) -> dict[str, Any]:
     cure = f"put back the file that the training wrote, or {anew}"
     if which == "last":
         return read_object(run.summary, cure=cure)
-    settings = "adapter_settings_sha256"  # the same of all adapters of a run
+    settings = "settings_sha256"  # the same of all adapters of a run
     noted = read_object(run.summary, cure="put back the file that the training wrote, or leave out --which best")
     return read_object(run.best / "best.json", cure=cure) | {key: noted[key] for key in noted if key == settings}
 

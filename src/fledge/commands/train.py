@@ -324,7 +324,7 @@ def _finish(shop: Workshop, progress: Progress, tell: Tell, marks: dict[str, Any
     if shop.mesh.rank == 0:
         with whole_folder(shop.run.adapter) as folder:
             summary["adapter_file_sha256"] = shop.save_adapter(folder)
-            summary["adapter_settings_sha256"] = settings_digest(folder)
+            summary["settings_sha256"] = settings_digest(folder)
         tell(
             Finished(
                 step=progress.step,

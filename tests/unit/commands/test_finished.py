@@ -269,7 +269,7 @@ def test_a_run_of_an_older_version_has_fewer_notes_and_is_whole(workplace):
     folder, content = workplace
     run = RunDir(folder / "run")
     summary = json.loads(run.summary.read_text())
-    for name in ("adapter_settings_sha256", "adapter_file_sha256"):
+    for name in ("settings_sha256", "adapter_file_sha256"):
         del summary[name]
         run.summary.write_text(json.dumps(summary))
         assert train(load(folder, content)).was_finished

@@ -113,7 +113,7 @@ def test_settings_of_an_adapter_are_those_of_the_training_but_for_where_the_base
             with pytest.raises(RunError, match="other settings than were noted"):
                 open_run(run.root, which=which)
         path.write_text(before)
-    forget(run.summary, "adapter_settings_sha256")
+    forget(run.summary, "settings_sha256")
     (folder / "adapter_config.json").write_text("{}")
     with pytest.raises(RunError, match="the settings of the adapter cannot be read"):
         open_run(run.root, which=which)
@@ -134,7 +134,7 @@ def test_an_adapter_that_lacks_a_file_or_tensors_is_refused(run, trained_run):
     config.write_text(json.dumps(json.loads(before) | {"target_modules": ["q_proj", "embed_tokens"]}))
     with pytest.raises(RunError, match=r"not the adapter that the run trained: adapter_config.json"):
         open_run(run.root)
-    forget(run.summary, "adapter_settings_sha256")  # as Fledge 0.1 left it
+    forget(run.summary, "settings_sha256")  # as Fledge 0.1 left it
     with pytest.raises(Exception, match=r"not complete|does not fit"):
         load_tuned(open_run(run.root))
     config.unlink()
