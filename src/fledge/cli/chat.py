@@ -11,14 +11,13 @@ from fledge.cli.options import (
     AsJson,
     MaxNewTokens,
     Run,
-    Seed,
     System,
     Temperature,
-    TopP,
     TrustRemoteCode,
     UseBase,
     Which,
 )
+from fledge.cli.sampling import Seed, TopP, drawn
 from fledge.cli.show import echo, show_json, show_notices
 from fledge.cli.streams import as_text
 from fledge.errors import FledgeError
@@ -35,16 +34,18 @@ def run(
     use_base: UseBase = False,
     max_new_tokens: MaxNewTokens = 512,
     temperature: Temperature = 0.0,
-    top_p: TopP = 1.0,
-    seed: Seed = 0,
+    top_p: TopP = None,
+    seed: Seed = None,
     which: Which = "last",
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Talk with RUN: one line is one message; /reset forgets what was said, /exit or the end of the input ends it."""
+    draws = drawn(temperature, top_p=top_p, seed=seed)
+
     from fledge.commands.chat import Sampling, chat
 
-    sampling = Sampling(max_new_tokens, temperature, top_p, seed)
+    sampling = Sampling(max_new_tokens, *draws)
     conversation = chat(
         run,
         sampling=sampling,

@@ -9,14 +9,13 @@ from fledge.cli.options import (
     AsJson,
     MaxNewTokens,
     Run,
-    Seed,
     System,
     Temperature,
-    TopP,
     TrustRemoteCode,
     UseBase,
     Which,
 )
+from fledge.cli.sampling import Seed, TopP, drawn
 from fledge.cli.show import echo, show_json, show_notices
 from fledge.cli.streams import as_text
 
@@ -30,13 +29,14 @@ def run(
     use_base: UseBase = False,
     max_new_tokens: MaxNewTokens = 128,
     temperature: Temperature = 0.0,
-    top_p: TopP = 1.0,
-    seed: Seed = 0,
+    top_p: TopP = None,
+    seed: Seed = None,
     which: Which = "last",
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Answer one prompt as RUN learnt to; the prompt is put into the format of the run's first source."""
+    draws = drawn(temperature, top_p=top_p, seed=seed)
     text = sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt
     text, context = as_text(text, where="the prompt"), as_text(context, where="--input")
 
@@ -49,7 +49,7 @@ def run(
     result = generate(
         run,
         Prompt(text, context, is_raw, system),
-        sampling=Sampling(max_new_tokens, temperature, top_p, seed),
+        sampling=Sampling(max_new_tokens, *draws),
         use_base=use_base,
         which=which,
         trust_remote_code=trust_remote_code,

@@ -1,11 +1,13 @@
 """`fledge chat`: a conversation with a run's adapter, answers streamed as they are written."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 from fledge.commands.open_run import OpenRun, Tuned, Which, load_tuned, open_run
 from fledge.commands.prompts import Prompt, conversation_ids, prompt_ids, shared_system, source_of
-from fledge.data.formats.template import prompt_of
+from fledge.config.columns import columns_in
+from fledge.data.formats.template import parts_of, prompt_of
 from fledge.errors import DataError, RunError
 from fledge.evaluation.generate import Answer, Sampling, stream
 
@@ -94,13 +96,24 @@ def chat(
 
     It begins with `system`, or where that is None with the system text that all training rows share, if they do. Greedy
     unless `sampling` says otherwise. Raises FledgeError where the run cannot be opened, where its format has no place
-    for a system text, and where its base is an encoder-decoder: it was trained to answer one text and has no place for
-    what was said before.
+    for a system text, where its prompts are made of several columns, which no message is, and where its base is an
+    encoder-decoder: it was trained to answer one text and has no place for what was said before.
     """
     opened = open_run(run, which=which, trust_remote_code=trust_remote_code)
     if opened.tokenizer.decoder_start_id is not None:
         what = "this run's base is an encoder-decoder, which answers one text and holds no conversation"
         raise RunError(what, where=str(opened.run.root), cure="use `fledge generate`")
+    _check_takes_messages(opened)
     return Conversation(
         opened, load_tuned(opened), sampling or Sampling(max_new_tokens=512), use_base=use_base, system=system
     )
+
+
+def _check_takes_messages(opened: OpenRun) -> None:
+    """Raise RunError where the run's prompts are made of several columns: a message cannot be all of them."""
+    source = source_of(opened.recipe)
+    columns = columns_in(parts_of(source)) if source.prompt_template is not None else ()
+    if len(columns) > 1:
+        what = f"the run's prompts are made of {len(columns)} columns ({', '.join(columns)}), and a message is one text"
+        cure = f"write the whole prompt: fledge generate {shlex.quote(str(opened.run.root))} --raw --prompt ..."
+        raise RunError(what, where=str(opened.run.root), cure=cure)

@@ -1,0 +1,35 @@
+"""How an answer is drawn, as the command line says it: an option that would have no effect is refused."""
+
+from copy import copy
+from typing import Annotated, Any, get_args
+
+from fledge.cli import options
+from fledge.errors import FledgeError
+
+_TOP_P, _SEED = 1.0, 0
+
+
+def _with_default(kind: Any, shown: str) -> Any:
+    """An option's description with the default that its help shows, where None stands for "not given"."""
+    described = copy(get_args(kind)[1])
+    described.show_default = shown
+    return described
+
+
+TopP = Annotated[float | None, _with_default(options.TopP, f"{_TOP_P}")]
+"""None where it is not given."""
+Seed = Annotated[int | None, _with_default(options.Seed, f"{_SEED}")]
+"""None where it is not given."""
+
+
+def drawn(temperature: float, *, top_p: float | None, seed: int | None) -> tuple[float, float, int]:
+    """Temperature, top_p and seed, those that are not given by their defaults.
+
+    Raises FledgeError for a top_p or a seed where nothing is drawn.
+    """
+    given = [name for name, value in (("--top-p", top_p), ("--seed", seed)) if value is not None]
+    if given and temperature == 0:
+        named = " and ".join(given)
+        what = f"{named} would have no effect: at temperature 0 the likeliest token is always taken"
+        raise FledgeError(what, where=given[0], cure=f"add --temperature above 0, or leave {named} out")
+    return temperature, _TOP_P if top_p is None else top_p, _SEED if seed is None else seed
