@@ -52,7 +52,7 @@ _SAME = {
     "data.train.split": "dataset_split dataset_train_split train_split",
     "data.train.subset": "config_name dataset_config dataset_config_name dataset_subset",
     "data.train.system_prompt": "default_system default_system_message default_system_prompt system_message",
-    "data.train.text_column": "dataset_text_field field text_field",
+    "data.train.text_column": "dataset_text_field field text_feature text_field",
     "evaluate.early_stopping_patience": "early_stopping_rounds early_stopping_steps",
     "evaluate.every_steps": (
         "eval_every_n_steps eval_every_steps eval_interval eval_steps run_val_every_n_steps steps_per_eval "
@@ -76,7 +76,7 @@ _SAME = {
         "base_model base_model_name_or_path checkpoint_dir model_id model_name model_name_or_path model_path "
         "pretrained_model_name_or_path"
     ),
-    "model.revision": "model_revision",
+    "model.revision": "model_revision revision_of_model",
     "output.dir": "adapter_path out_dir output_dir output_path save_dir",
     "output.wandb_name": "wandb_run_name",
     "output.wandb_project": "project project_name wandb_project_name",

@@ -49,10 +49,15 @@ INSTEAD: dict[str, str | dict[str, str]] = {
         "": "write model.placement: gpu",
     },
     "device_map": {"cpu": "write model.placement: cpu", "": "write model.placement: auto"},
+    "disable_shuffling": {
+        "true": "write data.shuffle: false",
+        "": "remove it: rows are shuffled over all sources unless data.shuffle is false",
+    },
     "disable_gradient_checkpointing": {
         "true": "write train.gradient_checkpointing: false",
         "": "remove it: train.gradient_checkpointing is auto by default",
     },
+    "eager_attention": {"true": "write model.attention: eager", "": _BY_DEFAULT},
     "enable_thinking": "write data.chat_template_kwargs: {enable_thinking: {value}}",
     "excess_length_strategy": {
         "truncate": "write data.overlong: truncate",
@@ -70,8 +75,10 @@ INSTEAD: dict[str, str | dict[str, str]] = {
     "flash_attn": _FLASH | {"sdpa": "write model.attention: sdpa", "disabled": "write model.attention: eager"},
     "float16": {"true": "write model.dtype: float16", "": _NUMBERS},
     "fp16": {"true": "write model.dtype: float16", "": _NUMBERS},
+    "float32": {"true": "write model.dtype: float32", "": _NUMBERS},
     "fp32": {"true": "write model.dtype: float32", "": _NUMBERS},
     "load_in_4bit": {"true": NF4, "": PLAIN},
+    "load_in_16bit": PLAIN,
     "load_in_8bit": {"true": INT8, "": PLAIN},
     "gptq": {"true": f"{NF4} (with a base that is not quantised yet)", "": PLAIN},
     "lora_target_linear": {

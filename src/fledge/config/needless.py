@@ -2,13 +2,15 @@
 
 _NEEDLESS = {
     "every step is logged, in the run folder's events.jsonl": (
-        "disable_tqdm include_num_input_tokens_seen include_tokens_per_second log_every_n_steps log_interval "
-        "log_level log_level_replica log_on_each_node log_peak_memory_stats logging logging_dir "
-        "logging_first_step logging_nan_inf_filter logging_steps logging_strategy plot_loss steps_per_report"
+        "disable_tqdm include_effective_tokens_per_second include_num_input_tokens_seen "
+        "include_tokens_per_second log_every_n_steps log_interval log_level log_level_replica "
+        "log_on_each_node log_peak_memory_stats logging logging_dir logging_first_step logging_nan_inf_filter "
+        "logging_steps logging_strategy plot_loss print_param_status steps_per_report"
     ),
     "the base's config.json says what kind of model it is": (
-        "auto_mapping base_model_config is_llama_derived_model is_mistral_derived_model model_class "
-        "model_type task_type tokenizer_type"
+        "auto_mapping base_model_config is_falcon_derived_model is_llama_derived_model "
+        "is_mistral_derived_model is_qwen_derived_model model_class model_type num_labels task_type "
+        "tokenizer_type"
     ),
     "the tokenizer that comes with the base is used": (
         "processing_class tokenizer tokenizer_config tokenizer_legacy tokenizer_name tokenizer_name_or_path "
@@ -19,43 +21,52 @@ _NEEDLESS = {
         "resize_token_embeddings_to_32x resize_vocab special_tokens unk_token"
     ),
     "the optimiser is AdamW; its options are train.adam_betas, train.adam_eps and train.weight_decay": (
-        "apollo_rank badam_mode foreach fused galore_rank galore_target_modules optim optim_args "
+        "adam_beta3 adam_epsilon2 apollo_layerwise apollo_rank apollo_scale apollo_target "
+        "apollo_update_interval badam_mode badam_update_ratio foreach fused galore_layerwise galore_rank "
+        "galore_scale galore_target galore_target_modules galore_update_interval lr_groups optim optim_args "
         "optim_target_modules optimizer optimizer_config optimizer_in_bwd optimizer_type use_adam_mini "
         "use_apollo use_badam use_galore use_lomo use_muon"
     ),
     "a checkpoint is saved every train.save_every_steps steps, and after the last": (
         "checkpointer enable_async_checkpointing enable_jit_checkpoint save_adapter_weights_only save_epochs "
-        "save_final save_on_each_node save_only_model save_safetensors save_strategy saves_per_epoch"
+        "save_final save_last_epoch_only save_on_each_node save_only_model save_safetensors save_strategy "
+        "saves_per_epoch"
     ),
     "where data.validation is given, it is measured every evaluate.every_steps steps, and after the last": (
-        "batch_eval_metrics batch_size_val bf16_full_eval do_eval eval_accumulation_steps eval_batch_size "
-        "eval_delay eval_do_concat_batches eval_on_start eval_strategy eval_use_gather_object evals_per_epoch "
-        "evaluation_strategy fp16_full_eval include_for_metrics per_device_eval_batch_size "
+        "batch_eval_metrics batch_size_val bf16_full_eval compute_accuracy do_bench_eval do_causal_lm_eval "
+        "do_eval eval_accumulation_steps eval_batch_size eval_causal_lm_metrics eval_delay "
+        "eval_do_concat_batches eval_on_each_dataset eval_on_start eval_strategy eval_use_gather_object "
+        "evals_per_epoch evaluation_strategy fp16_full_eval include_for_metrics per_device_eval_batch_size "
         "prediction_loss_only"
     ),
     "the number of processes is asked for on the command line: fledge train RECIPE --nproc N": (
-        "accelerator_config data_parallel_dim data_parallel_shard_dim ddp_backend ddp_broadcast_buffers "
+        "accelerator_config data_parallel_dim data_parallel_shard_dim ddp ddp_backend ddp_broadcast_buffers "
         "ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph ddp_timeout devices local_rank nproc "
-        "num_devices num_gpus num_nodes parallelism_config strategy world_size"
+        "num_devices num_gpus num_nodes parallelism_config ray_num_workers strategy world_size"
     ),
     "blocks that do not fit a GPU stream from the host's memory (model.placement: auto)": (
-        "deepspeed fsdp fsdp_config low_cpu_mem_usage max_memory offload_folder"
+        "cpu_offload deepspeed fsdp fsdp_config fsdp_final_state_dict_type fsdp_version gpu_memory_limit "
+        "lora_on_cpu low_cpu_mem_usage max_memory offload_folder qlora_sharded_model_loading"
     ),
     "train.lr_scheduler falls to zero, or is constant": (
         "cosine_constant_lr_ratio cosine_min_lr_ratio lr_scheduler_kwargs min_lr"
     ),
     "train.engine and train.kernels take the fastest code that runs here by default": (
-        "compile cut_cross_entropy enable_liger_kernel liger_kernel liger_kernel_config lora_kernels "
-        "lora_mlp_kernel lora_o_kernel lora_qkv_kernel plugins s2_attention tf32 torch_compile "
-        "torch_compile_backend torch_compile_mode use_liger_kernel use_unsloth xformers xformers_attention"
+        "compile compile_optimizer_step cut_cross_entropy enable_liger_kernel flash_attn_cross_entropy "
+        "flash_attn_fuse_mlp flash_attn_fuse_qkv flash_attn_rms_norm liger_kernel liger_kernel_config "
+        "lora_kernels lora_mlp_kernel lora_o_kernel lora_qkv_kernel plugins s2_attention tf32 torch_compile "
+        "torch_compile_backend torch_compile_mode unsloth_cross_entropy_loss unsloth_lora_mlp unsloth_lora_o "
+        "unsloth_lora_qkv unsloth_rms_norm unsloth_rope unsloth_tiled_mlp use_liger_kernel use_unsloth "
+        "xformers xformers_attention"
     ),
     "reading and tokenising need no setting: what is prepared is kept in a cache": (
-        "buffer_size cache_dir dataloader_drop_last dataloader_in_order dataloader_multiprocessing_context "
-        "dataloader_num_workers dataloader_persistent_workers dataloader_pin_memory "
-        "dataloader_prefetch_factor dataset_batch_size dataset_kwargs dataset_num_proc dataset_prepared_path "
-        "dataset_processes ds_type label_names length_column_name num_workers overwrite_cache "
-        "preprocessing_batch_size preprocessing_num_workers remove_unused_columns skip_prepare_dataset "
-        "streaming tokenized_path"
+        "buffer_size cache_dir data_shared_file_system dataloader_drop_last dataloader_in_order "
+        "dataloader_multiprocessing_context dataloader_num_workers dataloader_persistent_workers "
+        "dataloader_pin_memory dataloader_prefetch_factor dataset_batch_size dataset_keep_in_memory "
+        "dataset_kwargs dataset_num_proc dataset_prepared_path dataset_processes dataset_shard_idx "
+        "dataset_shard_num dataset_shards ds_type label_names length_column_name num_workers overwrite_cache "
+        "preprocess_shards preprocessing_batch_size preprocessing_num_workers remove_unused_columns shards "
+        "skip_prepare_dataset streaming tokenized_path"
     ),
     "with data.packing nothing is padded, and padding is never trained": (
         "eval_packing eval_sample_packing group_by_length pad_to_max_length pad_to_multiple_of "
@@ -65,23 +76,26 @@ _NEEDLESS = {
         "early_stopping_threshold greater_is_better load_best_model_at_end metric_for_best_model"
     ),
     "`fledge push RUN REPO` sends a run to a hub": (
-        "hub_always_push hub_model_id hub_private_repo hub_revision hub_strategy push_to_hub"
+        "hub_always_push hub_model_id hub_private_repo hub_revision hub_strategy push_dataset_to_hub push_to_hub"
     ),
-    "a token is read from HF_TOKEN, never from a recipe": "hf_hub_token hf_use_auth_token hub_token use_auth_token",
+    "a token is read from HF_TOKEN, never from a recipe": (
+        "hf_hub_token hf_use_auth_token hub_token ms_hub_token use_auth_token"
+    ),
     "a training starts with a fresh adapter; the same command goes on with a run that was stopped": (
-        "adapter_name_or_path auto_resume_from_checkpoints checkpoint_files ignore_data_skip is_trainable "
-        "lora_model_dir overwrite_output_dir recipe_checkpoint restore_callback_states_from_checkpoint resume "
-        "resume_adapter_file resume_from_checkpoint"
+        "adapter_name_or_path auto_resume_from_checkpoints checkpoint_files create_new_adapter "
+        "ignore_data_skip is_trainable lora_model_dir overwrite_output_dir recipe_checkpoint "
+        "restore_callback_states_from_checkpoint resume resume_adapter_file resume_from_checkpoint"
     ),
     "what wandb has of its own is set by wandb's environment variables; output.trackers: [wandb] turns it on": (
         "wandb_entity wandb_log_model wandb_mode wandb_run_id wandb_watch"
     ),
     "lora.target_modules names the layers: all-linear, a list, or a regular expression": (
         "apply_lora_to_mlp apply_lora_to_output finetune_attention_modules finetune_language_layers "
-        "finetune_mlp_modules finetune_vision_layers freeze_language_model freeze_multi_modal_projector "
-        "freeze_vision_tower layer_replication layers_pattern layers_to_transform lora_attn_modules lora_head "
-        "lora_key lora_layers lora_mlp lora_projection lora_query lora_value num_layers "
-        "peft_layers_to_transform rank_pattern target_parameters"
+        "finetune_mlp_modules finetune_vision_layers freeze_extra_modules freeze_language_model "
+        "freeze_multi_modal_projector freeze_trainable_layers freeze_trainable_modules freeze_vision_tower "
+        "layer_replication layers_pattern layers_to_transform lora_attn_modules lora_head lora_key "
+        "lora_layers lora_mlp lora_projection lora_query lora_target_parameters lora_value num_layers "
+        "peft_layer_replication peft_layers_pattern peft_layers_to_transform rank_pattern target_parameters"
     ),
     "give a file of fewer rows, or write train.max_steps": "max_samples max_train_samples",
     "every layer has the same lora.lora_alpha": "alpha_pattern",
@@ -93,33 +107,38 @@ _NEEDLESS = {
     "rows are put together by Fledge; data.packing says how": "data_collator",
     "`fledge train RECIPE` trains": "do_train",
     "`fledge evaluate RUN` measures a run": "do_predict",
-    "it is found out from the base": "fan_in_fan_out",
+    "it is found out from the base": "fan_in_fan_out lora_fan_in_fan_out",
     "train.gradient_checkpointing says all of it": (
         "activation_checkpointing_kwargs gradient_checkpointing_kwargs use_reentrant"
     ),
-    "a recipe trains; `fledge generate RUN` answers": "inference_mode",
+    "a recipe trains; `fledge generate RUN` answers": (
+        "do_sample fast_inference gpu_memory_utilization infer_backend inference_mode repetition_penalty "
+        "temperature top_k top_p vllm"
+    ),
     "each source of a list in data.train has a weight": "interleave_probs mix_strategy",
     "labels are not smoothed: the loss is that of the rows' own tokens": "label_smoothing_factor",
-    "a row is one text, which data.max_length bounds": "max_prompt_length",
+    "a row is one text, which data.max_length bounds": "max_prompt_len max_prompt_length",
     "noise on embeddings is not supported": "neftune_noise_alpha",
     "a run is named by its folder, output.dir": "run_name",
     "the assistant's turns are trained; data.train_on: all trains every role's": "roles_to_train",
-    "an answer is always trained with the token that ends it": "train_on_eos train_on_eot",
+    "an answer is always trained with the token that ends it": "eot_tokens train_on_eos train_on_eot",
     "the base's config.json says it": "tie_word_embeddings",
     "lora.modules_to_save names modules that are trained whole": "unfrozen_parameters",
-    "it is off in training and on when answers are generated": "use_cache",
+    "it is off in training and on when answers are generated": "use_cache use_kv_cache",
     "a recipe always trains a LoRA adapter": (
-        "fine_tune_type full_finetune full_finetuning peft_method peft_type tuning_type use_lora use_peft"
+        "fine_tune_type full_finetune full_finetuning peft_method peft_type train_from_scratch tuning_type "
+        "use_llama_pro use_lora use_peft"
     ),
     "a recipe trains on rows as they are (sft); there is no preference training": (
-        "beta dpo_beta pref_beta reward_model rl stage task"
+        "beta dpo_beta dpo_use_weighting kto_chosen_weight kto_rejected_weight orpo_alpha pref_beta pref_ftx "
+        "pref_loss ref_model reward_model rl simpo_gamma stage task trl"
     ),
-    "write rows per device x devices x this, the product, as train.global_batch_size": (
+    "write the product of rows per device, devices and this number as train.global_batch_size": (
         "accumulate_grad_batches grad_accum grad_accumulation_steps gradient_accumulation "
         "gradient_accumulation_iters gradient_accumulation_steps"
     ),
     "the loss is the cross entropy of the supervised tokens, summed and divided by their number": (
-        "average_tokens_across_devices loss loss_type use_dft_loss use_eaft_loss"
+        "average_tokens_across_devices loss loss_type use_asft_loss use_dft_loss use_eaft_loss"
     ),
     "everything that is trained has train.learning_rate; lora.loraplus_lr_ratio lets B learn faster": (
         "embedding_learning_rate embedding_lr embedding_lr_scale lora_plus_lr_embedding loraplus_lr_embedding"
@@ -166,9 +185,9 @@ _NEEDLESS = {
         "ensure_weight_tying trainable_token_indices"
     ),
     "output.trackers knows tensorboard and wandb": (
-        "comet_project_name metric_logger mlflow_experiment_name mlflow_tracking_uri swanlab_mode "
-        "swanlab_project trackio_bucket_id trackio_space_id trackio_static_space_id use_comet use_mlflow "
-        "use_swanlab use_trackio"
+        "comet_project_name metric_logger mlflow_experiment_name mlflow_tracking_uri swanlab_api_key "
+        "swanlab_mode swanlab_project swanlab_run_name trackio_bucket_id trackio_space_id "
+        "trackio_static_space_id use_comet use_mlflow use_swanlab use_trackio"
     ),
     "there is no profiler": "profiler profiler_steps",
     "the same recipe on the same machine gives the same bits": "full_determinism",
@@ -178,7 +197,7 @@ _NEEDLESS = {
         "auto_find_batch_size clear_cache_threshold skip_memory_metrics torch_empty_cache_steps"
     ),
     "train.gradient_checkpointing saves the memory of activations": (
-        "activation_offloading enable_activation_offloading"
+        "activation_offloading enable_activation_offloading use_reentrant_gc use_unsloth_gc"
     ),
     "it concerns peft's own code alone": "peft_version runtime_config",
     "lora.target_modules names the layers; a regular expression leaves others out": "exclude_modules",

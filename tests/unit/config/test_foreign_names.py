@@ -88,6 +88,8 @@ special_tokens group_by_length neftune_noise_alpha save_strategy eval_strategy l
 mixed_precision warmup adam_beta1 adam_beta2 remove_unused_columns dataloader_num_workers deepspeed fsdp
 finetuning_type stage template quantization_bit loss dataset_num_proc eval_packing padding_free rank_pattern
 alpha_pattern bias layers_to_transform megatron_core layer_replication optim optim_args resume_from_checkpoint
+float32 eager_attention eot_tokens ddp use_kv_cache top_p temperature do_sample unsloth_lora_mlp galore_rank
+galore_scale swanlab_run_name create_new_adapter freeze_trainable_layers lora_on_cpu dataset_shards disable_shuffling
 """
 """Names that no option has another name for: removed, or their value written otherwise."""
 
@@ -151,7 +153,7 @@ train | early_stopping: false | remove it: evaluate.early_stopping_patience is n
 train | early_stopping: 5 | write evaluate.early_stopping_patience: 5 (
 train | warmup: 0.1 | write train.warmup_ratio: 0.1 (
 train | warmup: 10 | write train.warmup_steps: 10 (
-train | gradient_accumulation_steps: 4 | remove it: write rows per device x devices x this, the product, as train
+train | gradient_accumulation_steps: 4 | remove it: write the product of rows per device, devices and this number as train
 """
 NUMBER_FORMATS = {
     "fp16": "float16",
@@ -235,7 +237,11 @@ FOREIGN = sorted({*SAME, *SOURCES, *FRACTIONS, *VALUED, *INSTEAD, *NEEDLESS})
 def test_no_real_name_is_a_slip_of_an_option_unless_it_is_the_option() -> None:
     found = {name: near for name in (*FOREIGN, *RIGHT) if (near := typo_of(name, OPTIONS)) and near != name}
     meanings = {name: (SAME | SOURCES).get(name, "").rpartition(".")[2] for name in found}
-    assert {name for name, near in found.items() if near != meanings[name]} == {"adam_beta1", "adam_beta2"}
+    assert {name for name, near in found.items() if near != meanings[name]} == {
+        "adam_beta1",
+        "adam_beta2",
+        "adam_beta3",
+    }
 
 
 @given(st.sampled_from([option for option in OPTIONS if len(option) > 7]), st.data())
