@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fledge.commands.open_run import OpenRun, Tuned, Which, load_tuned, open_run
-from fledge.commands.prompts import Prompt, conversation_ids, prompt_ids, shared_system, source_of
+from fledge.commands.prompts import Prompt, conversation_ids, prompt_ids, shared_options, shared_system, source_of
 from fledge.config.columns import columns_in
 from fledge.data.formats.template import parts_of, prompt_of
 from fledge.errors import DataError, RunError
@@ -27,6 +27,7 @@ class Conversation:
     ) -> None:
         self._opened, self._tuned, self._sampling, self._use_base = opened, tuned, sampling, use_base
         self._system = shared_system(opened) if system is None else system
+        self._options = shared_options(opened)
         if self._system and not self.remembers:
             what = f"the run's format, {self.form}, has no place for a system text"
             raise DataError(what, where="--system", cure="write it into the message")
@@ -70,7 +71,7 @@ class Conversation:
     def _answer(self, asked: list[dict[str, str]], text: str, on_text: Callable[[str], None]) -> Answer:
         recipe, tokenizer, tuned = self._opened.recipe, self._opened.tokenizer, self._tuned
         ids = (
-            conversation_ids(asked, recipe, tokenizer=tokenizer)
+            conversation_ids(asked, recipe, tokenizer=tokenizer, options=self._options)
             if self.remembers
             else prompt_ids(Prompt(text), recipe, tokenizer=tokenizer)
         )

@@ -129,7 +129,7 @@ def _of_spans(recipe: Recipe) -> Iterator[Conflict]:
     formats = {source.format for _, source in _located(recipe)}
     if data.train_on == "last" and not formats & {"chat", "completion"}:
         keys = (("data", "train_on"), ("data", "train"))
-        yield Conflict("last has an effect on conversations only", keys, "write completion")
+        yield Conflict("last has an effect on conversations only", keys, "write data.train_on: completion")
     if not data.sanitize_control_tokens and formats == {"text"}:
         keys = (("data", "sanitize_control_tokens"), ("data", "train"))
         yield Conflict("has no effect on plain text, whose control tokens are tokens", keys, "remove it")

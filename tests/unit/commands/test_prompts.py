@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fledge.commands import chat as chatting
 from fledge.commands.open_run import open_run
 from fledge.commands.prompts import (
     Prompt,
@@ -22,6 +23,7 @@ from fledge.config.data import DataConfig
 from fledge.config.model import ModelConfig
 from fledge.data.pipeline import prepare_training
 from fledge.errors import DataError, RunError
+from fledge.evaluation.generate import Answer
 from fledge.models.chat_template import CHATML
 from fledge.models.load_tokenizer import load_tokenizer
 from tests.runs import load, recipe_dict
@@ -157,7 +159,9 @@ LOUD = "{{ mood | default('calm') }}\n" + CHATML
 @pytest.mark.parametrize(
     ("moods", "expected"), [(["loud"] * 3, {"mood": "loud"}), (["loud", "shy", "loud"], {}), ([None] * 3, {})]
 )
-def test_values_for_the_template_that_all_rows_bring_are_those_that_a_prompt_is_asked_with(moods, expected, tmp_path):
+def test_values_for_the_template_that_all_rows_bring_are_those_that_a_prompt_is_asked_with(
+    moods, expected, tmp_path, monkeypatch
+):
     (tmp_path / "loud.jinja").write_text(LOUD)
     with (tmp_path / "rows.jsonl").open("w") as file:
         for mood in moods:
@@ -183,6 +187,10 @@ def test_values_for_the_template_that_all_rows_bring_are_those_that_a_prompt_is_
     text, _ = prompt_text(settled(Prompt("karen"), run), run.recipe, tokenizer=run.tokenizer)
     assert asked == said and text.text.startswith(f"{expected.get('mood', 'calm')}\n<|im_start|>user\nkaren")
     assert (asked == first_prompt(run)) == (len(set(moods)) == 1)
+    heard = []
+    monkeypatch.setattr(chatting, "stream", lambda *_, prompt, **__: heard.append(prompt) or Answer((), "lomi", True))
+    chatting.chat(tmp_path / "run").say("karen", on_text=print)
+    assert heard == [asked]
     other = settled(Prompt("karen", options={"mood": "shy"}), run)
     assert other.options == {"mood": "shy"} and settled(Prompt("a", is_raw=True), run).options == {}
 
