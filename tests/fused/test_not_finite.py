@@ -75,7 +75,8 @@ def test_attention(which, odd, kinds, dtype):
     qkv[which][AT, 1, ..., 3] = odd
     do = normal(*qkv[0].shape, seed=5).to(qkv[0])
     out, *gradients = by_us(qkv, do, DOCUMENTS, shape)
-    wanted = by_reference(qkv, do, DOCUMENTS, shape)[0]
+    # in float32: torch's product of bfloat16 by AMX gives NaN where the score is -inf, which takes no part
+    wanted = by_reference([x.float() for x in qkv], do.float(), DOCUMENTS, shape)[0]
     last = AT if which == 0 else min(69, AT + (shape.window or 70) - 1)
     is_touched = torch.zeros_like(out, dtype=torch.bool)
     is_touched[AT : last + 1, 1] = True

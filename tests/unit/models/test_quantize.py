@@ -243,6 +243,8 @@ def test_loading_takes_the_quantised_model_and_little_more(tmp_path, own_cache):
     with torch.device("meta"):
         outline = LlamaForCausalLM(config)
     model = outline.to_empty(device="cpu").to(torch.bfloat16)
+    for weight in model.parameters():  # what lay in this memory before may be no number
+        torch.nn.init.normal_(weight, std=0.02)
     model.save_pretrained(tmp_path / "base")
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     del model
