@@ -72,6 +72,8 @@ def test_only_the_last_answer_is_trained_where_the_recipe_says_so():
     masked = [*messages[:-1], messages[-1] | {"weight": 0}]
     refused = rows({"messages": masked}, train_on="last")
     assert isinstance(refused, Refusal) and refused.reason == "no_supervised_token" and "weight is 0" in refused.what
+    asked = [messages[0] | {"weight": 0}, *messages[1:]]
+    assert spans({"messages": asked}, train_on="last") == ["Kite.<|im_end|>"]
 
 
 def test_an_answer_of_weight_zero_is_not_trained_where_all_is():

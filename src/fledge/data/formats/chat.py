@@ -61,7 +61,7 @@ class Chat:
         turns = self._turns(conversation, said, self._trained(conversation))
         if isinstance(turns, Refusal):
             return turns
-        if self.train_on == "last" and not turns and conversation.context_only:
+        if self.train_on == "last" and set(_answers_of(conversation)[-1:]) & conversation.context_only:
             return Refusal("no_supervised_token", "the last answer is context only: its weight is 0", text=text)
         if any(_is_empty(conversation.messages[turn.message]) for turn in turns):
             return Refusal("empty_completion", "an assistant turn is empty", text=text)
@@ -92,8 +92,7 @@ class Chat:
         self, conversation: Conversation, said: Messages, rows: tuple[RenderedRow, ...]
     ) -> tuple[RenderedRow, ...] | Refusal:
         """With train_on: all, the row without the answers that ask not to be trained."""
-        roles = [message["role"] for message in conversation.messages]
-        numbers = sorted(number for number in conversation.context_only if roles[number] == "assistant")
+        numbers = [number for number in _answers_of(conversation) if number in conversation.context_only]
         masked = self._turns(conversation, said, numbers)
         if isinstance(masked, Refusal):
             return masked
@@ -121,7 +120,7 @@ class Chat:
 
     def _trained(self, conversation: Conversation) -> list[int]:
         """Numbers of the messages that are trained."""
-        answers = [number for number, one in enumerate(conversation.messages) if one["role"] == "assistant"]
+        answers = _answers_of(conversation)
         if self.train_on == "last":
             answers = answers[-1:]
         return [number for number in answers if conversation.trains[number]]
@@ -265,6 +264,11 @@ def _disagreement(chat: Chat) -> Iterator[str]:
     theirs = "".join(row.text[start:stop] for start, stop in marked)
     if theirs != trained:
         yield f"the template's own {{% generation %}} tags mark {theirs!r} of an answer where {trained!r} is trained"
+
+
+def _answers_of(conversation: Conversation) -> list[int]:
+    """Numbers of the assistant's messages."""
+    return [number for number, message in enumerate(conversation.messages) if message["role"] == "assistant"]
 
 
 def _with_mark(message: dict[str, Any], part: str, mark: str) -> dict[str, Any]:
