@@ -67,10 +67,10 @@ def main() -> None:
     folder = args.out or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "faq.csv").write_bytes(as_csv(faq()))
+    began = time.perf_counter()
     if not (folder / "recipe.yaml").exists():
         fledge("init", "recipe.yaml", "--model", str(args.base.resolve()), "--data", "faq.csv", folder=folder)
     print((folder / "recipe.yaml").read_text())
-    began = time.perf_counter()
     print(fledge("train", "recipe.yaml", "output.dir=run", folder=folder))
     print(f"init and train took {time.perf_counter() - began:.0f} s")
     chosen = random.Random(args.seed).sample(sorted(trained_questions(folder / "run")), args.questions)

@@ -11,13 +11,15 @@ from fledge.cli.options import (
     AsJson,
     MaxNewTokens,
     Run,
+    Seed,
     System,
     Temperature,
+    TopP,
     TrustRemoteCode,
     UseBase,
     Which,
 )
-from fledge.cli.sampling import Seed, TopP, drawn
+from fledge.cli.sampling import drawn
 from fledge.cli.show import echo, show_json, show_notices
 from fledge.cli.streams import as_text
 from fledge.errors import FledgeError

@@ -14,8 +14,11 @@ System = Annotated[
 UseBase = Annotated[bool, typer.Option("--base", help="Ask the untuned base instead.")]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="0 is greedy; higher is more varied.")]
-TopP = Annotated[float, typer.Option(min=0.0, max=1.0, help="Sample from the likeliest tokens of this total mass.")]
-Seed = Annotated[int, typer.Option(min=0, help="Decides what is sampled.")]
+TopP = Annotated[
+    float | None,
+    typer.Option(min=0.0, max=1.0, show_default="1.0", help="Sample from the likeliest tokens of this total mass."),
+]
+Seed = Annotated[int | None, typer.Option(min=0, show_default="0", help="Decides what is sampled.")]
 TrustRemoteCode = Annotated[
     bool,
     typer.Option("--trust-remote-code", help="Run the Python code that comes with this run's base; read it before."),

@@ -1,25 +1,8 @@
 """How an answer is drawn, as the command line says it: an option that would have no effect is refused."""
 
-from copy import copy
-from typing import Annotated, Any, get_args
-
-from fledge.cli import options
 from fledge.errors import FledgeError
 
 _TOP_P, _SEED = 1.0, 0
-
-
-def _with_default(kind: Any, shown: str) -> Any:
-    """An option's description with the default that its help shows, where None stands for "not given"."""
-    described = copy(get_args(kind)[1])
-    described.show_default = shown
-    return described
-
-
-TopP = Annotated[float | None, _with_default(options.TopP, f"{_TOP_P}")]
-"""None where it is not given."""
-Seed = Annotated[int | None, _with_default(options.Seed, f"{_SEED}")]
-"""None where it is not given."""
 
 
 def drawn(temperature: float, *, top_p: float | None, seed: int | None) -> tuple[float, float, int]:

@@ -239,7 +239,7 @@ def why_lost(recipe: Recipe, run: RunDir) -> str:
 def mending(recipe: Recipe, run: RunDir) -> str:
     """What gives a finished run its adapter back where nobody has a copy of it, as a cure."""
     if not why_lost(recipe, run):
-        return going_on(recipe, run).replace("goes on with it", "writes it anew from the last checkpoint")
+        return f"{_train_again(recipe, run)} writes it anew from the last checkpoint"
     if twin := _twin(recipe, run):
         there, here = (shlex.quote(str(path.resolve())) for path in (twin, run.adapter))
         return f"`mkdir -p {here} && cp {there}/* {here}/`: the same adapter lies there too"
@@ -247,11 +247,16 @@ def mending(recipe: Recipe, run: RunDir) -> str:
 
 
 def going_on(recipe: Recipe, run: RunDir) -> str:
-    """What goes on with this run, in this folder even where it was moved since."""
+    """What goes on with this run, as a cure."""
+    return f"{_train_again(recipe, run)} goes on with it"
+
+
+def _train_again(recipe: Recipe, run: RunDir) -> str:
+    """The command that trains into this folder, even where it was moved since."""
     moved = Path(recipe.output.dir).resolve() != run.root.resolve()
     here = f" output.dir={shlex.quote(str(run.root.resolve()))}" if moved else ""
     consent = " --trust-remote-code" * recipe.model.trust_remote_code
-    return f"`fledge train {shlex.quote(str(run.recipe))}{here}{consent}` goes on with it"
+    return f"`fledge train {shlex.quote(str(run.recipe))}{here}{consent}`"
 
 
 def _twin(recipe: Recipe, run: RunDir) -> Path | None:

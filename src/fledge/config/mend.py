@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeGuard
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -16,7 +16,7 @@ from fledge.config.forms import SOURCE_KEYS, forms, item_form, one_of, values_in
 from fledge.config.nearest import nearest_name
 from fledge.config.recipe import Recipe
 from fledge.config.sources import guessed_source
-from fledge.config.valued import word_of
+from fledge.config.valued import is_number, word_of
 from fledge.config.words import WORDS
 
 _LONGEST_WHOLE = 1e15
@@ -119,7 +119,7 @@ def _is_of(value: Any, form: dict[str, Any]) -> bool:
     if isinstance(value, tuple | list):
         items = kinds.get("array", {}).get("items")
         return items is not None and all(_is_of(item, items) for item in value)
-    if _is_number(value):
+    if is_number(value):
         return math.isfinite(value) and bool({"number", "integer"} & set(kinds))
     kind = {bool: "boolean", str: "string", type(None): "null"}.get(type(value))
     return kind in kinds and not (value == "" and kinds[kind].get("minLength"))
@@ -147,7 +147,7 @@ def _of_form(wrong: Wrong) -> str:
     value, word = wrong.value, word_of(wrong.value)
     if "boolean" in by_type and word in _BOOLS:
         return f"write {_BOOLS[word]}"
-    if "null" in by_type and (word in _NULLS or (_is_number(value) and value <= 0)):
+    if "null" in by_type and (word in _NULLS or (is_number(value) and value <= 0)):
         return "write null"
     if isinstance(value, str) and value.strip().lower() in ("true", "false") and "boolean" in by_type:
         return f"write {value.strip().lower()}"
@@ -161,7 +161,7 @@ def _of_form(wrong: Wrong) -> str:
 def _of_number(wrong: Wrong, *, is_whole: bool) -> str:
     value = wrong.value
     number = _number_in(value) if isinstance(value, str) else value
-    if not _is_number(number):
+    if not is_number(number):
         return ""
     if wrong.option == "train.warmup_steps" and 0 < number < 1:
         return f"remove it, and write train.warmup_ratio: {flow(number)}"
@@ -177,10 +177,6 @@ def _of_number(wrong: Wrong, *, is_whole: bool) -> str:
         return ""
     is_new = isinstance(value, str) or number != int(number) or isinstance(value, float)
     return f"write {math.ceil(number)}" if is_new else ""
-
-
-def _is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _number_in(text: str) -> int | float | None:
@@ -211,7 +207,7 @@ def _of_list(wrong: Wrong, form: dict[str, Any]) -> str:
     items = tuple(_mended_item(item, words, is_text=is_text) for item in items)
     if "prefixItems" in form:
         default = tuple(wrong.section.model_fields[wrong.name].default) if wrong.section else ()
-        numbers = tuple(item for item in items if _is_number(item))[: len(default)]
+        numbers = tuple(item for item in items if is_number(item))[: len(default)]
         items = numbers + default[len(numbers) :]
     if words and any(item not in words for item in items):
         return f"write {one_of([f'[{word}]' for word in words])}"
@@ -219,7 +215,7 @@ def _of_list(wrong: Wrong, form: dict[str, Any]) -> str:
         return ""
     if not items:
         return ""
-    return f"write {'' if isinstance(value, tuple) or _is_number(value) else 'a list: '}{flow(items)}"
+    return f"write {'' if isinstance(value, tuple) or is_number(value) else 'a list: '}{flow(items)}"
 
 
 def _items(text: str) -> tuple[Any, ...]:
@@ -231,7 +227,7 @@ def _items(text: str) -> tuple[Any, ...]:
 def _mended_item(item: Any, words: Sequence[str], *, is_text: bool) -> Any:
     if words and isinstance(item, str):
         return nearest_name(item, words) or item
-    return flow(item) if is_text and _is_number(item) else item
+    return flow(item) if is_text and is_number(item) else item
 
 
 def _of_text(wrong: Wrong) -> str:
@@ -279,7 +275,7 @@ def _of_section(wrong: Wrong) -> str:
         inner = {"train": guessed_source(value)} if name == "data" else inner
         if inner:
             return f"write {flow(inner)}"
-    if name == "lora" and _is_number(value):
+    if name == "lora" and is_number(value):
         return f"write {flow({'r': value})}"
     if Recipe.model_fields[name].is_required():
         options = {"model": "name_or_path: ...", "data": "train: {path: ..., format: ...}"}
@@ -303,7 +299,7 @@ def _of_source(wrong: Wrong) -> str:
     number = _number_in(value) if isinstance(value, str) else value
     if is_validation and value is True:
         return "write {fraction: 0.05}"
-    if is_validation and _is_number(number):
+    if is_validation and is_number(number):
         return _of_held_out(number)
     if isinstance(value, str) and value.strip():
         if is_validation and value.lower() in ("auto", "yes", "on"):

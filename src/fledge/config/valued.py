@@ -1,7 +1,7 @@
 """Names of other tools that are answered by what their value is: functions that `answer.py` calls."""
 
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any, TypeGuard, get_args
 
 from fledge.config.dump import flow
 from fledge.config.instead import INT8, NF4, PLAIN
@@ -21,7 +21,7 @@ def word_of(value: Any) -> str:
     return str(value).strip().lower()
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[int | float]:
     """Whether a value is a number; true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 

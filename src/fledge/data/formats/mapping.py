@@ -53,13 +53,13 @@ def _mapped(name: Name, notes: "_Notes", form: str, record: Mapping[str, Any]) -
     numbers: tuple[str, ...] = ()
     for column in _LABELS:
         label = record.get(column)
-        if form == "text" or column in read or not isinstance(label, bool | str | int | float):
+        if form == "text" or column in read:
             continue
-        if isinstance(label, str | bool) and label in _BAD:
-            return Refusal("labelled_bad", f"column {column!r} marks the answer as a bad one")
-        if isinstance(label, str | bool):
+        if isinstance(label, bool | str):
+            if label in _BAD:
+                return Refusal("labelled_bad", f"column {column!r} marks the answer as a bad one")
             read = read | {column} if label in _GOOD else read
-        elif label == label:  # a number may be a class, or 0 and 1 for bad and good
+        elif isinstance(label, int | float) and label == label:  # a class, or 0 and 1 for bad and good
             numbers = (*numbers, f"column {column!r} holds a number and is not read: only false marks a bad answer")
     return Mapped(named.record, (*notes.of(record, read), *numbers), named.references, named.answer)
 

@@ -151,6 +151,11 @@ def _content_of(item: Mapping[str, Any], *, may_lack: bool) -> str | Refusal:
     return text_in(_first_filled(item, _CONTENT_FIELDS))
 
 
+def are_messages(value: Any) -> bool:
+    """Whether a value is a list of objects, which is how messages are written, and not empty."""
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(item, Mapping) for item in value)
+
+
 def _first_filled(item: Mapping[str, Any], names: Sequence[str]) -> Any:
     """The value of the first of these fields that has one: tables give each message the fields of all."""
     found = (item[name] for name in names if name in item)

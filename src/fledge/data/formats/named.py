@@ -11,6 +11,7 @@ from fledge.config.data import Format, SourceConfig
 from fledge.data.formats.columns import text_of
 from fledge.data.formats.empty import plain
 from fledge.data.formats.guess import missing_roles
+from fledge.data.formats.messages import are_messages
 from fledge.data.formats.template import fill, parts_of
 from fledge.data.kinds import kind_of
 from fledge.data.literals import literal_of
@@ -130,10 +131,6 @@ def _present_answer(
     return {**columns, role: names[place]}, names[place + 1 :]
 
 
-def _are_messages(value: Any) -> bool:
-    return isinstance(value, list | tuple) and bool(value) and all(isinstance(item, Mapping) for item in value)
-
-
 def _alpaca(
     source: SourceConfig, columns: _Columns, further: Sequence[str], record: Mapping[str, Any]
 ) -> Named | Refusal:
@@ -199,7 +196,7 @@ def _completion(
     if isinstance(asked, Refusal):
         return asked
     answers: list[str] = []
-    if not _are_messages(completion):
+    if not are_messages(completion):
         found = _answers(record, columns["completion"], further)
         if isinstance(found, Refusal):
             return found
@@ -210,7 +207,8 @@ def _completion(
     has_messages = any(isinstance(value, list | tuple) and value for value in (prompt, completion))
     beside = [name for name in ("system", "tools", *_OTHERS_OF_CHAT) if has_messages and name in record]
     texts = {"prompt": prompt, "completion": completion} | {name: plain(record[name]) for name in beside}
-    return Named(texts, frozenset({*of, *columns.values(), *further, *beside}), tuple(answers[1:]), *answers[:1])
+    read = frozenset({*of, *columns.values(), *further, *beside})
+    return Named(texts, read, tuple(answers[1:]), answers[0] if answers else "")
 
 
 def _checked_prompt(prompt: Any, column: str) -> Any:
@@ -218,7 +216,7 @@ def _checked_prompt(prompt: Any, column: str) -> Any:
     if isinstance(prompt, list | tuple) and any(isinstance(item, str) for item in prompt):
         what = f"column {column!r} holds a list of {len(prompt)} texts, and a row has one prompt"
         return Refusal("invalid", what, "keep one of them, as text; or give each a row of its own")
-    return prompt if _are_messages(prompt) or prompt in ([], ()) else text_of({column: prompt}, column)
+    return prompt if are_messages(prompt) or prompt in ([], ()) else text_of({column: prompt}, column)
 
 
 def _text(columns: _Columns, record: Mapping[str, Any]) -> Named | Refusal:

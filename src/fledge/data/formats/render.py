@@ -9,7 +9,7 @@ from fledge.config.data import DataConfig, SourceConfig
 from fledge.data.formats.chat import Chat, Guard, chat_of, chat_render, rendering_of
 from fledge.data.formats.control import Render, Rendered, control_of, keep_as_text, note_tokens
 from fledge.data.formats.mapping import Map, Mapped, mapping_of
-from fledge.data.formats.messages import Conversation, messages_of, with_columns
+from fledge.data.formats.messages import Conversation, are_messages, messages_of, with_columns
 from fledge.data.formats.plain import render_alpaca, render_completion, render_text
 from fledge.data.rows import Refusal, RenderedRow
 from fledge.data.tokenize import TextTokenizer
@@ -101,7 +101,7 @@ def _completion(
 ) -> Rendered:
     """Texts as they are; a prompt or a completion that is a list of messages through the chat template, if any."""
     prompt, completion = record.get("prompt"), record.get("completion")
-    if not _is_messages(prompt) and not _is_messages(completion):
+    if not are_messages(prompt) and not are_messages(completion):
         return render(record)
     if chat is None:
         return Refusal("invalid", "an encoder-decoder reads no conversation", "write prompt and completion as text")
@@ -122,10 +122,6 @@ def _completion(
     )
     found = with_columns(whole, record)
     return found if isinstance(found, Refusal) else chat()(found)
-
-
-def _is_messages(value: Any) -> bool:
-    return isinstance(value, list | tuple) and bool(value) and all(isinstance(item, Mapping) for item in value)
 
 
 def _as_messages(value: Any, role: str) -> Any:
