@@ -31,6 +31,8 @@ class Adapted:
     """Says which rows are under way; the loss function sets it before each micro-batch."""
     initial: dict[str, torch.Tensor]
     """The adapter's first weights where the base was changed to go with them (pissa), else empty."""
+    left_out: tuple[str, ...] = ()
+    """Names of linears that all-linear cannot take in this model."""
 
 
 def attach(
@@ -55,7 +57,7 @@ def attach(
         r=lora.r,
         lora_alpha=lora.lora_alpha,
         lora_dropout=lora.lora_dropout,
-        target_modules=targets,
+        target_modules=targets.names,
         use_rslora=lora.use_rslora,
         use_dora=lora.use_dora,
         init_lora_weights=lora.init_lora_weights,
@@ -82,7 +84,7 @@ def attach(
     initial = (
         {n: p.detach().clone() for n, p in adapted.named_parameters() if p.requires_grad} if is_base_changed else {}
     )
-    return Adapted(adapted, keys, initial)
+    return Adapted(adapted, keys, initial, targets.left_out)
 
 
 def _check_adapted(adapted: PeftModel, model: PreTrainedModel, *, lora: LoraSection, is_tied: bool) -> None:

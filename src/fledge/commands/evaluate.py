@@ -9,6 +9,7 @@ from typing import Any, Literal
 from fledge.commands.answers import warnings_of
 from fledge.commands.engine import build_engine, kernels_of
 from fledge.commands.known_ids import check_known
+from fledge.commands.library_loss import plain_loss
 from fledge.commands.open_run import OpenRun, Tuned, Which, load_tuned, open_run
 from fledge.commands.progress import OnPrepare, ignore_progress
 from fledge.commands.results import (
@@ -24,7 +25,7 @@ from fledge.commands.results import (
     put_aside,
 )
 from fledge.commands.settle import longest_row
-from fledge.commands.workshop import plain_loss, room_of, shape_of
+from fledge.commands.workshop import room_of, shape_of
 from fledge.commands.writable import check_writable
 from fledge.config.data import SourceConfig
 from fledge.config.recipe import Recipe, sources

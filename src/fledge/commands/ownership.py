@@ -11,15 +11,17 @@ FREE = ("output.", "data.test", "train.save_every_steps", "train.keep_checkpoint
 """Keys that may change between two starts of one run: they do not change what is trained."""
 
 SETTLED = (
+    "data.packing",
     "model.attention",
     "model.placement",
     "train.engine",
     "train.share_prefixes",
     "train.kernels",
     "train.micro_batch_tokens",
+    "train.micro_batch_rows",
     "train.gradient_checkpointing",
 )
-"""Keys that `auto` leaves to the machine; the first start settles them."""
+"""Keys that `auto`, or nothing, leaves to the model and the machine; the first start settles them."""
 
 
 def settled_recipe(recipe: Recipe, run: RunDir) -> Recipe:
@@ -54,7 +56,7 @@ def _adopt(recipe: Recipe, saved: Recipe) -> Recipe:
     known = flatten(saved)
     changes: dict[str, dict[str, Any]] = {}
     for key in SETTLED:
-        if flatten(recipe)[key] == "auto":
+        if flatten(recipe)[key] in ("auto", None):
             section, name = key.split(".")
             changes.setdefault(section, {})[name] = known[key]
     return with_changes(recipe, changes)

@@ -10,21 +10,24 @@ import torch
 
 from fledge.adapters.save import adapter_digest
 from fledge.commands.answers import answer_before, marks_after
-from fledge.commands.engine import can_be_fast, kernels_of
+from fledge.commands.engine import Probe, can_be_fast, kernels_of, text_of
 from fledge.commands.finished import Standing, adapter_step, finished, settings_digest, standing
 from fledge.commands.known_ids import check_known
+from fledge.commands.layout import Chosen, choose_layout
 from fledge.commands.manifest import changes_since, describe, hardware_of, read_manifest
 from fledge.commands.measure import fastest_size
 from fledge.commands.ownership import settled_recipe
 from fledge.commands.progress import OnPrepare, ignore_progress
 from fledge.commands.settle import GPU_TOKENS, activation_bytes, settle
 from fledge.commands.steps import check_steps, row_order
+from fledge.commands.trials import Ids, Trials, make_trials
 from fledge.commands.workshop import MEMORY_SHARE, Workshop, at_work, attach_adapter
 from fledge.config.load import dump_recipe
 from fledge.config.recipe import Recipe
 from fledge.data.pipeline import PreparedData, prepare_training, samples_of
 from fledge.errors import RunError
 from fledge.events import Event, Finished, Notice, Prepared, Resumed, TrainStarted
+from fledge.facts import ModelFacts
 from fledge.models.attention import named
 from fledge.models.load import Base, load_base
 from fledge.models.load_tokenizer import load_tokenizer
@@ -141,30 +144,53 @@ def _open(
     """Settle what `auto` left open, write down what the run stands on, and put the adapter on the base."""
     device = base.model.device
     adapted = attach_adapter(recipe, base, tokenizer=tokenizer)
+    if adapted.left_out:
+        tell(
+            Notice(text=f"all-linear leaves out {', '.join(adapted.left_out)}: an adapter would break this model there")
+        )
     for store in (data.train, data.validation):
         if store is not None:
             check_known(store, adapted.model, tokenizer=tokenizer, base=recipe.model.name_or_path)
     if recipe.train.engine != "plain" and must_compile(device):
         tell(Notice(text="compiling kernels for this CPU, once"))
-    why_plain = can_be_fast(recipe, adapted.model, facts=base.facts, device=device, rows=data.train)
+    trials = _trials(adapted.model, base.facts, data, tokenizer)
+    why_plain = can_be_fast(recipe, Probe(adapted.model, base.facts, device, text_of(data.train), trials))
+    chosen = Chosen("packed")
+    if why_plain is not None:
+        chosen = choose_layout(recipe, adapted.model, facts=base.facts, trials=trials)
     computes = kernels_named(device) if why_plain is None else "the library's own modules"
     hardware = hardware_of(device, world_size=mesh.world_size, computes=computes)
     if mesh.rank == 0:
         remove_leftovers(run)
         attention = named(str(base.model.config._attn_implementation))
         fast_tokens = _fast_tokens(recipe, data, base, tell=tell) if why_plain is None else None
-        settled = settle(recipe, base.facts, attention=attention, device=device, fast_tokens=fast_tokens)
+        settled = settle(
+            recipe,
+            base.facts,
+            attention=attention,
+            device=device,
+            fast_tokens=fast_tokens,
+            layout=chosen.layout,
+        )
         _write_beginnings(settled, run, tokenizer, data, base=base, hardware=hardware)
     mesh.barrier()
     settled = settled_recipe(recipe, run)
     _settle_machine(run, hardware, tell)
-    is_padded = base.facts.is_encoder_decoder and recipe.data.packing
+    is_padded = base.facts.is_encoder_decoder and recipe.data.packing is not False
     if why_plain is not None and (recipe.train.engine == "auto" or is_padded):
-        padded = ", on padded rows" if is_padded else ""
+        padded = ", on padded rows" if is_padded and not chosen.notice else ""
         tell(Notice(text=f"the library's own modules compute each step{padded}: {why_plain}"))
+        if chosen.notice:
+            tell(Notice(text=chosen.notice))
     elif why_plain is None and recipe.train.kernels == "auto" and not runs_on(device):
         tell(Notice(text=f"no fused kernels, so each step takes longer: {why_not(device)}"))
     return Workshop(settled, run, tokenizer, data, base.facts, adapted, device, mesh)
+
+
+def _trials(model: Any, facts: ModelFacts, data: PreparedData, tokenizer: Tokenizer) -> Trials:
+    """The rows on which it is proven that rows computed together give what each gives alone."""
+    stores = [store for store in (data.train, data.validation) if store is not None]
+    return make_trials(model, facts, stores=stores, ids=Ids(tokenizer.pad_token_id, tokenizer.decoder_start_id))
 
 
 def _fast_tokens(recipe: Recipe, data: PreparedData, base: Base, *, tell: Tell) -> int:

@@ -20,6 +20,7 @@ from fledge.models.locate import locate
 from fledge.models.placement import keep_whole, place
 from fledge.models.quantize import as_plain_linears, quantized_share
 from fledge.models.quiet import quiet
+from fledge.models.rotary import angles_by_row
 from fledge.runtime.memory import available_bytes
 from fledge.runtime.precision import TORCH_DTYPES
 
@@ -72,6 +73,7 @@ def load_base(
     model.requires_grad_(False)
     model.eval()
     model.config.use_cache = False
+    angles_by_row(model)
     facts = read_facts(model)
     can_stream = device.type == "cuda" and not as_plain  # what is merged into must lie in one place
     streamed = place(model, device, room=available_bytes(device) if can_stream else float("inf"))
