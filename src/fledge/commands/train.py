@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from fledge.adapters.save import adapter_digest
+from fledge.adapters.skeleton import check_saved_taken, check_taken
 from fledge.commands.answers import answer_before, marks_after
 from fledge.commands.engine import Probe, can_be_fast, kernels_of, text_of
 from fledge.commands.finished import Standing, adapter_step, finished, settings_digest, standing
@@ -144,6 +145,7 @@ def _open(
     """Settle what `auto` left open, write down what the run stands on, and put the adapter on the base."""
     device = base.model.device
     adapted = attach_adapter(recipe, base, tokenizer=tokenizer)
+    check_taken(adapted.model)
     if adapted.left_out:
         tell(
             Notice(text=f"all-linear leaves out {', '.join(adapted.left_out)}: an adapter would break this model there")
@@ -350,6 +352,7 @@ def _finish(shop: Workshop, progress: Progress, tell: Tell, marks: dict[str, Any
     if shop.mesh.rank == 0:
         with whole_folder(shop.run.adapter) as folder:
             summary["adapter_file_sha256"] = shop.save_adapter(folder)
+            check_saved_taken(shop.adapted.model.get_base_model(), folder)
             summary["settings_sha256"] = settings_digest(folder)
         tell(
             Finished(
