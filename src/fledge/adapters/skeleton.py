@@ -55,11 +55,11 @@ def _left_over(base: PreTrainedModel, config: PeftConfig, shapes: Shapes) -> str
 def _wanted(base: PreTrainedModel, config: PeftConfig) -> Shapes:
     """The tensors that plain peft looks for, on a model of this kind that has no weights."""
     fresh = type(config)(**config.to_dict())
-    fresh.inference_mode = False
+    fresh.inference_mode, fresh.init_lora_weights = False, True
+    rows = base.get_input_embeddings().weight.shape[0]
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         skeleton = type(base)(copy.deepcopy(base.config))
-        rows = base.get_input_embeddings().weight.shape[0]
         if rows != skeleton.get_input_embeddings().weight.shape[0]:
             skeleton.resize_token_embeddings(rows, mean_resizing=False)
     with warnings.catch_warnings():
