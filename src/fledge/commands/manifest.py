@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from fledge.errors import RunError
+from fledge.models.beside import FILES as ADAPTER_FILES
 from fledge.models.locate import locate
 from fledge.release import VERSION
 
@@ -110,12 +111,13 @@ def versions() -> dict[str, str]:
 def base_digest(name_or_path: str) -> dict[str, str] | None:
     """sha256 of each weights file of a local base: of the whole up to 4 MB, else of its size and 64 samples of it.
 
-    None for a hub id, whose commit names its bytes.
+    None for a hub id, whose commit names its bytes. An adapter that lies beside the base's weights is no part of it.
     """
     folder = Path(locate(name_or_path))
     if not folder.is_dir():
         return None
-    return {path.name: _digest(path) for path in sorted(folder.glob("*.safetensors"))}
+    weights = (path for path in sorted(folder.glob("*.safetensors")) if path.name not in ADAPTER_FILES)
+    return {path.name: _digest(path) for path in weights}
 
 
 def _digest(path: Path) -> str:
