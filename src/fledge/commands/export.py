@@ -1,6 +1,6 @@
 """`fledge export`: what was trained, written for others, compared and certified."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,8 @@ from fledge.exporting.merging import Asked
 from fledge.exporting.targets.draft import Order
 from fledge.exporting.targets.table import TARGETS
 from fledge.exporting.trained import Source
+from fledge.models.beside import note_for_others
+from fledge.models.locate import locate
 from fledge.models.saved_words import marked
 from fledge.release import VERSION
 
@@ -125,7 +127,16 @@ def export(
     check_base(opened)
     order = order_for(opened.recipe.model, to, dtype=dtype, onto=onto)
     certificate = export_to(to, source_of(opened, which), out=out, probe=probe_of(opened), order=order)
-    return Exported(out, to, certificate, is_filed=file_copies(certificate, opened.run), notices=opened.notices)
+    notices = (*opened.notices, *(_for_others(opened) if to == "adapter" else ()))
+    return Exported(out, to, certificate, is_filed=file_copies(certificate, opened.run), notices=notices)
+
+
+def _for_others(opened: OpenRun) -> Iterator[str]:
+    """What to know of the base where the adapter is put on it without Fledge."""
+    model = opened.recipe.model
+    note = note_for_others(locate(model.name_or_path), name=model.name_or_path, revision=model.revision)
+    if note:
+        yield note
 
 
 def order_for(base: ModelConfig, to: To, *, dtype: Format | None = None, onto: Asked = "auto") -> Order:

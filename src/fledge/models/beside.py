@@ -20,21 +20,30 @@ it loads the adapter's own base instead. The library has no switch for this. It 
 """
 
 
-def note_beside(source: str, *, name: str, revision: str) -> str | None:
-    """What a person should know of an adapter that lies beside a base's weights; None where there is none.
+def lies_beside(source: str, *, revision: str) -> bool:
+    """Whether an adapter lies beside a base's weights.
 
     A hub that is out of reach has none that could be seen, and none that could be loaded.
     """
     folder = Path(source)
-    if folder.is_dir():
-        found = folder / ADAPTER_CONFIG_NAME
-        there, start = found.is_file(), source
-    else:
-        there, start = _on_hub(source, revision) is not None, "FOLDER"
-    if not there:
+    return (folder / ADAPTER_CONFIG_NAME).is_file() if folder.is_dir() else _on_hub(source, revision) is not None
+
+
+def note_beside(source: str, *, name: str, revision: str) -> str | None:
+    """What a person should know of an adapter that lies beside a base's weights; None where there is none."""
+    if not lies_beside(source, revision=revision):
         return None
+    start = source if Path(source).is_dir() else "FOLDER"
     what = f"an adapter lies beside the base's weights in {name} ({ADAPTER_CONFIG_NAME}): it is not loaded"
     return f"{what}; lora.init_from: {start} would start from it"
+
+
+def note_for_others(source: str, *, name: str, revision: str) -> str | None:
+    """What somebody should know who puts an adapter on this base without Fledge; None where there is nothing."""
+    if not lies_beside(source, revision=revision):
+        return None
+    what = f"an adapter lies beside the base's weights in {name}, and transformers loads it along with that base"
+    return f"{what}: take {ADAPTER_CONFIG_NAME} out of there where this export is used without Fledge"
 
 
 def check_alone(model: PreTrainedModel, *, where: str) -> None:

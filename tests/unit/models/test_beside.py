@@ -95,6 +95,8 @@ def test_what_is_exported_is_the_same_and_has_none_of_its_files(place, tmp_path)
     assert certificate["base"]["sha256"] == base_digest(str(place / "alone"))
     told = export(place / "base-none", tmp_path / "adapter", to="adapter")
     assert told.certificate["checks"]["logits"]["mean_kl"] < 1e-6, "the process without Fledge loaded the base alone"
+    [note] = told.notices
+    assert note.startswith(f"an adapter lies beside the base's weights in {place / 'base'}, and transformers loads it")
 
 
 def test_the_adapter_is_no_part_of_what_is_noted_of_the_base(place):
