@@ -30,11 +30,16 @@ def run(
     """Train the adapter that RECIPE describes, or go on where its run folder stopped; a finished run is left alone."""
     from fledge.commands.consent import check_recipe, with_consent
     from fledge.commands.extras import check_extras
-    from fledge.commands.moved import check_moved_run, with_base_path
+    from fledge.commands.moved_run import check_moved_run
     from fledge.config.load import load_recipe
 
     settings = with_consent(overrides or (), trust_remote_code=trust_remote_code)
-    loaded = load_recipe(recipe, with_base_path(settings, base_path))
+    found = settings
+    if base_path is not None:  # what compares a base is heavy, and is asked for here alone
+        from fledge.commands.moved import with_base_path
+
+        found = with_base_path(settings, base_path)
+    loaded = load_recipe(recipe, found)
     check_recipe(loaded, path=recipe, overrides=settings)
     check_moved_run(loaded, path=recipe, overrides=settings)
     check_extras(loaded)

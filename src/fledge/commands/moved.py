@@ -42,13 +42,11 @@ def placed(recipe: Recipe, run: RunDir, *, base_path: Path | str | None) -> Reci
     )
 
 
-def with_base_path(overrides: Sequence[str], base_path: Path | str | None) -> list[str]:
+def with_base_path(overrides: Sequence[str], base_path: Path | str) -> list[str]:
     """The settings of a command line with the base where it lies now, so that nothing looks for it where it lay.
 
     Raises RunError where there is no folder, ModelError where it holds no base.
     """
-    if base_path is None:
-        return list(overrides)
     folder = folder_of(base_path)
     base_digest(folder)  # raises where it is no base, in words about it
     return [*overrides, f"{_KEY}={json.dumps(folder)}"]
@@ -119,17 +117,6 @@ def check_run_exists(run: RunDir, base_path: Path | str | None) -> None:
     what = f"there is no run in {run.root} whose base could have moved"
     cure = f"leave it out, and write {_KEY}: {folder_of(base_path)}"
     raise RunError(what, where=OPTION, cure=cure)
-
-
-def check_moved_run(recipe: Recipe, *, path: Path, overrides: Sequence[str]) -> None:
-    """Raises RunError where the recipe of a run folder that was moved would begin a new run where that one lay."""
-    run, there = RunDir(path.resolve().parent), RunDir(Path(recipe.output.dir))
-    is_said = any(text.partition("=")[0].strip() == "output.dir" for text in overrides)
-    if is_said or not run.manifest.is_file() or path.name != run.recipe.name or there.recipe.is_file():
-        return
-    here, old = (shlex.quote(f"output.dir={folder}") for folder in (run.root, there.root))
-    what = f"this run folder was moved: its recipe says output.dir: {there.root}, where no run is"
-    raise RunError(what, where=str(path), cure=f"add {here} to go on with this run, or {old} to train anew there")
 
 
 _ANYWHERE = f"add {OPTION} FOLDER: where the base lies now; it is compared with the hash that the run noted"
