@@ -24,6 +24,8 @@ examine()                       what is on this machine, which is `fledge doctor
 Prompt, Question, Sampling, Parcel, Address
                                 what these take besides plain values
 
+What takes a run takes `base_path` too: where its base lies now. So does train, for a run that has begun.
+
 Importing this package imports nothing heavy; each name is loaded when it is first used.
 """
 

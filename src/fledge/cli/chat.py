@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fledge.cli.options import (
     AsJson,
+    BasePath,
     MaxNewTokens,
     Run,
     Seed,
@@ -39,6 +40,7 @@ def run(
     top_p: TopP = None,
     seed: Seed = None,
     which: Which = "last",
+    base_path: BasePath = None,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -55,6 +57,7 @@ def run(
         which=which,
         system=system,
         trust_remote_code=trust_remote_code,
+        base_path=base_path,
     )
     show_notices(conversation.notices)
     is_person = sys.stdin.isatty() and not as_json

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fledge.cli.options import AsJson, Run, TrustRemoteCode, Which
+from fledge.cli.options import AsJson, BasePath, Run, TrustRemoteCode, Which
 from fledge.cli.show import as_points, counting, echo, show_beside, show_json, show_notices
 from fledge.errors import FledgeError
 from fledge.units import for_terminal
@@ -43,6 +43,7 @@ def run(
         int | None, typer.Option(min=0, help="So many answers are shown, base beside tuned; 5 unless given.")
     ] = None,
     which: Which = "last",
+    base_path: BasePath = None,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -61,6 +62,7 @@ def run(
             question=question,
             which=which,
             trust_remote_code=trust_remote_code,
+            base_path=base_path,
             on_prepare=screen.preparing,
             on_answers=answering,
         )

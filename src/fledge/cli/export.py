@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fledge.cli.options import AsJson, Run, TrustRemoteCode, Which
+from fledge.cli.options import AsJson, BasePath, Run, TrustRemoteCode, Which
 from fledge.cli.show import echo, show_json, show_notices
 
 
@@ -55,6 +55,7 @@ def run(
         typer.Option(help="A quantised run: merge onto what its base stands for, or onto the base as it came."),
     ] = Onto.auto,
     which: Which = "last",
+    base_path: BasePath = None,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -69,6 +70,7 @@ def run(
         onto=onto.value,
         which=which,
         trust_remote_code=trust_remote_code,
+        base_path=base_path,
     )
     show_notices(result.notices)
     if as_json:

@@ -7,6 +7,7 @@ import typer
 
 from fledge.cli.options import (
     AsJson,
+    BasePath,
     MaxNewTokens,
     Run,
     Seed,
@@ -34,6 +35,7 @@ def run(
     top_p: TopP = None,
     seed: Seed = None,
     which: Which = "last",
+    base_path: BasePath = None,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -55,6 +57,7 @@ def run(
         use_base=use_base,
         which=which,
         trust_remote_code=trust_remote_code,
+        base_path=base_path,
         on_text=write,
     )
     show_notices(result.notices)

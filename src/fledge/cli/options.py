@@ -23,6 +23,10 @@ TrustRemoteCode = Annotated[
     bool,
     typer.Option("--trust-remote-code", help="Run the Python code that comes with this run's base; read it before."),
 ]
+BasePath = Annotated[
+    Path | None,
+    typer.Option("--base-path", metavar="FOLDER", help="Where the run's base lies now; it must be the same base."),
+]
 Which = Annotated[
     Literal["last", "best"], typer.Option("--which", help="The last adapter, or the best by validation loss.")
 ]

@@ -92,15 +92,17 @@ def chat(
     which: Which = "last",
     system: str | None = None,
     trust_remote_code: bool = False,
+    base_path: Path | str | None = None,
 ) -> Conversation:
     """Begin a conversation with a run's adapter, or with the base alone where `use_base`.
 
     It begins with `system`, or where that is None with the system text that all training rows share, if they do. Greedy
-    unless `sampling` says otherwise. Raises FledgeError where the run cannot be opened, where its format has no place
-    for a system text, where its prompts are made of several columns, which no message is, and where its base is an
-    encoder-decoder: it was trained to answer one text and has no place for what was said before.
+    unless `sampling` says otherwise. `base_path` is where the run's base lies now, if it has moved. Raises FledgeError
+    where the run cannot be opened, where its format has no place for a system text, where its prompts are made of
+    several columns, which no message is, and where its base is an encoder-decoder: it was trained to answer one text
+    and has no place for what was said before.
     """
-    opened = open_run(run, which=which, trust_remote_code=trust_remote_code)
+    opened = open_run(run, which=which, trust_remote_code=trust_remote_code, base_path=base_path)
     if opened.tokenizer.decoder_start_id is not None:
         what = "this run's base is an encoder-decoder, which answers one text and holds no conversation"
         raise RunError(what, where=str(opened.run.root), cure="use `fledge generate`")

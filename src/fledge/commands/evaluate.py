@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from fledge.commands.answers import warnings_of
 from fledge.commands.engine import build_engine, kernels_of
+from fledge.commands.gone_rows import check_rows
 from fledge.commands.known_ids import check_known
 from fledge.commands.library_loss import plain_loss
-from fledge.commands.open_run import OpenRun, Tuned, Which, load_tuned, open_run
+from fledge.commands.open_run import OpenRun, Tuned, Which, check_base, load_tuned, open_run
 from fledge.commands.progress import OnPrepare, ignore_progress
 from fledge.commands.results import (
     DIGEST,
@@ -167,13 +168,15 @@ def evaluate(
     *,
     question: Question | None = None,
     which: Which = "last",
-    trust_remote_code: bool = False,
     on_prepare: OnPrepare = ignore_progress,
     on_answers: OnAnswers = ignore_answers,
+    trust_remote_code: bool = False,
+    base_path: Path | str | None = None,
 ) -> Evaluation:
     """Loss, perplexity and, where asked, exact match and ROUGE of a run's adapter and of its base on the same rows.
 
     Both are measured on the same answers; `on_answers` is told how many are written, those of both models together.
+    `base_path` is where the run's base lies now, if it has moved.
 
     Each file whole or not at all, result.json and, where answers were generated, predictions.jsonl are written into
     the run's evaluation/ folder; for other rows than the validation's, or the best adapter, into a folder inside it;
@@ -182,7 +185,8 @@ def evaluate(
     has no such rows, where they are not those of the training any more, or where the run folder cannot be written;
     DataError where rows cannot be read; FledgeError where a setting of answers is given and none are generated.
     """
-    opened = open_run(run, which=which, trust_remote_code=trust_remote_code)
+    opened = open_run(run, which=which, trust_remote_code=trust_remote_code, base_path=base_path)
+    check_base(opened)
     asked = _settled(question or Question(), opened)
     _check_effects(question or Question(), asked)
     usual = _folder(opened, asked.on, which)
@@ -277,6 +281,7 @@ def _extent(asked: Question, num_rows: int) -> Extent:
 def rows_of_test(opened: OpenRun, on_prepare: OnPrepare = ignore_progress) -> Rows:
     """The rows of data.test as they are now. Raises RunError where there is none, DataError where it cannot be read."""
     recipe = opened.recipe
+    check_rows(opened, "test")
     if recipe.data.test is None:
         cure = f"use --on {'train' if recipe.data.validation is None else 'validation'}"
         raise RunError("this run's recipe has no data.test", where=str(opened.run.recipe), cure=cure)
@@ -297,6 +302,7 @@ def _rows(opened: OpenRun, on: Split, on_prepare: OnPrepare) -> Rows:
     if on == "validation" and recipe.data.validation is None:
         cure = f"use --on {'train' if recipe.data.test is None else 'test'}"
         raise RunError("this run's recipe has no data.validation", where=str(opened.run.recipe), cure=cure)
+    check_rows(opened, "train", "validation")
     data = prepare_training(recipe.data, opened.tokenizer, seed=recipe.train.seed, progress=on_prepare)
     trained_on = opened.trained_hash("data")
     if trained_on is not None and trained_on != data.digest:

@@ -34,16 +34,18 @@ def generate(
     sampling: Sampling | None = None,
     use_base: bool = False,
     which: Which = "last",
-    trust_remote_code: bool = False,
     on_text: Callable[[str], None] = _ignore,
+    trust_remote_code: bool = False,
+    base_path: Path | str | None = None,
 ) -> Generated:
     """Answer one prompt with a run's adapter, or with the base alone where `use_base`.
 
     The prompt is put in the form of the run's training data (alpaca's template, the completion format's prefix, the
     chat template) unless it is raw. Greedy unless `sampling` says otherwise. `on_text` gets each piece of the answer
-    as it is written. Raises FledgeError where the run cannot be opened or the prompt is empty or too long.
+    as it is written. `base_path` is where the run's base lies now, if it has moved. Raises FledgeError where the run
+    cannot be opened or the prompt is empty or too long.
     """
-    opened = open_run(run, which=which, trust_remote_code=trust_remote_code)
+    opened = open_run(run, which=which, trust_remote_code=trust_remote_code, base_path=base_path)
     asked = settled(Prompt(prompt) if isinstance(prompt, str) else prompt, opened)
     text, has_specials = prompt_text(asked, opened.recipe, tokenizer=opened.tokenizer)
     ids = text_ids(text, opened.tokenizer, has_specials=has_specials)

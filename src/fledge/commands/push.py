@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 from fledge.commands.evaluate import Split, rows_of_test, source_of
 from fledge.commands.export import export
 from fledge.commands.manifest import read_manifest, read_object
+from fledge.commands.moved import as_called, option_for
 from fledge.commands.open_run import OpenRun, Which, open_run
 from fledge.commands.results import DIGEST, RESULT, SOURCE, digest_of_training, named, read_result
 from fledge.commands.writable import check_writable
@@ -74,13 +75,15 @@ def push(
     tell: Callable[[str], None] = lambda line: None,
     shows_bars: bool = False,
     trust_remote_code: bool = False,
+    base_path: Path | str | None = None,
 ) -> Pushed:
     """Send a certified export of `run`, with a model card, to the hub's repository `repo`: NAME or OWNER/NAME.
 
     The token is HF_TOKEN's or that of `hf auth login`. The repository is made where it is missing, private unless the
     address says otherwise. Without a folder the run is exported into its own exports/, unless a proven and untouched
     export lies there from a push before; files that the hub has already are not sent again; everything becomes visible
-    in one commit. `tell` gets a line for each step.
+    in one commit. `tell` gets a line for each step. `base_path` is where the run's base lies now, if it has
+    moved.
 
     Raises ProofError where the export is not certified, not of this run or not what was certified; RunError where the
     run cannot be opened, the name cannot be one, the visibility is another than asked for, or the hub refuses.
@@ -91,7 +94,7 @@ def push(
         raise RunError("has no effect on an adapter", where="--dtype", cure="leave it out, or push with --to hf")
     sealed = _given(parcel) if parcel.folder else None
     which = cast(Which, sealed.adapter["which"]) if sealed else (parcel.which or "last")
-    opened = open_run(run, which=which, trust_remote_code=trust_remote_code)
+    opened = open_run(run, which=which, trust_remote_code=trust_remote_code, base_path=base_path)
     for text in opened.notices:
         tell(f"note: {text}")
     if sealed:
@@ -137,7 +140,7 @@ def _revealed(opened: OpenRun, sealed: Sealed) -> Iterator[str]:
     quotes = text.get("answers") if isinstance(text, dict) else None
     if quotes and not (isinstance(probe, dict) and probe.get("from") == "set texts"):
         yield f"everybody will see: the certificate quotes {len(quotes)} prompts of the run's rows, with answers"
-    name = opened.recipe.model.name_or_path
+    name = opened.base_name
     if Path(name).is_absolute():
         yield f"everybody will see: the certificate and adapter_config.json name the base by its path, {name}"
 
@@ -175,10 +178,12 @@ def _made(
         if found is not None:
             tell(f"the export of an earlier push is as it was certified: {folder}")
             return found
-        tell(f"the export of an earlier push is not as it was certified, and is made anew: {folder}")
+        what = "is not as it was certified, or calls the base otherwise"
+        tell(f"the export of an earlier push {what}, and is made anew: {folder}")
         shutil.rmtree(folder)
     tell(f"exporting and certifying: {folder}")
-    export(opened.run.root, folder, to=to, dtype=dtype, which=which, trust_remote_code=_is_trusted(opened))
+    trusted, base_path = _is_trusted(opened), opened.base_path
+    export(opened.run.root, folder, to=to, dtype=dtype, which=which, trust_remote_code=trusted, base_path=base_path)
     sealed = read_sealed(folder)
     _check_of_run(sealed, opened)
     return sealed
@@ -190,12 +195,16 @@ def _is_trusted(opened: OpenRun) -> bool:
 
 
 def _kept(folder: Path, opened: OpenRun, wanted: Mapping[str, str]) -> Sealed | None:
-    """An export of this run's adapter that is untouched since it was certified; None for anything else."""
+    """An export of this run's adapter that is untouched since it was certified, and calls its base as the run does now;
+    None for anything else.
+    """
     try:
         sealed = read_sealed(folder)
     except ProofError:
         return None
     is_wanted = all(sealed.certificate.get(key) == value for key, value in wanted.items())
+    base = sealed.certificate.get("base")
+    is_wanted &= not isinstance(base, dict) or base.get("name", opened.base_name) == opened.base_name
     return sealed if is_wanted and sealed.adapter.get("sha256") == opened.adapter_sha256 else None
 
 
@@ -209,7 +218,7 @@ def _told(opened: OpenRun, sealed: Sealed, place: Place, *, tell: Callable[[str]
     return Told(
         repo=place.repo,
         revision=place.revision,
-        recipe=opened.recipe,
+        recipe=as_called(opened.recipe, opened.base_name),
         sealed=sealed,
         base=base if base.is_absolute() else None,
         ledger=_read(run.ledger),
@@ -240,7 +249,7 @@ def _again(opened: OpenRun, on: Split, which: Which) -> str:
     if on == "test" and opened.recipe.data.test is None:
         return "the recipe names no data.test any more"
     options = " --on test" * (on == "test") + " --which best" * (which == "best")
-    options += " --trust-remote-code" * _is_trusted(opened)
+    options += option_for(opened.recipe, opened.run) + " --trust-remote-code" * _is_trusted(opened)
     return f"`fledge evaluate {shlex.quote(str(opened.run.root))}{options}` measures again"
 
 

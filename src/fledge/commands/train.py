@@ -15,8 +15,9 @@ from fledge.commands.engine import Probe, can_be_fast, kernels_of, text_of
 from fledge.commands.finished import Standing, adapter_step, finished, settings_digest, standing
 from fledge.commands.known_ids import check_known
 from fledge.commands.layout import Chosen, choose_layout
-from fledge.commands.manifest import changes_since, describe, hardware_of, read_manifest
+from fledge.commands.manifest import changes_since, describe, hardware_of, is_same_base, read_manifest
 from fledge.commands.measure import fastest_size
+from fledge.commands.moved import as_saved, check_run_exists, placed, unproven
 from fledge.commands.ownership import settled_recipe
 from fledge.commands.progress import OnPrepare, ignore_progress
 from fledge.commands.settle import GPU_TOKENS, activation_bytes, settle
@@ -60,24 +61,39 @@ class TrainResult:
     """What of a finished run could not be compared with what it was trained on."""
 
 
-def train(recipe: Recipe, *, observers: Sequence[Tell] = (), on_prepare: OnPrepare = ignore_progress) -> TrainResult:
+def train(
+    recipe: Recipe,
+    *,
+    base_path: Path | str | None = None,
+    observers: Sequence[Tell] = (),
+    on_prepare: OnPrepare = ignore_progress,
+) -> TrainResult:
     """Train what `recipe` says, or go on where its run folder stopped.
 
     Observers, and the trackers that the recipe names, are told every event, on the first rank only; one that fails is
-    muted. The run folder's events.jsonl has the events too. Raises FledgeError: ExtraError where a tracker is not
-    installed, RunError where the folder is locked, belongs to another recipe, or is finished with other rows than the
-    recipe means now, DataError, ModelError,
-    TrainingError where going on would be wrong, StoppedBySignal after SIGINT or SIGTERM.
+    muted. The run folder's events.jsonl has the events too. `base_path` is where the base of a run that has begun lies
+    now: its hash is compared with the one that the run noted, the recipe's name for it is not, and the run folder's
+    recipe keeps the name that it has.
+
+    Raises FledgeError: ExtraError where a tracker is not installed, RunError where the folder is locked, belongs to
+    another recipe, is finished with other rows than the recipe means now, or was begun on another base than lies in
+    `base_path`, DataError, ModelError, TrainingError where going on would be wrong, StoppedBySignal after SIGINT or
+    SIGTERM.
     """
     check_trackers(recipe.output.trackers)
     run = RunDir(Path(recipe.output.dir))
+    check_run_exists(run, base_path)
     with _held(run):
-        recipe = settled_recipe(recipe, run)
+        recipe = settled_recipe(placed(recipe, run, base_path=base_path), run, is_moved=base_path is not None)
+        unsure = unproven(run, base_path)
         stands = standing(recipe, run)
         if stands.is_whole and stands.summary is not None:
             done = finished(recipe, run, summary=stands.summary, on_prepare=on_prepare)
-            return TrainResult(run.root, done.summary, was_finished=True, note=done.note)
+            note = "; ".join((*filter(None, [done.note]), *unsure))
+            return TrainResult(run.root, done.summary, was_finished=True, note=note)
         with _telling(run, observers, recipe.output.trackers) as tell:
+            for text in unsure:
+                tell(Notice(text=text))
             summary = _train(recipe, run, tell, stands=stands, on_prepare=on_prepare)
     return TrainResult(run.root, summary, was_finished=False)
 
@@ -174,9 +190,9 @@ def _open(
             fast_tokens=fast_tokens,
             layout=chosen.layout,
         )
-        _write_beginnings(settled, run, tokenizer, data, base=base, hardware=hardware)
+        _write_beginnings(settled, run, tokenizer, data, hardware=hardware)
     mesh.barrier()
-    settled = settled_recipe(recipe, run)
+    settled = settled_recipe(recipe, run, is_moved=True)  # where it is not, its name was compared at the start
     _settle_machine(run, hardware, tell)
     is_padded = base.facts.is_encoder_decoder and recipe.data.packing is not False
     if why_plain is not None and (recipe.train.engine == "auto" or is_padded):
@@ -206,17 +222,11 @@ def _fast_tokens(recipe: Recipe, data: PreparedData, base: Base, *, tell: Tell) 
 
 
 def _write_beginnings(
-    recipe: Recipe,
-    run: RunDir,
-    tokenizer: Tokenizer,
-    data: PreparedData,
-    *,
-    base: Base,
-    hardware: Mapping[str, Any],
+    recipe: Recipe, run: RunDir, tokenizer: Tokenizer, data: PreparedData, *, hardware: Mapping[str, Any]
 ) -> None:
     manifest = describe(
         name_or_path=recipe.model.name_or_path,
-        commit=getattr(base.model.config, "_commit_hash", None),
+        revision=recipe.model.revision,
         tokenizer=tokenizer.digest,
         data=data.digest,
         hardware=hardware,
@@ -225,11 +235,13 @@ def _write_beginnings(
         before = read_manifest(run.manifest)
         if not str(before["hashes"].get("tokenizer_and_template")).startswith(DIGEST_KIND):
             manifest["hashes"]["tokenizer_and_template"] = tokenizer.first_identity
+        if is_same_base(before["hashes"].get("base"), manifest["hashes"]["base"]):
+            manifest["hashes"]["base"] = before["hashes"].get("base")
         _check_same_ground(before, manifest, run)
     else:
         write_json(run.manifest, manifest)
     write_json(run.ledger, data.ledger.as_json())
-    write_text(run.recipe, dump_recipe(recipe))
+    write_text(run.recipe, dump_recipe(as_saved(recipe, run)))
 
 
 def _check_same_ground(before: dict[str, Any], now: dict[str, Any], run: RunDir) -> None:

@@ -14,6 +14,7 @@ from fledge.adapters.dropout import KeyedDropout
 from fledge.adapters.save import file_digest, save_adapter
 from fledge.commands.engine import build_engine, kernels_of
 from fledge.commands.library_loss import announce, plain_loss
+from fledge.commands.moved import name_of_base
 from fledge.commands.settle import longest_row
 from fledge.commands.steps import make_plan, row_order
 from fledge.config.recipe import Recipe
@@ -70,8 +71,8 @@ class Workshop:
 
     def save_adapter(self, folder: Path) -> str:
         """The adapter in peft's format with the tokenizer beside it; returns the sha256 of its weights file."""
-        model = self.recipe.model
-        save_adapter(self.adapted, folder, base=model.name_or_path, revision=model.revision)
+        base = name_of_base(self.recipe, self.run)
+        save_adapter(self.adapted, folder, base=base, revision=self.recipe.model.revision)
         save_companions(self.tokenizer, folder)
         return file_digest(folder)
 
