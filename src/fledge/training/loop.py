@@ -12,7 +12,7 @@ import torch
 
 from fledge.data.rows import Batch
 from fledge.errors import RunError, StoppedBySignal, TrainingError
-from fledge.events import Event, Failed, Interrupted, Saved, StepDone, StepSkipped, Validated
+from fledge.events import Event, Failed, Interrupted, Notice, Saved, StepDone, StepSkipped, Validated
 from fledge.rundir import RunDir, sync_file
 from fledge.runtime.memory import peak_bytes
 from fledge.runtime.mesh import Mesh
@@ -125,7 +125,8 @@ def _one_step(parts: Parts, plan: Plan, progress: Progress, watch: GradientWatch
 
 def _check_watch(parts: Parts, step: int, watch: GradientWatch) -> None:
     try:
-        watch.settle(step)
+        if text := watch.settle(step):
+            parts.tell(Notice(text=text))
     except TrainingError as error:
         parts.tell(Failed(step=step, reason=error.problems[0].what))
         raise
