@@ -153,6 +153,7 @@ def main() -> None:
         ap.error(f"no such base: {', '.join(sorted(unknown))}")
     print(f"testing {Path(fledge.__file__).parent} with transformers {transformers.__version__}", flush=True)
     torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
     done = {(line["name"], line["way"]) for line in read_results(args.out)} if args.resume else set()
     names = [name for name in args.only if not all((name, way) in done for way in args.ways)]
     shares = [names[job :: args.jobs] for job in range(args.jobs)]

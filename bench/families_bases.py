@@ -72,6 +72,8 @@ def build(name: str, folder: Path) -> int:
             raise NotBuilt(f"not small: {size:,} parameters")
         model = auto.from_config(_config(name), dtype=torch.float32)
         _move(model)
+    if not name.endswith(IMAGES):
+        _check(model, is_pair=is_pair(name))
     model.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return size
@@ -117,10 +119,24 @@ def _with_images(family: str) -> PreTrainedConfig:
         vision |= {"projector_output_dim": 32}
     values = small_config(text, FAMILIES.get(text, {})).to_dict()
     if family == "qwen2_5_vl":
-        values["rope_parameters"] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
+        values["rope_parameters"] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
     ids = {"image_token_index": 310, "boi_token_index": 311, "eoi_token_index": 312, "image_token_id": 310}
     ids |= {"video_token_id": 313, "vision_start_token_id": 311, "vision_end_token_id": 312}
     return CONFIG_MAPPING[family](text_config=values, vision_config=vision, mm_tokens_per_image=4, **ids)
+
+
+def _check(model: PreTrainedModel, *, is_pair: bool) -> None:
+    """Raises NotBuilt where the library itself cannot compute a row and its gradient: the configuration is at fault."""
+    ids = torch.arange(3, 23)[None]
+    inputs = {"input_ids": ids} | ({"decoder_input_ids": ids} if is_pair else {})
+    caches = getattr(model.config, "use_cache", None)
+    model.config.use_cache = False
+    try:
+        model.eval()(**inputs).logits.sum().backward()
+    except Exception as error:
+        raise NotBuilt(f"transformers cannot compute it: {type(error).__name__}: {error}") from error
+    model.config.use_cache = caches
+    model.zero_grad(set_to_none=True)
 
 
 def _move(model: PreTrainedModel) -> None:

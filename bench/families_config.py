@@ -70,8 +70,9 @@ def small_values(cls: type[PreTrainedConfig]) -> dict[str, Any]:
     stated = {} if default is None else vars(default)
     values |= {name: 0.0 for name, value in stated.items() if "dropout" in name and isinstance(value, float)}
     values |= _layers(stated, values)
-    if "kv_lora_rank" in known:
-        values["num_key_value_heads"] = HEADS  # every head has keys of its own
+    if "kv_lora_rank" in known:  # keys come out of a latent: every head has its own, and the rotary part is apart
+        latent = {"num_key_value_heads": HEADS, "head_dim": HEAD}
+        values |= {name: value for name, value in latent.items() if name in known}
     for name in _NESTED:
         if isinstance(stated.get(name), PreTrainedConfig):
             values[name] = small_values(type(stated[name]))
