@@ -110,7 +110,8 @@ def _roped(family: str, name: str) -> Changes:
     """A kind of rope on positions so few that rows are longer."""
     pairs = 8 if family in _WIDE_HEADS else 4
     rope = {key: value[:pairs] if isinstance(value, list) else value for key, value in ROPES[name].items()}
-    return {"rope_parameters": rope, "max_position_embeddings": 24 if name == "dynamic" else 96}
+    apart = _SHORT if family == "phi3" else {}  # beside rope_parameters, as published
+    return apart | {"rope_parameters": rope, "max_position_embeddings": 24 if name == "dynamic" else 96}
 
 
 def _rope_variants() -> dict[str, Changes]:
