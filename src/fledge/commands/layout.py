@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from fledge.commands.library_loss import plain_loss
+from fledge.commands.library_loss import alone_loss, plain_loss
 from fledge.commands.trials import Trials, Way, prove
 from fledge.config.recipe import Recipe
 from fledge.data.rows import Batch
@@ -60,16 +60,18 @@ def _allowed(recipe: Recipe, facts: ModelFacts) -> Iterator[Layout]:
 
 def _wrong(layout: Layout, model: Any, *, facts: ModelFacts, trials: Trials) -> str | None:
     """What is wrong with a layout on this model; None where nothing is."""
-    plain = plain_loss(facts, None)
 
     def alone(batch: Batch) -> torch.Tensor:
-        return plain.logits(model, batch)
+        return alone_loss(facts).logits(model, batch)
+
+    def padded(batch: Batch) -> torch.Tensor:
+        return plain_loss(facts, None).logits(model, batch)
 
     def packed(batch: Batch) -> torch.Tensor:
         with documents_apart(model.get_base_model()) as documents:
             return plain_loss(facts, documents).logits(model, batch)
 
-    ways = {"packed": Way(True, packed, packed), "padded": Way(False, alone, alone), "single": None}
+    ways = {"packed": Way(True, packed, packed), "padded": Way(False, padded, padded), "single": None}
     try:
         return prove(trials, model, alone=alone, way=ways[layout])
     except torch.OutOfMemoryError:
