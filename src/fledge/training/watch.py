@@ -14,11 +14,14 @@ SETTLED_BY = 2
 class GradientWatch:
     """Notes which tensors have had a non-zero gradient. B starts at zero, so A's first gradient is zero too."""
 
-    def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Tensors that the optimiser's moments show to have moved, before a resume, need not move again."""
+    def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, may_rest: bool = False) -> None:
+        """Tensors that the optimiser's moments show to have moved, before a resume, need not move again. With
+        `may_rest` some may get no gradient at all, for nobody has chosen their layers one by one.
+        """
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._waiting = {name: p for name, p in trained.items() if not _has_moved(optimizer, p)}
         self._layers = _Visits(model, self._waiting)
+        self._may_rest, self._count = may_rest, len(trained)
 
     def look(self) -> None:
         """Called while a step's gradients are there. They are finite: the step has checked."""
@@ -27,20 +30,23 @@ class GradientWatch:
             del self._waiting[name]
 
     def settle(self, step: int) -> str | None:
-        """After step 2, what a person should know of experts that no token has reached yet.
+        """After step 2, what a person should know of tensors that have had no gradient yet: experts that no token has
+        reached, and layers that take no part in the loss.
 
-        Raises TrainingError there where a tensor has had no gradient although its layer was given tokens.
+        Raises TrainingError there where a tensor has had none although its layer was given tokens and was chosen, or
+        where that is so of half of all tensors.
         """
         if step != SETTLED_BY:
             return None
         unreached = self._layers.unreached()
         names = sorted(name for name in self._waiting if name not in unreached)
-        if names:
+        if names and not (self._may_rest and 2 * len(names) < self._count):
             raise _no_gradient(names)
         left = sorted(self._waiting)
         if not left:
             return None
-        return f"{len(left)} adapter tensors have seen no token in {SETTLED_BY} steps, as experts may: {_shown(left)}"
+        what = "have had no gradient" if names else "have seen no token"
+        return f"{len(left)} adapter tensors {what} in {SETTLED_BY} steps and are as they were: {_shown(left)}"
 
 
 class _Visits:
