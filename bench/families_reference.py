@@ -3,6 +3,7 @@
 Which rows a step takes and their ids are Fledge's, read again from the run's own recipe; so is the adapter's start.
 """
 
+import json
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -101,14 +102,15 @@ def _auto(config: Any) -> Any:
 
 
 def _adapted(model: Any, start: Path, settings: Schedule, *, is_pair: bool) -> Any:
-    """peft's own choice of all linears, then the weights that Fledge began with, none missing and none left over."""
+    """The modules that Fledge's adapter names, then the weights that it began with, none missing and none left over."""
+    named = json.loads((start / "adapter_config.json").read_text(encoding="utf-8"))["target_modules"]
     model = get_peft_model(
         model,
         LoraConfig(
             r=settings.r,
             lora_alpha=settings.lora_alpha,
             lora_dropout=0.0,
-            target_modules="all-linear",
+            target_modules=named,
             task_type="SEQ_2_SEQ_LM" if is_pair else "CAUSAL_LM",
         ),
     )

@@ -54,7 +54,7 @@ def _allowed(recipe: Recipe, facts: ModelFacts) -> Iterator[Layout]:
     if packing is not True or facts.is_encoder_decoder:
         if not is_one_by_one:
             yield "padded"
-        if is_one_by_one or (train.micro_batch_rows is None and train.micro_batch_tokens == "auto"):
+        if is_one_by_one or train.micro_batch_rows is None:
             yield "single"
 
 
@@ -92,9 +92,8 @@ def _refused(recipe: Recipe, facts: ModelFacts, why: str) -> ModelError:
     if recipe.data.packing is True and not facts.is_encoder_decoder:
         what = f"rows of {name} cannot be packed: {why}"
         return ModelError(what, where="data.packing", cure="write data.packing: auto")
-    for key in ("micro_batch_rows", "micro_batch_tokens"):
-        if getattr(train, key) not in (None, "auto", 1):
-            what = f"each row of {name} must be computed alone: {why}"
-            return ModelError(what, where=f"train.{key}", cure="remove it, or write train.micro_batch_rows: 1")
+    if train.micro_batch_rows not in (None, 1):
+        what = f"each row of {name} must be computed alone: {why}"
+        return ModelError(what, where="train.micro_batch_rows", cure="write train.micro_batch_rows: 1, or remove it")
     what = f"a row of {name} has no result of its own: {why}"
     return ModelError(what, where="model.name_or_path", cure="give another base")

@@ -45,7 +45,7 @@ def make_trials(model: Any, facts: ModelFacts, *, stores: Sequence[TokenStore], 
     device = model.get_base_model().get_input_embeddings().weight.device
     rows = _some_of(stores)
     long, short = (
-        make_trial(each, facts.numbers, pad_id=ids.pad, decoder_start_id=ids.decoder_start, device=device)
+        make_trial(each, facts, pad_id=ids.pad, decoder_start_id=ids.decoder_start, device=device)
         for each in (rows, _cut(rows, is_pair=facts.is_encoder_decoder))
     )
     base, alone = model.get_base_model(), alone_loss(facts).logits
