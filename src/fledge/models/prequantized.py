@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import metadata_load
+from yaml import YAMLError
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from fledge.errors import ModelError
@@ -65,7 +66,7 @@ def _base_in_card(card: Path) -> str | None:
     """What a model card's header says of the base; None where it says nothing that can be read."""
     try:
         found = metadata_load(card) if card.is_file() else None
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, YAMLError):
         return None
     named = found.get("base_model") if isinstance(found, Mapping) else None
     named = named[0] if isinstance(named, list) and named else named
