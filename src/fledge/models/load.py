@@ -16,7 +16,7 @@ from fledge.models.attention import IMPLEMENTATIONS, flash_missing
 from fledge.models.exceptions import check_exceptions
 from fledge.models.facts import read_facts
 from fledge.models.load_quantized import Tell, check_whole, load_quantized
-from fledge.models.locate import locate
+from fledge.models.locate import locate, out_of_reach
 from fledge.models.placement import keep_whole, place
 from fledge.models.quantize import as_plain_linears, quantized_share
 from fledge.models.quiet import quiet
@@ -60,7 +60,8 @@ def load_base(
             else:
                 model = load_quantized(source, config, described=described, attention=attention, tell=tell)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
-        what = f"the base cannot be loaded: {said(error)}"
+        reach = out_of_reach(config.name_or_path)
+        what = f"the base cannot be loaded: {said(error)}{f' ({reach})' if reach else ''}"
         raise ModelError(what, where=config.name_or_path, cure=cure_of(error, otherwise=_CURE)) from error
     if config.quantization != "none" and (share := quantized_share(model)) < MOST:
         tell(
