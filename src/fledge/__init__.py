@@ -32,6 +32,8 @@ Importing this package imports nothing heavy; each name is loaded when it is fir
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fledge.places import settle_home
+
 if TYPE_CHECKING:
     from fledge.commands.chat import Conversation, chat
     from fledge.commands.doctor import Findings, examine
@@ -113,6 +115,7 @@ def __getattr__(name: str) -> Any:
     """The public function or value called `name`, loaded now."""
     if name not in _HOMES:
         raise AttributeError(f"module 'fledge' has no attribute {name!r}; there is {', '.join(__all__)}")
+    settle_home()  # libraries look for theirs when they are imported
     return getattr(import_module(_HOMES[name]), name)
 
 

@@ -1,6 +1,5 @@
 """What is kept by content: an entry is whole or absent, built once however many ask, checked before it is used."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -10,28 +9,33 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from fledge.errors import RunError
+from fledge.places import cache_home
 
 _SUMS = "sums.json"
 
 
 def cache_root(kind: str) -> Path:
-    """$XDG_CACHE_HOME/fledge/<kind>, or ~/.cache/fledge/<kind>."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "fledge" / kind
+    """$XDG_CACHE_HOME/fledge/<kind>, or ~/.cache/fledge/<kind>, or where that cannot be written one for this user among
+    the temporary files. Raises RunError where there is none of them.
+    """
+    return cache_home() / "fledge" / kind
 
 
 def fetch(root: Path, key: str, *, build: Callable[[Path], None]) -> tuple[Path, bool]:
     """The folder of entry `key`, and whether it was there; `build` fills an empty folder where it was not.
 
-    One process builds, others wait for it. An entry whose files are not what they were is built anew.
+    One process builds, others wait for it; the kernel lets go when it dies, however it dies. An entry whose files are
+    not what they were is built anew.
     Raises RunError where the cache cannot be written; an OSError out of `build` is taken for that, so what `build`
     cannot read it must tell of itself.
     """
     entry = root / key
     if _is_whole(entry):
         return entry, True
-    with _writing(root), _lock(root / f"{key}.lock"):
+    with _writing(root), FileLock(root / f"{key}.lock", mode=0o644):
         if _is_whole(entry):
             return entry, True
         for leftover in root.glob(f".{key}.*"):
@@ -96,17 +100,8 @@ def _writing(root: Path) -> Iterator[None]:
     try:
         root.mkdir(parents=True, exist_ok=True)
         yield
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:  # the second where the disk can lock no files
         cure = "free some space, or set XDG_CACHE_HOME to a folder that can be written"
-        raise RunError(f"the cache cannot be written: {error.strerror or error}", where=str(root), cure=cure) from error
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold a lock file; the kernel lets go when the process dies, however it dies."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+        raise RunError(
+            f"the cache cannot be written: {getattr(error, 'strerror', None) or error}", where=str(root), cure=cure
+        ) from error

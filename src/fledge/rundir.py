@@ -1,7 +1,7 @@
 """The run folder: the names inside it, whole-or-absent writes, its lock, and reading its events."""
 
 import contextlib
-import fcntl
+import errno
 import json
 import os
 import shutil
@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from fledge.errors import RunError
 from fledge.events import Event
@@ -79,11 +81,20 @@ class RunDir:
         return sorted(int(name[5:]) for name in names if name.startswith("step-") and name[5:].isdigit())
 
 
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
+"""What disks of other systems, shared ones and those in user space say of a folder."""
+
+
 def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` survive a power cut."""
+    """Make renames inside `folder` survive a power cut, on systems and disks where a folder can be synced."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folder; NTFS keeps a journal of names
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
     finally:
         os.close(handle)
 
@@ -99,7 +110,7 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -150,27 +161,22 @@ def remove_leftovers(run: RunDir) -> None:
 def locked(root: Path) -> Iterator[None]:
     """Hold the run folder for this process; the kernel lets go when the process dies, however it dies.
 
-    Raises RunError when another process holds it or the folder cannot be written.
+    Raises RunError when another process holds it or the folder cannot be written or locked.
     """
+    lock = FileLock(root / ".lock", timeout=0, mode=0o644, thread_local=False)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        handle = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise RunError(
-            f"the output folder cannot be written: {error.strerror}", where=str(root), cure="choose another output.dir"
-        ) from error
+        lock.acquire()
+    except Timeout as error:
+        cure = "wait for it, stop it, or choose another output.dir"
+        raise RunError("another process is training in this run folder", where=str(root), cure=cure) from error
+    except (OSError, NotImplementedError) as error:
+        what = f"the output folder cannot be written or locked: {getattr(error, 'strerror', None) or error}"
+        raise RunError(what, where=str(root), cure="choose another output.dir") from error
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunError(
-                "another process is training in this run folder",
-                where=str(root),
-                cure="wait for it, stop it, or choose another output.dir",
-            ) from error
         yield
     finally:
-        os.close(handle)
+        lock.release()
 
 
 class EventLog:

@@ -12,9 +12,10 @@ from importlib import import_module
 import typer
 from typer.exceptions import TyperException
 
-from fledge.cli.show import echo, show_problems
+from fledge.cli.show import echo, is_first_rank, show_notices, show_problems
 from fledge.cli.streams import check_arguments, prepare_streams
 from fledge.errors import FledgeError, Problem
+from fledge.places import settle_home
 from fledge.release import VERSION
 
 VERBS = {
@@ -34,6 +35,16 @@ VERBS = {
 BUG_EXIT_CODE = 70
 INTERRUPTED_EXIT_CODE = 130
 _TRACEBACK_SWITCH = "FLEDGE_TRACEBACK"
+_NEED_NO_CACHE = ("schema", "import")
+_UNIX_ALONE = ("fcntl", "resource", "pwd", "grp", "termios", "tty", "pty")
+"""Modules of Python that Windows lacks."""
+_UTF8 = "set PYTHONUTF8=1, or LC_ALL=C.UTF-8"
+_REFUSALS = {
+    errno.EACCES: ("this user may not read or write it", "give this user the right to it, or name another place"),
+    errno.EPERM: ("the system does not allow it", "give this user the right to it, or name another place"),
+    errno.EMFILE: ("too many files are open", "raise the limit, `ulimit -n 4096`, and run the same command again"),
+    errno.ENAMETOOLONG: ("the name is too long for this disk", "choose a shorter one"),
+}
 
 
 def main() -> None:
@@ -51,11 +62,13 @@ def run(arguments: Sequence[str]) -> int:
     prepare_streams()
     try:
         check_arguments(arguments)
+        _settle(arguments)
         code = build_app(arguments)(args=list(arguments), prog_name="fledge", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except FledgeError as error:
         show_problems(error, as_json=as_json)
+        _say_what_the_locale_hides(error)
         return error.exit_code
     except TyperException as error:
         message = error.format_message()
@@ -96,6 +109,22 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     return app
 
 
+def _settle(arguments: Sequence[str]) -> None:
+    """A home folder where the user has none, said once; what only prints needs none."""
+    if _verb_of(arguments) in (None, *_NEED_NO_CACHE) or not {"-h", "--help"}.isdisjoint(arguments):
+        return
+    note = settle_home()
+    if note is not None and is_first_rank():
+        show_notices([note])
+
+
+def _say_what_the_locale_hides(error: FledgeError) -> None:
+    """Where names are not UTF-8, a name that is there may not be found: say how it is."""
+    encoding = sys.getfilesystemencoding()
+    if encoding != "utf-8" and not all(str(problem).isascii() for problem in error.problems):
+        show_notices([f"names of files are {encoding} in this locale, so others are not found; {_UTF8}"])
+
+
 def _top(
     is_version: bool = typer.Option(False, "--version", help="Print the version and exit."),
 ) -> None:
@@ -128,9 +157,14 @@ def _lack_of_the_machine(error: Exception, *, is_training: bool) -> FledgeError 
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         cure = "free some space, or choose another output.dir; a run goes on from its last checkpoint"
         return FledgeError(f"cannot be written: {error.strerror}", where=str(error.filename or "disk"), cure=cure)
+    if isinstance(error, OSError) and error.filename is not None and error.errno in _REFUSALS:
+        what, cure = _REFUSALS[error.errno]
+        return FledgeError(what, where=str(error.filename), cure=cure)
+    if isinstance(error, ModuleNotFoundError) and error.name in _UNIX_ALONE:
+        what = f"this needs {error.name}, a part of Python that this system lacks"
+        return FledgeError(what, cure="run it in WSL, the Linux that comes with Windows")
     if isinstance(error, UnicodeEncodeError) and error.encoding == sys.getfilesystemencoding() != "utf-8":
-        cure = "set PYTHONUTF8=1, or LC_ALL=C.UTF-8"
-        return FledgeError(f"this locale has no name for {error.object[:80]!r}", where=error.encoding, cure=cure)
+        return FledgeError(f"this locale has no name for {error.object[:80]!r}", where=error.encoding, cure=_UTF8)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         cure = "close other programs, or lower --max-new-tokens and the like; a base can be held in less memory"
         if is_training:

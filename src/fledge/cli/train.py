@@ -1,5 +1,6 @@
 """`fledge train RECIPE [key=value ...]`: the main job."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,6 +8,7 @@ import typer
 
 from fledge.cli.options import AsJson
 from fledge.cli.show import as_points, echo, is_first_rank, show_json, show_pairs
+from fledge.errors import FledgeError
 
 
 def run(
@@ -43,6 +45,9 @@ def run(
     check_recipe(loaded, path=recipe, overrides=settings)
     check_moved_run(loaded, path=recipe, overrides=settings)
     check_extras(loaded)
+    if nproc > 1 and sys.platform == "win32":
+        what, cure = "several processes of one training need Linux or macOS", "run it in WSL, or without --nproc"
+        raise FledgeError(what, where="--nproc", cure=cure)
     if nproc > 1:
         from fledge.commands.ranks import run_on_ranks
 

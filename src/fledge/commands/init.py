@@ -18,6 +18,7 @@ from fledge.data.survey import Guess, Survey, guess_format, survey
 from fledge.errors import DataError, FledgeError
 from fledge.models.load_tokenizer import declared_by, load_tokenizer
 from fledge.models.tokenizer import Tokenizer
+from fledge.places import expanded
 
 SHOWN = 3
 
@@ -99,7 +100,7 @@ def _is_local(name: str) -> bool:
 
 
 def _here(name: str) -> Path:
-    return Path(name).expanduser().resolve()
+    return expanded(name).resolve()
 
 
 def _absolute(name: str) -> str:

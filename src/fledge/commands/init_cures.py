@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fledge.data.readers.suffixes import kind_of_file
 from fledge.errors import DataError
+from fledge.places import expanded
 
 _SOURCE = re.compile(r"\bthe source\b|\bdata\.train\b")
 _CHOICE = re.compile(r"\bthe source's (split|subset|path)\b")
@@ -36,7 +37,7 @@ def _cure(cure: str, data: str) -> str:
         return cure
     if not _CHOICE.search(cure):
         return f"{_RECIPE} without --data, and there: {cure.replace('the source', 'data.train')}"
-    parts = _parts(Path(data).expanduser(), wants_folders="subset" in cure)
+    parts = _parts(expanded(data), wants_folders="subset" in cure)
     if parts:
         return f"name a part of it: {' or '.join(f'--data {shlex.quote(str(part))}' for part in parts[:_SHOWN])}"
     if "the source's path" in cure:

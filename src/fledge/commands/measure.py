@@ -111,9 +111,12 @@ def _key(recipe: Recipe, facts: ModelFacts, question: Question) -> str:
 def _ask(question: Question) -> dict[str, float] | None:
     """Seconds of a step by size; None where the other process came to nothing, for a speed is not worth a failure."""
     command = [sys.executable, "-m", "fledge.commands.measure"]
-    done = subprocess.run(
-        command, input=json.dumps(asdict(question)), capture_output=True, encoding="utf-8", errors="replace"
-    )
+    try:
+        done = subprocess.run(
+            command, input=json.dumps(asdict(question)), capture_output=True, encoding="utf-8", errors="replace"
+        )
+    except OSError:
+        return None
     lines = done.stdout.strip().splitlines()
     return None if done.returncode or not lines else json.loads(lines[-1])
 

@@ -21,6 +21,10 @@ _CURES = (
         "read the code that comes with it, and if you trust it, set model.trust_remote_code: true",
     ),
     (
+        r"PermissionError at|Permission denied|Read-only file system",
+        "set HF_HOME to a folder that can be written, where what is fetched from the hub is kept",
+    ),
+    (
         r"gated|401|403|restricted|permission to this repo",
         "ask for access on the hub, and log in with `hf auth login` or set HF_TOKEN",
     ),

@@ -13,7 +13,7 @@ from fledge.errors import DataError, RunError
 
 
 def cache_root() -> Path:
-    """$XDG_CACHE_HOME/fledge/data, or ~/.cache/fledge/data."""
+    """The folder of caches of `fledge.cache`, among it the data."""
     return entries.cache_root("data")
 
 

@@ -17,6 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabl
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from fledge.errors import FledgeError, RunError
+from fledge.network import why_unreached
 
 Tell = Callable[[str], None]
 """Told a line for a person."""
@@ -75,6 +76,9 @@ def open_hub(tell: Tell, *, shows_bars: bool) -> Hub:
         # said here because the library would quote it in its own error
         raise RunError("what is set as the hub's token holds signs that no token has", where="HF_TOKEN", cure=_LOG_IN)
     clean, api = cleaner(token), HfApi(token=True, library_name="fledge")
+    reason = why_unreached(address)
+    if reason is not None:
+        raise RunError(f"the hub is out of reach: {clean(reason)}", where=clean(address), cure=AGAIN)
     with _listening(clean, tell, shows_bars=shows_bars), _in_words(clean, address):
         about = api.whoami()
         user, role = str(about["name"]), about.get("auth", {}).get("accessToken", {}).get("role")

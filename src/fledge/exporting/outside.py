@@ -92,9 +92,13 @@ def ask_outside(cases: Sequence[OutsideCase]) -> list[Outside]:
         # -P keeps this folder, whose modules have everyday names, off the process's path
         command = [sys.executable, "-P", str(SCRIPT), str(request)]
         # without a stdin the library cannot wait for somebody to allow remote code
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace"
-        )
+        try:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace"
+            )
+        except OSError as error:  # not the export's fault, as which it would be told further up
+            what = f"no second process can be started, which would load the export without Fledge: {error.strerror}"
+            raise ProofError(what, where=sys.executable, cure="give this user the right to run it") from error
         if done.returncode:
             told = sum(out.with_suffix(".json").is_file() for out in outs)
             raise ProofError(_last_words(done, cases[told].kind), where=cases[told].folder)

@@ -17,7 +17,7 @@ from fledge.models.beside import ALONE, check_alone, note_beside
 from fledge.models.exceptions import check_exceptions
 from fledge.models.facts import read_facts
 from fledge.models.load_quantized import Tell, check_whole, load_quantized
-from fledge.models.locate import locate
+from fledge.models.locate import locate, out_of_reach
 from fledge.models.placement import keep_whole, place
 from fledge.models.prequantized import make_whole
 from fledge.models.quantize import as_plain_linears, quantized_share
@@ -65,7 +65,8 @@ def load_base(
             else:
                 model = load_quantized(source, config, described=described, attention=attention, tell=tell)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
-        what = f"the base cannot be loaded: {said(error)}"
+        reach = out_of_reach(config.name_or_path)
+        what = f"the base cannot be loaded: {said(error)}{f' ({reach})' if reach else ''}"
         raise ModelError(what, where=config.name_or_path, cure=cure_of(error, otherwise=_CURE)) from error
     if note := note_beside(source, name=config.name_or_path, revision=config.revision):
         tell(note)

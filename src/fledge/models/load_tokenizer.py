@@ -14,7 +14,7 @@ from fledge.config.quoted import cure_of, said
 from fledge.errors import DataError, ModelError
 from fledge.models.chat_template import named_template, single, with_defaults
 from fledge.models.folder import code_refusal
-from fledge.models.locate import locate
+from fledge.models.locate import locate, out_of_reach
 from fledge.models.new_words import add_words
 from fledge.models.tokenizer import Tokenizer, ids_in, padding_of
 
@@ -41,6 +41,8 @@ def load_tokenizer(model: ModelConfig, data: DataConfig) -> Tokenizer:
     if data.chat_template_kwargs:
         hf.chat_template = _with_defaults(hf, data)
     fresh, notes = add_words(hf, special=special, ordinary=data.new_tokens)
+    if (reach := out_of_reach(model.name_or_path)) is not None:
+        notes = (f"{reach}; the base is the one that is kept on this machine", *notes)
     return Tokenizer(
         hf,
         new_tokens=fresh,
@@ -86,7 +88,9 @@ def _loaded(model: ModelConfig, source: str) -> PreTrainedTokenizerBase:
 
 
 def _unreadable(what: str, error: Exception, where: str, *, otherwise: str) -> ModelError:
-    return ModelError(f"{what}: {said(error)}", where=where, cure=cure_of(error, otherwise=otherwise))
+    reach = out_of_reach(where)
+    words = f"{what}: {said(error)}{f' ({reach})' if reach else ''}"
+    return ModelError(words, where=where, cure=cure_of(error, otherwise=otherwise))
 
 
 def _config(model: ModelConfig, source: str) -> PreTrainedConfig:

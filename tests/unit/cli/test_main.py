@@ -53,7 +53,10 @@ def test_help_names_every_verb_and_imports_the_module_of_none() -> None:
         "print(sorted(m for m in sys.modules if m.startswith('fledge.')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    light = [f"fledge.{name}" for name in ("cli", "cli.main", "cli.show", "cli.streams", "errors", "release", "units")]
+    light = [
+        f"fledge.{name}"
+        for name in ("cli", "cli.main", "cli.show", "cli.streams", "errors", "places", "release", "units")
+    ]
     assert done.stdout.rstrip().endswith(str(light))
     assert all(f"  {verb} " in done.stdout for verb in VERBS)
 

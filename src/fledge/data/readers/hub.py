@@ -13,6 +13,7 @@ from fledge.data.readers.arrow import BATCH_ROWS, numbered
 from fledge.data.readers.values import records_of
 from fledge.data.rows import BrokenRow, RawRow, Refusal
 from fledge.errors import DataError
+from fledge.network import go_offline_unless_reached
 
 _CONFIGURATIONS = re.compile(r"[Aa]vailable(?: configs)?: \[([^\]]*)\]")
 
@@ -23,6 +24,9 @@ def load_hub(source: SourceConfig) -> Any:
     Raises DataError where it cannot be had: no such id, no such split, subset or revision, no network.
     """
     asked = {"name": source.subset, "revision": source.revision}
+    reason = go_offline_unless_reached()
+    if reason is not None:
+        datasets.config.HF_HUB_OFFLINE = True  # this library keeps a copy of the hub library's own
     try:
         named = {name: value for name, value in asked.items() if value is not None}
         return datasets.load_dataset(source.path, split=source.split, **named)
@@ -30,6 +34,7 @@ def load_hub(source: SourceConfig) -> Any:
         where = f"{source.path} (split {source.split})"
         logging.getLogger(__name__).debug("load_dataset failed", exc_info=True)
         what = f"the data set cannot be loaded: {type(error).__name__}: {said(error)}"
+        what += "" if reason is None else f" (the hub is out of reach: {reason})"
         raise DataError(what, where=where, cure=_cure(source, error)) from error
 
 
