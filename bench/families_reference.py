@@ -3,7 +3,6 @@
 Which rows a step takes and their ids are Fledge's, read again from the run's own recipe; so is the adapter's start.
 """
 
-import json
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -56,7 +55,7 @@ class Plain:
         model = _auto(self.config).from_pretrained(base, dtype=torch.float32)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.model = _adapted(model, start, settings, is_pair=self.is_pair) if start else _loaded(model, adapter)
+            self.model = _adapted(model, start) if start else _loaded(model, adapter)
         self.model.eval()
         self._fresh = _states(self.model)
 
@@ -101,19 +100,11 @@ def _auto(config: Any) -> Any:
     return AutoModelForCausalLM if is_causal else AutoModelForImageTextToText
 
 
-def _adapted(model: Any, start: Path, settings: Schedule, *, is_pair: bool) -> Any:
+def _adapted(model: Any, start: Path) -> Any:
     """The modules that Fledge's adapter names, then the weights that it began with, none missing and none left over."""
-    named = json.loads((start / "adapter_config.json").read_text(encoding="utf-8"))["target_modules"]
-    model = get_peft_model(
-        model,
-        LoraConfig(
-            r=settings.r,
-            lora_alpha=settings.lora_alpha,
-            lora_dropout=0.0,
-            target_modules=named,
-            task_type="SEQ_2_SEQ_LM" if is_pair else "CAUSAL_LM",
-        ),
-    )
+    config = LoraConfig.from_pretrained(str(start))
+    config.inference_mode = False
+    model = get_peft_model(model, config)
     begun = load_file(start / "adapter_model.safetensors")
     found = set_peft_model_state_dict(model, begun)
     missing = [name for name in found.missing_keys if "lora_" in name]

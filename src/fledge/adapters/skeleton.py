@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import safe_open
 from transformers import PreTrainedModel
@@ -37,23 +37,37 @@ def check_saved_taken(base: PreTrainedModel, folder: Path) -> None:
 
 
 def _left_over(base: PreTrainedModel, config: PeftConfig, shapes: Shapes) -> str | None:
-    """What the adapter lacks, or has too much, or in another size; None where it fits."""
-    wanted = _wanted(base, config)
-    missing, extra = sorted(wanted.keys() - shapes.keys()), sorted(shapes.keys() - wanted.keys())
+    """What the adapter lacks, or has too much, or in another size; None where it fits.
+
+    It is loaded too, for the library may rename what it loads, and then its own names are not those it looks for.
+    """
+    adapted = _skeleton(base, config)
+    state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    wanted = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    lacking, extra = sorted(wanted.keys() - shapes.keys()), sorted(shapes.keys() - wanted.keys())
     others = [name for name in sorted(wanted.keys() & shapes.keys()) if wanted[name] != shapes[name]]
-    for names, what in (
-        (missing, "it lacks"),
-        (extra, "the base has no place for"),
-        (others, "the base has other sizes of"),
-    ):
+    if not (lacking or extra or others):
+        lacking, extra = _not_loaded(adapted, shapes)
+    found = ((lacking, "it lacks"), (extra, "the base has no place for"), (others, "the base has other sizes of"))
+    for names, what in found:
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             return f"{what} {names[0]}{more}"
     return None
 
 
-def _wanted(base: PreTrainedModel, config: PeftConfig) -> Shapes:
-    """The tensors that plain peft looks for, on a model of this kind that has no weights."""
+def _not_loaded(adapted: PeftModel, shapes: Shapes) -> tuple[list[str], list[str]]:
+    """The trained tensors that a loading leaves as they are, and those of the adapter that it leaves over."""
+    trained = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = set_peft_model_state_dict(adapted, tensors, low_cpu_mem_usage=True)
+    return sorted(trained & set(found.missing_keys)), sorted(found.unexpected_keys)
+
+
+def _skeleton(base: PreTrainedModel, config: PeftConfig) -> PeftModel:
+    """The adapter on a model of this kind that has no weights."""
     fresh = type(config)(**config.to_dict())
     fresh.inference_mode, fresh.init_lora_weights = False, True
     rows = base.get_input_embeddings().weight.shape[0]
@@ -64,6 +78,4 @@ def _wanted(base: PreTrainedModel, config: PeftConfig) -> Shapes:
             skeleton.resize_token_embeddings(rows, mean_resizing=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        adapted = get_peft_model(skeleton, fresh)
-    state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+        return get_peft_model(skeleton, fresh)

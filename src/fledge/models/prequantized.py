@@ -1,16 +1,17 @@
 """Bases whose files are quantised already: read where the library makes their weights whole, else refused in words."""
 
 import inspect
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import metadata_load
-from yaml import YAMLError
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from fledge.errors import ModelError
 
+_NAMED = re.compile(r"""^base_model:[\s\-\["']*([\w.-]+/[\w.-]+|[\w.-]+)["',\]]*\s""", re.MULTILINE)
+"""A hub id as a card's header names it: alone, or as the first of a list."""
 _WHOLE = "dequantize"
 """The library's name of the setting with which it makes weights whole as it loads them."""
 
@@ -63,11 +64,11 @@ def _instead(source: str) -> str:
 
 
 def _base_in_card(card: Path) -> str | None:
-    """What a model card's header says of the base; None where it says nothing that can be read."""
+    """The first base that a model card's header names; None where it names none."""
     try:
-        found = metadata_load(card) if card.is_file() else None
-    except (OSError, ValueError, TypeError, YAMLError):
+        text = card.read_text(encoding="utf-8")
+    except (OSError, ValueError):
         return None
-    named = found.get("base_model") if isinstance(found, Mapping) else None
-    named = named[0] if isinstance(named, list) and named else named
-    return named if isinstance(named, str) and named.isprintable() else None
+    head = text.split("---", 2)[1] if text.startswith("---") and text.count("---") > 1 else ""
+    found = _NAMED.search(head)
+    return None if found is None else found.group(1)

@@ -9,6 +9,7 @@ import torch
 from fledge.errors import TrainingError
 
 SETTLED_BY = 2
+_LORA = "lora_"
 
 
 class GradientWatch:
@@ -40,8 +41,9 @@ class GradientWatch:
             return None
         unreached = self._layers.unreached()
         names = sorted(name for name in self._waiting if name not in unreached)
-        if names and not (self._may_rest and 2 * len(names) < self._count):
-            raise _no_gradient(names)
+        chosen = [name for name in names if not (self._may_rest and _LORA in name)]
+        if chosen or 2 * len(names) > self._count:
+            raise _no_gradient(chosen or names)
         left = sorted(self._waiting)
         if not left:
             return None
