@@ -23,6 +23,8 @@ _SAID_OF = {
     "computes": "each step by {}",
     "world_size": "{} processes",
 }
+START = "init_from"
+"""Among the hashes, that of the adapter that training starts from: of its weights file and of its settings."""
 SAMPLE_BYTES, SAMPLES = 1 << 16, 64
 _PUT_BACK = "put back the file that the training wrote"
 _CURE = f"{_PUT_BACK}, or remove it: then nothing is compared with what the run was trained on"
@@ -35,8 +37,11 @@ def describe(
     tokenizer: str,
     data: str,
     hardware: Mapping[str, Any],
+    start: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Versions, hardware, and hashes of base, data and template. `commit` is what a hub id's revision stood for."""
+    """Versions, hardware, and hashes of base, data and template, and of the adapter that training starts from where
+    there is one. `commit` is what a hub id's revision stood for.
+    """
     return {
         "versions": versions(),
         "hardware": dict(hardware),
@@ -44,6 +49,7 @@ def describe(
             "base": base_digest(name_or_path) or {"commit": commit},
             "tokenizer_and_template": tokenizer,
             "data": data,
+            **({} if start is None else {START: dict(start)}),
         },
     }
 

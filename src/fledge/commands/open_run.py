@@ -26,6 +26,13 @@ Onto = Literal["trained", "dequantized", "full"]
 
 
 @dataclass(frozen=True, slots=True)
+class Plain:
+    """Of an adapter that lies in no run: the recipe that was given with it, if one was."""
+
+    recipe: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class OpenRun:
     """What a run folder holds, nothing heavy loaded yet."""
 
@@ -37,6 +44,13 @@ class OpenRun:
     tokenizer: Tokenizer
     notices: tuple[str, ...] = ()
     """What a person should know before the run is used."""
+    plain: Plain | None = None
+    """Where the folder holds an adapter that no run wrote."""
+
+    @property
+    def recipe_path(self) -> Path:
+        """Where the recipe lies, or the adapter that has none."""
+        return self.run.recipe if self.plain is None else self.plain.recipe or self.adapter
 
     def trained_hash(self, name: str) -> Any:
         """A hash of what the run began with: `base`, `tokenizer_and_template` or `data`; None where none is noted."""
@@ -133,7 +147,7 @@ def load_tuned(opened: OpenRun, *, dtype: Dtype | None = None, kind: Onto = "tra
     base = load_base(asked, device=device, as_plain=kind == "dequantized")
     _check_same_base(opened, commit=getattr(base.model.config, "_commit_hash", None))
     try:
-        tuned = load_adapter(base.model, opened.adapter)
+        tuned = load_adapter(base.model, opened.adapter, is_own=opened.plain is None)
     except ModelError:
         raise
     except (RuntimeError, ValueError, KeyError, TypeError) as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fledge.adapters.read import Start
 from fledge.adapters.save import adapter_digest
 from fledge.commands.answers import answer_before, marks_after
 from fledge.commands.engine import can_be_fast, kernels_of
@@ -18,6 +19,7 @@ from fledge.commands.measure import fastest_size
 from fledge.commands.ownership import settled_recipe
 from fledge.commands.progress import OnPrepare, ignore_progress
 from fledge.commands.settle import GPU_TOKENS, activation_bytes, settle
+from fledge.commands.start import check_words, noted_start, start_of, tell_start
 from fledge.commands.steps import check_steps, row_order
 from fledge.commands.workshop import MEMORY_SHARE, Workshop, at_work, attach_adapter
 from fledge.config.load import dump_recipe
@@ -140,7 +142,12 @@ def _open(
 ) -> Workshop:
     """Settle what `auto` left open, write down what the run stands on, and put the adapter on the base."""
     device = base.model.device
-    adapted = attach_adapter(recipe, base, tokenizer=tokenizer)
+    start, is_new = start_of(recipe, run), not run.checkpoint_steps()
+    words = () if start is None else check_words(start, tokenizer)
+    adapted = attach_adapter(recipe, base, tokenizer=tokenizer, start=start)
+    if start is not None and is_new:
+        steps = row_order(recipe, data).total_steps(recipe.train.num_epochs, recipe.train.max_steps)
+        tell_start(recipe, start, steps=steps, words=words, tell=tell)
     for store in (data.train, data.validation):
         if store is not None:
             check_known(store, adapted.model, tokenizer=tokenizer, base=recipe.model.name_or_path)
@@ -154,7 +161,7 @@ def _open(
         attention = named(str(base.model.config._attn_implementation))
         fast_tokens = _fast_tokens(recipe, data, base, tell=tell) if why_plain is None else None
         settled = settle(recipe, base.facts, attention=attention, device=device, fast_tokens=fast_tokens)
-        _write_beginnings(settled, run, tokenizer, data, base=base, hardware=hardware)
+        _write_beginnings(settled, run, tokenizer, data, base=base, hardware=hardware, start=start)
     mesh.barrier()
     settled = settled_recipe(recipe, run)
     _settle_machine(run, hardware, tell)
@@ -185,16 +192,18 @@ def _write_beginnings(
     *,
     base: Base,
     hardware: Mapping[str, Any],
+    start: Start | None,
 ) -> None:
+    before = read_manifest(run.manifest) if run.manifest.exists() else None
     manifest = describe(
         name_or_path=recipe.model.name_or_path,
         commit=getattr(base.model.config, "_commit_hash", None),
         tokenizer=tokenizer.digest,
         data=data.digest,
         hardware=hardware,
+        start=noted_start(start, run, before=before or {}),
     )
-    if run.manifest.exists():
-        before = read_manifest(run.manifest)
+    if before is not None:
         if not str(before["hashes"].get("tokenizer_and_template")).startswith(DIGEST_KIND):
             manifest["hashes"]["tokenizer_and_template"] = tokenizer.first_identity
         _check_same_ground(before, manifest, run)
