@@ -17,11 +17,12 @@ generate(run, prompt)           one answer -> Generated
 chat(run)                       a Conversation, whose `say` streams
 export(run, out, to)            an adapter or a merged model, proven before it counts -> Exported
 push(run, repo)                 a certified export on a model hub, with a model card -> Pushed
+                                of these, all but push take an adapter's folder, or WithRecipe(folder, recipe), as run
 import_recipe(file, out)        another tool's configuration as a recipe -> Imported
 write_recipe(path)              a commented recipe to start from, which is `fledge init`
 recipe_schema()                 the recipe's JSON Schema
 examine()                       what is on this machine, which is `fledge doctor` -> Findings
-Prompt, Question, Sampling, Parcel, Address
+Prompt, Question, Sampling, Parcel, Address, WithRecipe
                                 what these take besides plain values
 
 Importing this package imports nothing heavy; each name is loaded when it is first used.
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from fledge.commands.generate import Generated, Prompt, Sampling, generate
     from fledge.commands.import_recipe import import_recipe
     from fledge.commands.init import write_recipe
+    from fledge.commands.open_adapter import WithRecipe
     from fledge.commands.push import Address, Parcel, Pushed, push
     from fledge.commands.train import TrainResult, train
     from fledge.config.imports import Imported
@@ -64,6 +66,7 @@ _HOMES = {
     "Conversation": "fledge.commands.chat",
     "export": "fledge.commands.export",
     "Exported": "fledge.commands.export",
+    "WithRecipe": "fledge.commands.open_adapter",
     "push": "fledge.commands.push",
     "Pushed": "fledge.commands.push",
     "Parcel": "fledge.commands.push",
@@ -93,6 +96,7 @@ __all__ = [
     "Recipe",
     "Sampling",
     "TrainResult",
+    "WithRecipe",
     "chat",
     "evaluate",
     "examine",

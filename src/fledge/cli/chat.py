@@ -8,9 +8,10 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from fledge.cli.options import (
+    AdaptersRecipe,
     AsJson,
     MaxNewTokens,
-    Run,
+    RunOrAdapter,
     Seed,
     System,
     Temperature,
@@ -18,6 +19,7 @@ from fledge.cli.options import (
     TrustRemoteCode,
     UseBase,
     Which,
+    given,
 )
 from fledge.cli.sampling import drawn
 from fledge.cli.show import echo, show_json, show_notices
@@ -31,7 +33,7 @@ _HELP = "/reset forgets what was said, /exit ends; Ctrl-C stops an answer"
 
 
 def run(
-    run: Run,
+    run: RunOrAdapter,
     system: System = None,
     use_base: UseBase = False,
     max_new_tokens: MaxNewTokens = 512,
@@ -39,6 +41,7 @@ def run(
     top_p: TopP = None,
     seed: Seed = None,
     which: Which = "last",
+    recipe: AdaptersRecipe = None,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -49,7 +52,7 @@ def run(
 
     sampling = Sampling(max_new_tokens, *draws)
     conversation = chat(
-        run,
+        given(run, recipe),
         sampling=sampling,
         use_base=use_base,
         which=which,

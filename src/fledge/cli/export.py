@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fledge.cli.options import AsJson, Run, TrustRemoteCode, Which
+from fledge.cli.options import AdaptersRecipe, AsJson, RunOrAdapter, TrustRemoteCode, Which, given
 from fledge.cli.show import echo, show_json, show_notices
 
 
@@ -38,7 +38,7 @@ class Onto(StrEnum):
 
 
 def run(
-    run: Run,
+    run: RunOrAdapter,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write; it must not exist yet.")],
     to: Annotated[
         To, typer.Option(help="adapter: peft's format; hf: merged into the base; gguf: the same, in one file.")
@@ -55,6 +55,7 @@ def run(
         typer.Option(help="A quantised run: merge onto what its base stands for, or onto the base as it came."),
     ] = Onto.auto,
     which: Which = "last",
+    recipe: AdaptersRecipe = None,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -62,7 +63,7 @@ def run(
     from fledge.commands.export import export
 
     result = export(
-        run,
+        given(run, recipe),
         out,
         to=to.value,
         dtype=dtype.value if dtype else None,

@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from fledge.cli.options import (
+    AdaptersRecipe,
     AsJson,
     MaxNewTokens,
-    Run,
+    RunOrAdapter,
     Seed,
     System,
     Temperature,
@@ -16,6 +17,7 @@ from fledge.cli.options import (
     TrustRemoteCode,
     UseBase,
     Which,
+    given,
 )
 from fledge.cli.sampling import drawn
 from fledge.cli.show import echo, show_json, show_notices
@@ -23,7 +25,7 @@ from fledge.cli.streams import as_text
 
 
 def run(
-    run: Run,
+    run: RunOrAdapter,
     prompt: Annotated[str, typer.Option(help="What to answer; - reads it from stdin.")] = "-",
     context: Annotated[str, typer.Option("--input", help="alpaca: the text that the instruction is about.")] = "",
     is_raw: Annotated[bool, typer.Option("--raw", help="Send the prompt as it is, in no format.")] = False,
@@ -34,6 +36,7 @@ def run(
     top_p: TopP = None,
     seed: Seed = None,
     which: Which = "last",
+    recipe: AdaptersRecipe = None,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -49,7 +52,7 @@ def run(
             echo(piece, nl=False)
 
     result = generate(
-        run,
+        given(run, recipe),
         Prompt(text, context, is_raw, system),
         sampling=Sampling(max_new_tokens, *draws),
         use_base=use_base,

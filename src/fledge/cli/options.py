@@ -1,12 +1,25 @@
 """Options that several verbs share, written once."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+if TYPE_CHECKING:
+    from fledge.commands.open_adapter import Given
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder that `fledge train` wrote.")]
+RunOrAdapter = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="The run folder that `fledge train` wrote, or a folder with a peft adapter."),
+]
+AdaptersRecipe = Annotated[
+    Path | None,
+    typer.Option(
+        "--recipe", metavar="RECIPE", help="With an adapter's folder: the recipe with its rows, formats and base."
+    ),
+]
 System = Annotated[
     str | None,
     typer.Option(help="chat: the system text; that of the training rows, where all share one, unless given."),
@@ -26,3 +39,10 @@ TrustRemoteCode = Annotated[
 Which = Annotated[
     Literal["last", "best"], typer.Option("--which", help="The last adapter, or the best by validation loss.")
 ]
+
+
+def given(run: Path, recipe: Path | None) -> "Given":
+    """What a verb is to open."""
+    from fledge.commands.open_adapter import WithRecipe
+
+    return run if recipe is None else WithRecipe(run, recipe)

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from fledge.commands.answers import warnings_of
 from fledge.commands.engine import build_engine, kernels_of
 from fledge.commands.known_ids import check_known
-from fledge.commands.open_run import OpenRun, Tuned, Which, load_tuned, open_run
+from fledge.commands.open_adapter import Given, open_tuned
+from fledge.commands.open_run import OpenRun, Tuned, Which, load_tuned
 from fledge.commands.progress import OnPrepare, ignore_progress
 from fledge.commands.results import (
     DIGEST,
@@ -24,7 +25,7 @@ from fledge.commands.results import (
     put_aside,
 )
 from fledge.commands.settle import longest_row
-from fledge.commands.workshop import plain_loss, room_of, shape_of
+from fledge.commands.workshop import check_lengths, plain_loss, room_of, shape_of
 from fledge.commands.writable import check_writable
 from fledge.config.data import SourceConfig
 from fledge.config.recipe import Recipe, sources
@@ -162,7 +163,7 @@ class Evaluation:
 
 
 def evaluate(
-    run: Path | str,
+    run: Given,
     *,
     question: Question | None = None,
     which: Which = "last",
@@ -171,6 +172,8 @@ def evaluate(
     on_answers: OnAnswers = ignore_answers,
 ) -> Evaluation:
     """Loss, perplexity and, where asked, exact match and ROUGE of a run's adapter and of its base on the same rows.
+
+    `run` may be a plain adapter's folder too, with a recipe that has the rows: its results lie in that folder then.
 
     Both are measured on the same answers; `on_answers` is told how many are written, those of both models together.
 
@@ -181,7 +184,8 @@ def evaluate(
     has no such rows, where they are not those of the training any more, or where the run folder cannot be written;
     DataError where rows cannot be read; FledgeError where a setting of answers is given and none are generated.
     """
-    opened = open_run(run, which=which, trust_remote_code=trust_remote_code)
+    opened = open_tuned(run, which=which, trust_remote_code=trust_remote_code)
+    _check_has_rows(opened)
     asked = _settled(question or Question(), opened)
     _check_effects(question or Question(), asked)
     usual = _folder(opened, asked.on, which)
@@ -191,8 +195,7 @@ def evaluate(
     extent = _extent(asked, len(store))
     trained = _extent(_settled(Question(), opened), len(store))
     place = place_of(extent, usual, trained=trained, rows=rows.digest)
-    tuned = load_tuned(opened)
-    check_known(store, tuned.model, tokenizer=opened.tokenizer, base=opened.recipe.model.name_or_path)
+    tuned = _loaded(opened, store)
     learnt, tokens = _mean_loss(opened, tuned, store, asked)
     with tuned.as_base():
         untaught, _ = _mean_loss(opened, tuned, store, asked)
@@ -217,6 +220,26 @@ def evaluate(
     put_aside(place)
     _write(evaluation, marks.predictions if marks else None)
     return evaluation
+
+
+def _loaded(opened: OpenRun, store: TokenStore) -> Tuned:
+    """The model. Raises FledgeError where rows are of tokens, or may be of a length, that the base has not."""
+    tuned = load_tuned(opened)
+    if opened.plain is not None:
+        check_lengths(opened.recipe, tuned.facts)
+    check_known(store, tuned.model, tokenizer=opened.tokenizer, base=opened.recipe.model.name_or_path)
+    return tuned
+
+
+def _check_has_rows(opened: OpenRun) -> None:
+    """Raise RunError for a plain adapter without a recipe: there are no rows to measure it on."""
+    if opened.plain is not None and opened.plain.recipe is None:
+        cure = "give the recipe whose rows are to be measured: --recipe RECIPE"
+        raise RunError("an adapter's folder has no rows", where=str(opened.adapter), cure=cure)
+
+
+def _whose(opened: OpenRun) -> str:
+    return "this run's" if opened.plain is None else "this"
 
 
 def _folder(opened: OpenRun, on: Split, which: Which) -> Path:
@@ -278,7 +301,7 @@ def rows_of_test(opened: OpenRun, on_prepare: OnPrepare = ignore_progress) -> Ro
     recipe = opened.recipe
     if recipe.data.test is None:
         cure = f"use --on {'train' if recipe.data.validation is None else 'validation'}"
-        raise RunError("this run's recipe has no data.test", where=str(opened.run.recipe), cure=cure)
+        raise RunError(f"{_whose(opened)} recipe has no data.test", where=str(opened.recipe_path), cure=cure)
     chosen = sources(recipe.data.test)
     split = prepare_sources(chosen, recipe.data, tokenizer=opened.tokenizer, progress=on_prepare)
     return Rows(split.store, chosen, split.digest)
@@ -295,7 +318,7 @@ def _rows(opened: OpenRun, on: Split, on_prepare: OnPrepare) -> Rows:
         return rows_of_test(opened, on_prepare)
     if on == "validation" and recipe.data.validation is None:
         cure = f"use --on {'train' if recipe.data.test is None else 'test'}"
-        raise RunError("this run's recipe has no data.validation", where=str(opened.run.recipe), cure=cure)
+        raise RunError(f"{_whose(opened)} recipe has no data.validation", where=str(opened.recipe_path), cure=cure)
     data = prepare_training(recipe.data, opened.tokenizer, seed=recipe.train.seed, progress=on_prepare)
     trained_on = opened.trained_hash("data")
     if trained_on is not None and trained_on != data.digest:

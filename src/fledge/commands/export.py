@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fledge.commands.manifest import base_digest
-from fledge.commands.open_run import OpenRun, Which, load_tuned, open_run
+from fledge.commands.open_adapter import Given, open_tuned
+from fledge.commands.open_run import OpenRun, Which, load_tuned
 from fledge.commands.writable import check_writable
 from fledge.config.model import ModelConfig
 from fledge.data.pipeline import prepare_training, samples_of
@@ -22,6 +23,7 @@ from fledge.exporting.targets.draft import Order
 from fledge.exporting.targets.table import TARGETS
 from fledge.exporting.trained import Source
 from fledge.models.saved_words import marked
+from fledge.models.tokenizer import Tokenizer
 from fledge.release import VERSION
 
 To = Literal["adapter", "hf", "gguf"]
@@ -34,6 +36,10 @@ _TEXTS = (
     "1, 2, 3, 5, 8, 13, 21, 34, 55, 89",
 )
 """Stand in for rows where the run's data are not there any more."""
+_NOT_TRAINED_HERE = (
+    "the adapter comes from no run of Fledge: that it lies on the base that it was trained on was told by the shapes "
+    "of its tensors alone, and its tokenizer was compared with no training"
+)
 _BASES = {"dequantized": "the dequantised base", "full": "the base in full precision"}
 
 
@@ -50,6 +56,8 @@ class Exported:
     is_filed: bool
     notices: tuple[str, ...] = ()
     """What a person should know of the run that was opened."""
+    has_run: bool = True
+    """Whether there is a run folder that could have a copy."""
 
     def as_json(self) -> dict[str, Any]:
         """The result as a JSON object."""
@@ -81,7 +89,7 @@ class Exported:
             cure = "; --dtype float32 avoids it" if self.to == "hf" else ""
             lines.append(f"rounding moves the model {share:.0%} as far as the training did{cure}")
         lines += self.certificate.get("remarks", [])
-        if not self.is_filed:
+        if not self.is_filed and self.has_run:
             lines.append("the run folder cannot be written: the certificate is in the export alone")
         return lines
 
@@ -96,7 +104,7 @@ def _said_of_merging(found: dict[str, Any]) -> str:
 
 
 def export(
-    run: Path | str,
+    run: Given,
     out: Path | str,
     *,
     to: To = "hf",
@@ -105,8 +113,8 @@ def export(
     which: Which = "last",
     trust_remote_code: bool = False,
 ) -> Exported:
-    """Write a run's adapter into `out`: as an adapter in peft's format, or merged into its base, as a Hugging Face
-    folder or as a GGUF file.
+    """Write the adapter of a run, or a plain one from its folder, into `out`: as an adapter in peft's format, or merged
+    into its base, as a Hugging Face folder or as a GGUF file.
 
     The folder gets its name only after a fresh process without Fledge has loaded it and what it does there was compared
     with what was trained: logits, greedy text, tokenizer, template, BOS and stop tokens. The figures are in its
@@ -118,10 +126,11 @@ def export(
     out = Path(out).resolve()
     check_free(out)
     check_writable(out.parent, cure="give another folder to write into")
-    opened = open_run(run, which=which, trust_remote_code=trust_remote_code)
+    opened = open_tuned(run, which=which, trust_remote_code=trust_remote_code)
     order = order_for(opened.recipe.model, to, dtype=dtype, onto=onto)
     certificate = export_to(to, source_of(opened, which), out=out, probe=probe_of(opened), order=order)
-    return Exported(out, to, certificate, is_filed=file_copies(certificate, opened.run), notices=opened.notices)
+    is_filed = opened.plain is None and file_copies(certificate, opened.run)
+    return Exported(out, to, certificate, is_filed, opened.notices, has_run=opened.plain is None)
 
 
 def order_for(base: ModelConfig, to: To, *, dtype: Format | None = None, onto: Asked = "auto") -> Order:
@@ -144,6 +153,7 @@ def source_of(opened: OpenRun, which: Which) -> Source:
         tokenizer=opened.tokenizer,
         load=lambda asked, kind: load_tuned(opened, dtype=asked, kind=kind).model,
         about=_about(opened, which),
+        remarks=() if opened.plain is None else (_NOT_TRAINED_HERE,),
     )
 
 
@@ -166,6 +176,8 @@ def probe_of(opened: OpenRun) -> Probe:
     samples: list[tuple[str, list[int]]] = []
     prompts, origin = [row[: len(row) // 2] for row in rows], "set texts"
     recipe = opened.recipe
+    if opened.plain is not None and opened.plain.recipe is None:
+        return _probe(tokenizer, rows, prompts, origin=origin, samples=samples)
     try:
         data = prepare_training(recipe.data, tokenizer, seed=recipe.train.seed, progress=lambda done, total: None)
     except DataError:
@@ -176,6 +188,17 @@ def probe_of(opened: OpenRun) -> Probe:
         rows = [store.row(index).input_ids.tolist() for index in range(min(ROWS, len(store)))]
         asked = [store.prompt_ids(index) for index in range(min(PROMPTS, len(store)))]
         prompts = [prompt or row[: max(1, len(row) // 2)] for prompt, row in zip(asked, rows, strict=False)]
+    return _probe(tokenizer, rows, prompts, origin=origin, samples=samples)
+
+
+def _probe(
+    tokenizer: Tokenizer,
+    rows: Sequence[Sequence[int]],
+    prompts: Sequence[Sequence[int]],
+    *,
+    origin: str,
+    samples: Sequence[tuple[str, list[int]]],
+) -> Probe:
     return Probe(
         rows=fit_rows([row[:ROW_TOKENS] for row in rows], vocab_size=tokenizer.size),
         prompts=fit_rows([prompt[-ROW_TOKENS:] for prompt in prompts], vocab_size=tokenizer.size),
