@@ -22,6 +22,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 WARM = 2
+ALONE = {"adapter_kwargs": {"subfolder": ".no-adapter"}}  # an adapter beside the base's weights is not loaded
 
 
 def parse() -> argparse.Namespace:
@@ -146,7 +147,7 @@ def by_trl(model, rows: list[dict], args: argparse.Namespace) -> tuple[list[floa
 def main() -> None:
     args = parse()
     rows = [json.loads(line) for line in args.rows.open()][: args.steps * args.rows_per_step]
-    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.bfloat16, device_map="cuda")
+    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.bfloat16, device_map="cuda", **ALONE)
     model.config.use_cache = False
     if args.liger and args.kind == "loop":
         from liger_kernel.transformers import _apply_liger_kernel_to_instance

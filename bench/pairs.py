@@ -43,6 +43,7 @@ from fledge.commands.engine import build_engine
 from fledge.config.model import ModelConfig
 from fledge.data.batches import BatchSource, Shape
 from fledge.data.rows import Row
+from fledge.models.beside import ALONE
 from fledge.models.load import load_base
 from fledge.ops.grain import GRAIN
 from fledge.runtime.device import choose_device, make_deterministic
@@ -157,7 +158,8 @@ class Ordered(Seq2SeqTrainer):
 
 def trainer(args: argparse.Namespace) -> None:
     """transformers' own trainer with peft."""
-    model = AutoModelForSeq2SeqLM.from_pretrained(args.model, dtype=getattr(torch, args.dtype), dropout_rate=0.0)
+    dtype = getattr(torch, args.dtype)
+    model = AutoModelForSeq2SeqLM.from_pretrained(args.model, dtype=dtype, dropout_rate=0.0, **ALONE)
     model.config.use_cache = False
     torch.manual_seed(0)
     model = get_peft_model(model, adapter(args), autocast_adapter_dtype=False)

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench.quality_peft import padded
 from bench.quality_rows import Encoded, encode, read_rows
 from bench.quality_scores import record_scores, text_scores
-from bench.quality_settings import JUDGE_ROWS, LOSS_ROWS, TASKS, TRAINING
+from bench.quality_settings import ALONE, JUDGE_ROWS, LOSS_ROWS, TASKS, TRAINING
 
 SCORES = {"alpaca": text_scores, "records": record_scores}
 
@@ -82,7 +82,7 @@ def answers(model: Any, rows: list[Encoded], *, tokenizer: Any, max_new_tokens: 
 def judge(base: Path, adapter: Path | None, *, rows: list[dict], task: str) -> dict:
     """Everything about one model on the held-out rows."""
     tokenizer = AutoTokenizer.from_pretrained(base)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, TRAINING.dtype))
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, TRAINING.dtype), **ALONE)
     if adapter is not None:
         model = PeftModel.from_pretrained(model, str(adapter))
     model.eval()

@@ -27,7 +27,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.quality_rows import Encoded, encode, read_rows
-from bench.quality_settings import PEFT_MICRO_ROWS, TASKS, TRAINING
+from bench.quality_settings import ALONE, PEFT_MICRO_ROWS, TASKS, TRAINING
 
 
 def order_of_epoch(seed: int, epoch: int, *, num_rows: int) -> list[int]:
@@ -59,7 +59,7 @@ def steps_of(num_rows: int, *, seed: int, num_epochs: int) -> list[list[int]]:
 
 def adapted(base: Path, seed: int) -> Any:
     """The base with a fresh adapter, held in float32 as peft does by default."""
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, TRAINING.dtype))
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, TRAINING.dtype), **ALONE)
     model.config.use_cache = False
     config = LoraConfig(
         r=TRAINING.r,

@@ -58,6 +58,9 @@ LOSS_ROWS = 16
 PEFT_MICRO_ROWS = 8
 """Rows in one micro-batch of the plain training."""
 
+ALONE = {"adapter_kwargs": {"subfolder": ".no-adapter"}}
+"""Keeps from_pretrained from loading an adapter that lies beside the base's weights, by looking where there is none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sizes:

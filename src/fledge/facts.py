@@ -29,3 +29,5 @@ class ModelFacts:
     is_encoder_decoder: bool
     takes_positions: bool
     """Whether forward takes position_ids; where it does not (BLOOM), positions come from attention alone."""
+    numbers: tuple[int, ...] = ()
+    """Every whole number that the configuration names, each once, rising: windows, chunks and limits are among them."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fledge.adapters.fast import as_linear
-from fledge.commands.engine import can_be_fast, kernels_of
+from fledge.commands.engine import Probe, can_be_fast, kernels_of
 from fledge.config.recipe import Recipe
 from fledge.engine.block import Keep
 from fledge.engine.run import Engine
@@ -111,6 +111,6 @@ def test_the_proof_before_a_training_leaves_out_kernels_that_fail_or_lie(kernel,
     if kernel is not None:
         monkeypatch.setattr(choice.fused("attention", torch.zeros(1, device=DEVICE)), "attend", kernel)
     facts = read_facts(model.get_base_model())
-    assert can_be_fast(RECIPE, model, facts=facts, device=DEVICE) is None
+    assert can_be_fast(RECIPE, Probe(model, facts, DEVICE)) is None
     found = choice.why_not(DEVICE)
     assert found is None if why is None else why in found

@@ -1,6 +1,8 @@
 """Adapters that others made: every verb that opens a run opens them too, and agrees with plain peft."""
 
+import io
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,16 +13,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from fledge import WithRecipe, chat, evaluate, export, generate, load_recipe, train
+from fledge import Opening, chat, evaluate, export, generate, load_recipe, train
+from fledge.cli.main import run as run_here
+from fledge.commands import evaluate as evaluation
 from fledge.commands.evaluate import Question
-from fledge.commands.generate import Prompt, Sampling
+from fledge.commands.generate import Generated, Prompt, Sampling
+from fledge.commands.open_run import OpenRun, Tuned
 from fledge.commands.steps import row_order
 from fledge.config.recipe import Recipe
 from fledge.data.pipeline import PreparedData, prepare_training
 from fledge.errors import FledgeError
 from fledge.models.load_tokenizer import load_tokenizer
 from fledge.rundir import RunDir, read_events, read_steps
-from tests.foreign import BASES, KINDS, UNKNOWN, classifier, foreign_adapter, losses_of, put_on
+from tests.foreign import BASES, KINDS, UNKNOWN, classifier, foreign_adapter, losses_of, put_on, settings
 from tests.runs import fledge, recipe_dict, write_recipe, write_rows
 from tests.tiny_models import tiny_folder
 
@@ -83,7 +88,7 @@ def test_training_on_has_the_losses_of_a_plain_peft_loop(place: Place) -> None:
 
 
 def test_evaluate_has_the_loss_that_plain_peft_has(place: Place) -> None:
-    found = evaluate(WithRecipe(place.adapter, place.recipe), question=Question(max_rows=6))
+    found = evaluate(place.adapter, opening=Opening(recipe=place.recipe), question=Question(max_rows=6))
     data = prepared(load_recipe(place.recipe))
     rows = [data.validation.row(index) for index in range(6)]
     tuned = put_on(place.base, place.adapter)
@@ -103,8 +108,9 @@ def test_evaluate_has_the_loss_that_plain_peft_has(place: Place) -> None:
 def test_generate_answers_as_plain_peft_does_with_a_recipe_and_without(place: Place) -> None:
     tokenizer = AutoTokenizer.from_pretrained(place.base)
     dtype = AutoModelForCausalLM.from_pretrained(place.base).dtype
-    for given, in_dtype in ((place.adapter, dtype), (WithRecipe(place.adapter, place.recipe), torch.float32)):
-        found = generate(given, Prompt("two plus three =", is_raw=True), sampling=Sampling(12))
+    for opening, in_dtype in ((None, dtype), (Opening(recipe=place.recipe), torch.float32)):
+        prompt = Prompt("two plus three =", is_raw=True)
+        found = generate(place.adapter, prompt, sampling=Sampling(12), opening=opening)
         ids = tokenizer("two plus three =", return_tensors="pt")
         with torch.no_grad():
             made = put_on(place.base, place.adapter, dtype=in_dtype).generate(
@@ -115,8 +121,8 @@ def test_generate_answers_as_plain_peft_does_with_a_recipe_and_without(place: Pl
 
 
 def test_what_is_exported_is_what_peft_merges(place: Place) -> None:
-    recipe = WithRecipe(place.adapter, place.recipe)
-    done = export(recipe, place.folder / "merged", dtype="float32")
+    opening = Opening(recipe=place.recipe)
+    done = export(place.adapter, place.folder / "merged", dtype="float32", opening=opening)
     ours = AutoModelForCausalLM.from_pretrained(place.folder / "merged", dtype=torch.float32).state_dict()
     theirs = put_on(place.base, place.adapter).merge_and_unload().state_dict()
     assert ours.keys() == theirs.keys()
@@ -152,9 +158,8 @@ def test_an_adapter_is_copied_into_an_export_as_it_is(llama: Place) -> None:
 
 def test_a_classification_adapter_is_refused_by_each_verb_and_as_a_start(llama: Place) -> None:
     wrong = classifier(llama.base, llama.folder / "classifier")
-    given = WithRecipe(wrong, llama.recipe)
     for verb in (
-        lambda: evaluate(given),
+        lambda: evaluate(wrong, opening=Opening(recipe=llama.recipe)),
         lambda: generate(wrong, "two"),
         lambda: chat(wrong),
         lambda: export(wrong, llama.folder / "never"),
@@ -167,9 +172,9 @@ def test_a_classification_adapter_is_refused_by_each_verb_and_as_a_start(llama: 
 
 def test_options_without_effect_are_refused(llama: Place, trained_run_of_llama: Path) -> None:
     with pytest.raises(FledgeError, match=r"--which(.|\n)*leave --which away"):
-        generate(llama.adapter, "two", which="best")
+        generate(llama.adapter, "two", opening=Opening("best"))
     with pytest.raises(FledgeError, match=r"--recipe(.|\n)*leave --recipe away"):
-        generate(WithRecipe(trained_run_of_llama, llama.recipe), "two")
+        generate(trained_run_of_llama, "two", opening=Opening(recipe=llama.recipe))
 
 
 @pytest.fixture(scope="module")
@@ -178,20 +183,18 @@ def trained_run_of_llama(llama: Place) -> Path:
 
 
 def test_the_base_is_the_adapters_or_the_recipes_and_what_was_used_is_said(llama: Place, tmp_path: Path) -> None:
-    settings = llama.adapter / "adapter_config.json"
-    before = settings.read_text()
+    path = llama.adapter / "adapter_config.json"
+    before = path.read_text()
 
-    def named(base: str | None, given: Path | WithRecipe) -> tuple[str, ...]:
-        settings.write_text(json.dumps(json.loads(before) | {"base_model_name_or_path": base}))
+    def named(base: str | None, opening: Opening | None = None) -> tuple[str, ...]:
+        path.write_text(json.dumps(json.loads(before) | {"base_model_name_or_path": base}))
         try:
-            return generate(given, Prompt("two", is_raw=True), sampling=Sampling(2)).notices
+            return generate(llama.adapter, Prompt("two", is_raw=True), sampling=Sampling(2), opening=opening).notices
         finally:
-            settings.write_text(before)
+            path.write_text(before)
 
-    gone, with_recipe = str(tmp_path / "gone"), WithRecipe(llama.adapter, llama.recipe)
-    assert any(
-        f"the base is {llama.base}, as the adapter names it" == text for text in named(str(llama.base), llama.adapter)
-    )
+    gone, with_recipe = str(tmp_path / "gone"), Opening(recipe=llama.recipe)
+    assert any(f"the base is {llama.base}, as the adapter names it" == text for text in named(str(llama.base)))
     assert any("which is not there: the recipe's is used" in text for text in named(gone, with_recipe))
     assert any("names no base: the recipe's is used" in text for text in named(None, with_recipe))
     assert any("only shapes are compared" in text for text in named("somebody/something", with_recipe))
@@ -199,7 +202,7 @@ def test_the_base_is_the_adapters_or_the_recipes_and_what_was_used_is_said(llama
     assert any(f"the base is {llama.base}" == text for text in named(str(copy), with_recipe))
     for lost in (gone, None):
         with pytest.raises(FledgeError, match=r"cannot be opened(.|\n)*--recipe RECIPE"):
-            named(lost, llama.adapter)
+            named(lost)
     other = tiny_folder("llama", tmp_path / "other", seed=1)
     with pytest.raises(FledgeError, match=r"names the base .*other, and the recipe .*base(.|\n)*model.name_or_path: "):
         named(str(other), with_recipe)
@@ -239,3 +242,107 @@ def test_the_command_line_takes_an_adapter_and_its_recipe(llama: Place) -> None:
     done = fledge("evaluate", str(llama.adapter), "--recipe", str(llama.recipe), "--on", "train", "--json")
     assert json.loads(done.stdout)["rows"] == 8
     assert "note: no run of Fledge wrote this adapter" in done.stderr
+
+
+def short(adapter: Path, opening: Opening) -> Generated:
+    return generate(adapter, Prompt("two plus", is_raw=True), sampling=Sampling(4), opening=opening)
+
+
+def copy_naming(llama: Place, folder: Path, base: str | None) -> Path:
+    """The adapter again, as it names another base, or none."""
+    shutil.copytree(llama.adapter, folder, ignore=shutil.ignore_patterns("evaluation"))
+    return settings(folder, {"base_model_name_or_path": base})
+
+
+def test_base_path_is_where_an_adapters_base_lies_and_what_was_compared_is_said(llama: Place, tmp_path: Path) -> None:
+    copy, gone = shutil.copytree(llama.base, tmp_path / "copy"), str(tmp_path / "gone")
+    expected = short(llama.adapter, Opening()).text
+    cases = {
+        str(llama.base): f"the base is {copy}, with the weights of {llama.base}",
+        gone: f"the adapter names the base {gone}, which is not there: the one in {copy} is used, and only shapes are "
+        "compared",
+        "somebody/something": f"the adapter names the base somebody/something: the one in {copy} is used, and only "
+        "shapes are compared",
+        None: f"the adapter names no base: the one in {copy} is used, and only shapes are compared",
+    }
+    for number, (base, said) in enumerate(cases.items()):
+        adapter = copy_naming(llama, tmp_path / f"adapter-{number}", base)
+        found = short(adapter, Opening(base_path=copy))
+        assert found.text == expected and said in found.notices
+        moved = write_recipe(tmp_path / "moved.yaml", recipe_dict(gone, llama.folder / "rows.jsonl", tmp_path / "run"))
+        found = short(adapter, Opening(base_path=copy, recipe=moved))
+        assert found.text == expected
+        assert f"{said}; model.name_or_path of the recipe is not used" in found.notices
+
+
+def test_base_path_with_another_base_or_none_is_refused(llama: Place, tmp_path: Path) -> None:
+    other = tiny_folder("llama", tmp_path / "other", seed=1)
+    gone = copy_naming(llama, tmp_path / "of-gone", str(tmp_path / "gone"))
+    refused = [
+        (llama.adapter, other, f"--base-path {other}: the adapter names the base .*, and this one has other weights"),
+        (llama.adapter, tmp_path / "nowhere", "there is no such folder"),
+        (llama.adapter, llama.adapter, "this is an adapter, not a base"),
+        (gone, tiny_folder("gpt2", tmp_path / "gpt2"), "does not fit"),
+        (gone, None, r"cannot be opened(.|\n)*--base-path FOLDER"),
+    ]
+    for adapter, folder, words in refused:
+        with pytest.raises(FledgeError, match=words):
+            short(adapter, Opening(base_path=folder))
+
+
+def test_an_export_calls_the_base_by_its_hub_id_or_by_where_it_lies_now(llama: Place, tmp_path: Path) -> None:
+    for number, (named, called) in enumerate({"some/thing": "some/thing", "/gone": str(llama.base)}.items()):
+        adapter = copy_naming(llama, tmp_path / f"adapter-{number}", named)
+        done = export(adapter, tmp_path / f"out-{number}", to="adapter", opening=Opening(base_path=llama.base))
+        before, after = (json.loads((each / "adapter_config.json").read_text()) for each in (adapter, done.out))
+        assert after == before | {"base_model_name_or_path": called}
+        assert done.certificate["base"]["name"] == called
+
+
+def test_each_verb_takes_base_path_beside_an_adapter(
+    llama: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("two\n"))
+    adapter = str(copy_naming(llama, tmp_path / "adapter", str(tmp_path / "gone")))
+    moved = recipe_dict(tmp_path / "gone", llama.folder / "rows.jsonl", tmp_path / "run")
+    place = ["--base-path", str(llama.base)]
+    recipe = ["--recipe", str(write_recipe(tmp_path / "recipe.yaml", moved))]
+    for command in (
+        ["evaluate", adapter, "--on", "train", *recipe],
+        ["generate", adapter, "--prompt", "two", "--max-new-tokens", "2"],
+        ["chat", adapter, "--max-new-tokens", "2"],
+        ["export", adapter, str(tmp_path / "out")],
+    ):
+        status, said = run_here([*command, *place]), capsys.readouterr().err
+        assert status == 0 and f"the one in {llama.base} is used" in said, said
+
+
+def test_files_of_a_runs_names_in_an_adapters_folder_are_somebodys_own(llama: Place, tmp_path: Path) -> None:
+    adapter = copy_naming(llama, tmp_path / "adapter", str(llama.base))
+    (adapter / "manifest.json").write_text('{"version": 3}')
+    (adapter / "recipe.yaml").write_text("base_model: some/thing\n")
+    opening = Opening(recipe=llama.recipe)
+    assert evaluate(adapter, question=Question(on="train"), opening=opening).rows == 8
+    assert export(adapter, tmp_path / "out", to="adapter", opening=opening).certificate["base"]["name"]
+
+
+def test_rows_are_computed_alone_where_rows_together_change_each_other(
+    llama: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Question(on="train", max_rows=6)
+    opening = Opening(recipe=llama.recipe)
+    expected = evaluate(llama.adapter, question=asked, opening=opening)
+    right = evaluation.load_tuned
+
+    def loaded(opened: OpenRun) -> Tuned:
+        """A base whose first block gives the more the more rows there are."""
+        tuned = right(opened)
+        block = tuned.model.get_base_model().model.layers[0]
+        block.register_forward_hook(lambda _module, _given, out: out * out.shape[0])
+        return tuned
+
+    monkeypatch.setattr(evaluation, "load_tuned", loaded)
+    found = evaluate(llama.adapter, question=asked, opening=opening)
+    assert found.tuned.loss == pytest.approx(expected.tuned.loss, abs=1e-5)
+    assert any(text.startswith("each row is computed alone: rows padded into one") for text in found.notices)
+    assert not any("computed alone" in text for text in expected.notices)

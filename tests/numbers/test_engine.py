@@ -12,7 +12,7 @@ from peft import LoraConfig
 
 from fledge.adapters.dropout import KeyedDropout
 from fledge.commands.engine import build_engine, disagreement
-from fledge.commands.workshop import plain_loss
+from fledge.commands.library_loss import plain_loss
 from fledge.data.collate import collate
 from fledge.data.rows import Batch
 from fledge.engine.block import Keep

@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 from fledge.commands import proof
 from fledge.commands.engine import build_engine, text_of
 from fledge.commands.proof import TILES, pair_disagreement
+from fledge.commands.rounding import off_by_rounding
 from fledge.data.rows import Row
 from tests.unit.evaluation.pairs import tiny_t5
 from tests.ways import each_way
@@ -51,7 +52,7 @@ def test_what_was_off_is_as_before_afterwards():
     model = magnifying(2)
     ids = torch.arange(9)[None]
     before = model(input_ids=ids, decoder_input_ids=ids).logits
-    with proof._off_by_rounding(model, seed=0):
+    with off_by_rounding(model, seed=0):
         within = model(input_ids=ids, decoder_input_ids=ids).logits
     assert torch.equal(model(input_ids=ids, decoder_input_ids=ids).logits, before)
     assert 0 < (within - before).norm() < 0.1 * before.norm()

@@ -11,8 +11,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from fledge.adapters.dropout import DropoutKeys, KeyedDropout, find_sides
-from fledge.adapters.read import Start, check_rows, config_of, has_all_linears, put_weights
-from fledge.adapters.targets import ALL_LINEAR, check_saved, check_targets
+from fledge.adapters.read import Start, check_rows, config_of, put_weights
+from fledge.adapters.targets import ALL_LINEAR, Targets, all_linears, check_saved, check_targets
 from fledge.adapters.vocabulary import NewRows, make_room
 from fledge.adapters.whole import bridge_float32
 from fledge.config.lora import LoraSection
@@ -32,6 +32,8 @@ class Adapted:
     """Says which rows are under way; the loss function sets it before each micro-batch."""
     initial: dict[str, torch.Tensor]
     """The adapter's first weights where the base was changed to go with them (pissa), else empty."""
+    left_out: tuple[str, ...] = ()
+    """Names of linears that all-linear cannot take in this model."""
 
 
 def attach(
@@ -49,7 +51,8 @@ def attach(
     `new_tokens` are ids the base has never seen: the embedding is enlarged to hold them, starts them at the mean of
     the others, and only their rows are trained. Raises ModelError where a target or an initialisation does not fit.
     """
-    targets = check_targets(model, lora.target_modules, facts=facts) if start is None else ""
+    targets = check_targets(model, lora.target_modules, facts=facts) if start is None else Targets("")
+    everything = all_linears(model)[0] if start is not None and lora.target_modules == ALL_LINEAR else None
     check_saved(model, lora.modules_to_save)
     _check_quantized(model, lora)
     if lora.init_lora_weights == "pissa" and model.dtype != torch.float32:
@@ -59,7 +62,9 @@ def attach(
         )
     rows = make_room(model, new_tokens) if new_tokens else NewRows({}, ())
     seed_everything(derive_seed(seed, "adapter"))
-    config = _fresh(lora, targets, rows, facts=facts) if start is None else _further(lora, start, rows, model=model)
+    config = (
+        _fresh(lora, targets.names, rows, facts=facts) if start is None else _further(lora, start, rows, model=model)
+    )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -70,7 +75,8 @@ def attach(
     _hold_in_float32(adapted)
     if start is not None:
         put_weights(adapted, start.folder)
-        _check_all(adapted, model, lora)
+        if everything is not None:
+            _check_all(model, everything)
     bridge_float32(adapted, dtype=model.dtype)
     keys = DropoutKeys(seed=seed)
     _key_dropout(adapted, keys)
@@ -81,7 +87,7 @@ def attach(
     initial = (
         {n: p.detach().clone() for n, p in adapted.named_parameters() if p.requires_grad} if is_base_changed else {}
     )
-    return Adapted(adapted, keys, initial)
+    return Adapted(adapted, keys, initial, targets.left_out)
 
 
 def _fresh(lora: LoraSection, targets: str | list[str], rows: NewRows, *, facts: ModelFacts) -> LoraConfig:
@@ -122,9 +128,14 @@ def _not_fitting(error: Exception, start: Start | None) -> ModelError:
     return ModelError(what, where="lora", cure=cure)
 
 
-def _check_all(adapted: PeftModel, model: PreTrainedModel, lora: LoraSection) -> None:
-    """Raise ModelError where the recipe writes all-linear and the adapter that it starts from has other layers."""
-    if lora.target_modules == ALL_LINEAR and not has_all_linears(adapted, model):
+def _check_all(model: PreTrainedModel, everything: list[str]) -> None:
+    """Raise ModelError where the adapter that `model` has is not on all that all-linear means, and on nothing else.
+    A module that is trained whole takes no adapter.
+    """
+    modules = dict(model.named_modules())
+    wholes = tuple(f"{name}." for name, module in modules.items() if isinstance(module, ModulesToSaveWrapper))
+    layers = {name for name, module in modules.items() if isinstance(module, LoraLayer)}
+    if layers != {name for name in everything if not f"{name}.".startswith(wholes)}:
         what = "all-linear is not what the adapter of lora.init_from has"
         raise ModelError(what, where="lora.target_modules", cure="remove it: the adapter decides it")
 

@@ -7,13 +7,9 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
-from peft.utils.other import ModulesToSaveWrapper
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from fledge.adapters.vocabulary import NewRows
 from fledge.config.adapter_file import Described, describe_adapter
@@ -143,17 +139,3 @@ def _is_base_own(name: str, tensors: dict[str, torch.Tensor], own: dict[str, tor
 
 def _listed(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-
-
-def has_all_linears(adapted: PeftModel, model: PreTrainedModel) -> bool:
-    """Whether the adapter has a layer on every linear of the model but its head, as all-linear means, and on no other
-    module.
-    """
-    head = model.get_output_embeddings()
-    layers = [module for module in adapted.modules() if isinstance(module, LoraLayer)]
-    wholes = [module for module in adapted.modules() if isinstance(module, ModulesToSaveWrapper)]
-    parts = [part for layer in layers for part in (*layer.lora_A.values(), *layer.lora_B.values())]
-    parts += [part for whole in wholes for part in whole.modules()]
-    no_targets = {id(part) for part in (*parts, head)}
-    linears = {id(module) for module in adapted.modules() if isinstance(module, torch.nn.Linear | Conv1D)}
-    return {id(layer.get_base_layer()) for layer in layers} == linears - no_targets - {id(each) for each in layers}

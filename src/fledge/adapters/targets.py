@@ -2,20 +2,89 @@
 
 import difflib
 import re
+from dataclasses import dataclass
 
+import torch
+from peft import LoraConfig
+from peft.tuners.tuners_utils import _check_lora_target_modules_mamba as check_for_mamba
 from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from fledge.errors import ModelError
 from fledge.facts import ModelFacts
+from fledge.ops.frozen_linear import FrozenLinear
 
 _KEY = "lora.target_modules"
 ALL_LINEAR = "all-linear"
 
 
-def check_targets(model: nn.Module, targets: str | tuple[str, ...], *, facts: ModelFacts) -> str | list[str]:
-    """The targets in peft's form, each of them known to match. Raises ModelError naming what the model has."""
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Targets in peft's form."""
+
+    names: str | list[str]
+    left_out: tuple[str, ...] = ()
+    """Last names of what all-linear would take and cannot: what computes more than a product, and what peft refuses."""
+
+
+def check_targets(model: nn.Module, targets: str | tuple[str, ...], *, facts: ModelFacts) -> Targets:
+    """The targets, each of them known to match. Raises ModelError naming what the model has."""
     if targets == ALL_LINEAR:
-        return ALL_LINEAR
+        return _all_linear(model)
+    return Targets(_checked(model, targets, facts=facts))
+
+
+def _all_linear(model: nn.Module) -> Targets:
+    kept, left_out = all_linears(model)
+    return Targets(kept, left_out) if left_out else Targets(ALL_LINEAR)
+
+
+def all_linears(model: nn.Module) -> tuple[list[str], tuple[str, ...]]:
+    """Full names of what all-linear means, and last names of what it leaves out.
+
+    What peft takes for it, but for modules that an adapter would break: a router gives more than a product, and the
+    fused kernels of Mamba kinds go past some of their modules.
+    """
+    head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
+    linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D) and m is not head}
+    refused = {last for last in {_last(name) for name in linears} if _peft_refuses(model, last)}
+    kept = [name for name, module in linears.items() if _last(name) not in refused and _is_product(module)]
+    return kept, tuple(dict.fromkeys(_last(name) for name in linears if name not in kept))
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _peft_refuses(model: nn.Module, name: str) -> bool:
+    """Whether peft adapts no module of this name in a model of this kind."""
+    try:
+        check_for_mamba(LoraConfig(), model, name)
+    except ValueError:
+        return True
+    return False
+
+
+def _is_product(module: nn.Module) -> bool:
+    """Whether a linear gives its input times its weight, and its bias. A class of the library's is believed, one that
+    was made from it is asked.
+    """
+    if type(module) in (nn.Linear, Conv1D, FrozenLinear) or not isinstance(module, nn.Linear):
+        return True
+    weight, bias = module.weight, module.bias
+    if weight.device.type == "meta":
+        return False
+    x = torch.linspace(-1, 1, 2 * weight.shape[1], dtype=weight.dtype, device=weight.device).view(1, 2, -1)
+    try:
+        with torch.no_grad():
+            out, wanted = module(x), torch.nn.functional.linear(x, weight, bias)
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return False
+    return isinstance(out, torch.Tensor) and out.shape == wanted.shape and torch.allclose(out, wanted, rtol=0.05)
+
+
+def _checked(model: nn.Module, targets: str | tuple[str, ...], *, facts: ModelFacts) -> str | list[str]:
     names = [name for name, _ in model.named_modules() if name]
     if isinstance(targets, str):
         _check_regex(targets, names, facts)

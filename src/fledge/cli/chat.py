@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fledge.cli.options import (
     AdaptersRecipe,
     AsJson,
+    BasePath,
     MaxNewTokens,
     RunOrAdapter,
     Seed,
@@ -19,7 +20,6 @@ from fledge.cli.options import (
     TrustRemoteCode,
     UseBase,
     Which,
-    given,
 )
 from fledge.cli.sampling import drawn
 from fledge.cli.show import echo, show_json, show_notices
@@ -42,6 +42,7 @@ def run(
     seed: Seed = None,
     which: Which = "last",
     recipe: AdaptersRecipe = None,
+    base_path: BasePath = None,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -49,15 +50,15 @@ def run(
     draws = drawn(temperature, top_p=top_p, seed=seed)
 
     from fledge.commands.chat import Sampling, chat
+    from fledge.commands.opening import Opening
 
     sampling = Sampling(max_new_tokens, *draws)
     conversation = chat(
-        given(run, recipe),
+        run,
         sampling=sampling,
         use_base=use_base,
-        which=which,
+        opening=Opening(which, trust_remote_code, base_path, recipe),
         system=system,
-        trust_remote_code=trust_remote_code,
     )
     show_notices(conversation.notices)
     is_person = sys.stdin.isatty() and not as_json

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fledge.cli.options import AdaptersRecipe, AsJson, RunOrAdapter, TrustRemoteCode, Which, given
+from fledge.cli.options import AdaptersRecipe, AsJson, BasePath, RunOrAdapter, TrustRemoteCode, Which
 from fledge.cli.show import as_points, counting, echo, show_beside, show_json, show_notices
 from fledge.errors import FledgeError
 from fledge.units import for_terminal
@@ -44,6 +44,7 @@ def run(
     ] = None,
     which: Which = "last",
     recipe: AdaptersRecipe = None,
+    base_path: BasePath = None,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -54,14 +55,14 @@ def run(
 
     from fledge.commands.console import console
     from fledge.commands.evaluate import Question, evaluate
+    from fledge.commands.opening import Opening
 
     question = Question(on.value, max_rows, exact_match, max_new_tokens, rouge, num_beams, show)
     with console() as screen, counting("answering", "answers") as answering:
         result = evaluate(
-            given(run, recipe),
+            run,
             question=question,
-            which=which,
-            trust_remote_code=trust_remote_code,
+            opening=Opening(which, trust_remote_code, base_path, recipe),
             on_prepare=screen.preparing,
             on_answers=answering,
         )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fledge.cli.options import AdaptersRecipe, AsJson, RunOrAdapter, TrustRemoteCode, Which, given
+from fledge.cli.options import AdaptersRecipe, AsJson, BasePath, RunOrAdapter, TrustRemoteCode, Which
 from fledge.cli.show import echo, show_json, show_notices
 
 
@@ -56,20 +56,21 @@ def run(
     ] = Onto.auto,
     which: Which = "last",
     recipe: AdaptersRecipe = None,
+    base_path: BasePath = None,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Write RUN's adapter, alone or merged into its base, and compare it with what was trained before it counts."""
     from fledge.commands.export import export
+    from fledge.commands.opening import Opening
 
     result = export(
-        given(run, recipe),
+        run,
         out,
         to=to.value,
         dtype=dtype.value if dtype else None,
         onto=onto.value,
-        which=which,
-        trust_remote_code=trust_remote_code,
+        opening=Opening(which, trust_remote_code, base_path, recipe),
     )
     show_notices(result.notices)
     if as_json:

@@ -8,6 +8,7 @@ import typer
 from fledge.cli.options import (
     AdaptersRecipe,
     AsJson,
+    BasePath,
     MaxNewTokens,
     RunOrAdapter,
     Seed,
@@ -17,7 +18,6 @@ from fledge.cli.options import (
     TrustRemoteCode,
     UseBase,
     Which,
-    given,
 )
 from fledge.cli.sampling import drawn
 from fledge.cli.show import echo, show_json, show_notices
@@ -37,6 +37,7 @@ def run(
     seed: Seed = None,
     which: Which = "last",
     recipe: AdaptersRecipe = None,
+    base_path: BasePath = None,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -46,18 +47,18 @@ def run(
     text, context = as_text(text, where="the prompt"), as_text(context, where="--input")
 
     from fledge.commands.generate import Prompt, Sampling, generate
+    from fledge.commands.opening import Opening
 
     def write(piece: str) -> None:
         if not as_json:
             echo(piece, nl=False)
 
     result = generate(
-        given(run, recipe),
+        run,
         Prompt(text, context, is_raw, system),
         sampling=Sampling(max_new_tokens, *draws),
         use_base=use_base,
-        which=which,
-        trust_remote_code=trust_remote_code,
+        opening=Opening(which, trust_remote_code, base_path, recipe),
         on_text=write,
     )
     show_notices(result.notices)

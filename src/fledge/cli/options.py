@@ -1,12 +1,9 @@
 """Options that several verbs share, written once."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
-
-if TYPE_CHECKING:
-    from fledge.commands.open_adapter import Given
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder that `fledge train` wrote.")]
@@ -36,13 +33,10 @@ TrustRemoteCode = Annotated[
     bool,
     typer.Option("--trust-remote-code", help="Run the Python code that comes with this run's base; read it before."),
 ]
+BasePath = Annotated[
+    Path | None,
+    typer.Option("--base-path", metavar="FOLDER", help="Where RUN's base lies now; a run's must be the same base."),
+]
 Which = Annotated[
     Literal["last", "best"], typer.Option("--which", help="The last adapter, or the best by validation loss.")
 ]
-
-
-def given(run: Path, recipe: Path | None) -> "Given":
-    """What a verb is to open."""
-    from fledge.commands.open_adapter import WithRecipe
-
-    return run if recipe is None else WithRecipe(run, recipe)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fledge.cli.options import AsJson, Run, TrustRemoteCode
+from fledge.cli.options import AsJson, BasePath, Run, TrustRemoteCode
 from fledge.cli.show import echo, show_json
 
 if TYPE_CHECKING:
@@ -53,18 +53,20 @@ def run(
     public: Annotated[bool, typer.Option("--public", help="Everybody may see it; private unless given.")] = False,
     revision: Annotated[str, typer.Option(help="The branch; made where it is missing.")] = "main",
     commit_message: Annotated[str | None, typer.Option(help="What the commit says.")] = None,
+    base_path: BasePath = None,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Send RUN's adapter, or base and adapter merged, to a model hub: proven, with a model card, in one commit."""
+    from fledge.commands.opening import Opening
     from fledge.commands.push import Address, Parcel, push
 
     result = push(
         run,
         repo,
-        parcel=Parcel(to.value if to else None, dtype.value if dtype else None, which, export),
+        parcel=Parcel(to.value if to else None, dtype.value if dtype else None, export),
         address=Address(revision, public, commit_message),
-        trust_remote_code=trust_remote_code,
+        opening=Opening(which, trust_remote_code, base_path),
         tell=lambda line: echo(line, err=True),
         shows_bars=sys.stderr.isatty() and not as_json,
     )

@@ -13,6 +13,14 @@ def run(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Options to set.")] = None,
     nproc: Annotated[int, typer.Option("--nproc", min=1, help="Number of processes on this machine.")] = 1,
+    base_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--base-path",
+            metavar="FOLDER",
+            help="Where the base of a run that has begun lies now; it must be the same base.",
+        ),
+    ] = None,
     trust_remote_code: Annotated[
         bool,
         typer.Option("--trust-remote-code", help="Run the Python code that comes with the base; read it before."),
@@ -22,23 +30,30 @@ def run(
     """Train the adapter that RECIPE describes, or go on where its run folder stopped; a finished run is left alone."""
     from fledge.commands.consent import check_recipe, with_consent
     from fledge.commands.extras import check_extras
+    from fledge.commands.moved_run import check_moved_run
     from fledge.config.load import load_recipe
 
     settings = with_consent(overrides or (), trust_remote_code=trust_remote_code)
-    loaded = load_recipe(recipe, settings)
+    found = settings
+    if base_path is not None:  # what compares a base is heavy, and is asked for here alone
+        from fledge.commands.moved import with_base_path
+
+        found = with_base_path(settings, base_path)
+    loaded = load_recipe(recipe, found)
     check_recipe(loaded, path=recipe, overrides=settings)
+    check_moved_run(loaded, path=recipe, overrides=settings)
     check_extras(loaded)
     if nproc > 1:
         from fledge.commands.ranks import run_on_ranks
 
-        flags = ["--json"] if as_json else []
+        flags = (["--base-path", str(base_path)] if base_path else []) + (["--json"] if as_json else [])
         raise typer.Exit(run_on_ranks(["train", str(recipe), *settings, *flags], num_ranks=nproc))
 
     from fledge.commands.console import console
     from fledge.commands.train import train
 
     with console() as screen:
-        result = train(loaded, observers=[screen], on_prepare=screen.preparing)
+        result = train(loaded, base_path=base_path, observers=[screen], on_prepare=screen.preparing)
     if not is_first_rank():
         return
     if as_json:

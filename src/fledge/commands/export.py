@@ -1,14 +1,15 @@
 """`fledge export`: what was trained, written for others, compared and certified."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from fledge.commands.manifest import base_digest
-from fledge.commands.open_adapter import Given, open_tuned
-from fledge.commands.open_run import OpenRun, Which, load_tuned
+from fledge.commands.open_adapter import open_tuned
+from fledge.commands.open_run import OpenRun, check_base, load_tuned
+from fledge.commands.opening import Opening, Which
 from fledge.commands.writable import check_writable
 from fledge.config.model import ModelConfig
 from fledge.data.pipeline import prepare_training, samples_of
@@ -22,6 +23,8 @@ from fledge.exporting.merging import Asked
 from fledge.exporting.targets.draft import Order
 from fledge.exporting.targets.table import TARGETS
 from fledge.exporting.trained import Source
+from fledge.models.beside import note_for_others
+from fledge.models.locate import locate
 from fledge.models.saved_words import marked
 from fledge.models.tokenizer import Tokenizer
 from fledge.release import VERSION
@@ -104,14 +107,13 @@ def _said_of_merging(found: dict[str, Any]) -> str:
 
 
 def export(
-    run: Given,
+    run: Path | str,
     out: Path | str,
     *,
     to: To = "hf",
     dtype: Format | None = None,
     onto: Asked = "auto",
-    which: Which = "last",
-    trust_remote_code: bool = False,
+    opening: Opening | None = None,
 ) -> Exported:
     """Write the adapter of a run, or a plain one from its folder, into `out`: as an adapter in peft's format, or merged
     into its base, as a Hugging Face folder or as a GGUF file.
@@ -120,17 +122,31 @@ def export(
     with what was trained: logits, greedy text, tokenizer, template, BOS and stop tokens. The figures are in its
     certificate.json and, for people, certificate.html, and copies of both in the run folder where that can be written.
     `dtype` is for the merged weights, the recipe's where None. `onto` is what a quantised run is merged onto; auto is
-    what measures closest to the trained model. Raises ProofError with nothing left where they differ, RunError where
-    the run cannot be opened, an option has no effect, or `out` is taken or cannot be written.
+    what measures closest to the trained model. With a `base_path` in `opening` a local
+    base is then called by that place in what is written, and a hub id stays the base's name. Raises ProofError with
+    nothing left where they differ, RunError where the run cannot be opened, an option has no effect, or `out` is taken
+    or cannot be written.
     """
     out = Path(out).resolve()
     check_free(out)
     check_writable(out.parent, cure="give another folder to write into")
-    opened = open_tuned(run, which=which, trust_remote_code=trust_remote_code)
+    opening = opening or Opening()
+    opened = open_tuned(run, opening)
+    check_base(opened)
     order = order_for(opened.recipe.model, to, dtype=dtype, onto=onto)
-    certificate = export_to(to, source_of(opened, which), out=out, probe=probe_of(opened), order=order)
+    source = source_of(opened, opening.chosen)
+    certificate = export_to(to, source, out=out, probe=probe_of(opened), order=order)
+    notices = (*opened.notices, *(_for_others(opened) if to == "adapter" else ()))
     is_filed = opened.plain is None and file_copies(certificate, opened.run)
-    return Exported(out, to, certificate, is_filed, opened.notices, has_run=opened.plain is None)
+    return Exported(out, to, certificate, is_filed, notices, has_run=opened.plain is None)
+
+
+def _for_others(opened: OpenRun) -> Iterator[str]:
+    """What to know of the base where the adapter is put on it without Fledge."""
+    model = opened.recipe.model
+    note = note_for_others(locate(model.name_or_path), name=model.name_or_path, revision=model.revision)
+    if note:
+        yield note
 
 
 def order_for(base: ModelConfig, to: To, *, dtype: Format | None = None, onto: Asked = "auto") -> Order:
@@ -159,7 +175,7 @@ def source_of(opened: OpenRun, which: Which) -> Source:
 
 def _about(opened: OpenRun, which: Which) -> dict[str, Any]:
     model = opened.recipe.model
-    base = {"name": model.name_or_path, "revision": model.revision, "quantization": model.quantization}
+    base = {"name": opened.base_name, "revision": model.revision, "quantization": model.quantization}
     return {
         "base": base | {"sha256": base_digest(model.name_or_path)},
         "trained_dtype": model.dtype,

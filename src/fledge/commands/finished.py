@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fledge.adapters.read import file_digest
-from fledge.commands.manifest import START, base_digest, read_manifest, read_object, versions
+from fledge.commands.manifest import START, base_digest, is_same_base, read_manifest, read_object, versions
+from fledge.commands.moved import option_for
 from fledge.commands.ownership import training_on
 from fledge.commands.progress import OnPrepare
 from fledge.commands.start import digest_of_start
@@ -119,6 +120,8 @@ def _ground(recipe: Recipe, on_prepare: OnPrepare, before: dict[str, Any]) -> di
     is_old = not str(before.get("tokenizer_and_template")).startswith(DIGEST_KIND)
     words = tokenizer.first_identity if is_old else tokenizer.digest
     base = base_digest(recipe.model.name_or_path)
+    if is_same_base(before.get("base"), base):
+        base = before.get("base")
     return {"base": base, "tokenizer_and_template": words, "data": data.digest, START: digest_of_start(recipe)}
 
 
@@ -263,8 +266,8 @@ def _train_again(recipe: Recipe, run: RunDir) -> str:
     """The command that trains into this folder, even where it was moved since."""
     moved = Path(recipe.output.dir).resolve() != run.root.resolve()
     here = f" output.dir={shlex.quote(str(run.root.resolve()))}" if moved else ""
-    consent = " --trust-remote-code" * recipe.model.trust_remote_code
-    return f"`fledge train {shlex.quote(str(run.recipe))}{here}{consent}`"
+    more = option_for(recipe, run) + " --trust-remote-code" * recipe.model.trust_remote_code
+    return f"`fledge train {shlex.quote(str(run.recipe))}{here}{more}`"
 
 
 def _twin(recipe: Recipe, run: RunDir) -> Path | None:

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-from fledge.commands.open_adapter import Given, open_tuned
-from fledge.commands.open_run import Which, load_tuned
+from fledge.commands.open_adapter import open_tuned
+from fledge.commands.open_run import load_tuned
+from fledge.commands.opening import Opening
 from fledge.commands.prompts import Prompt, prompt_text, settled, text_ids
 from fledge.evaluation.generate import Sampling, stream
 
@@ -28,13 +30,12 @@ def _ignore(text: str) -> None:
 
 
 def generate(
-    run: Given,
+    run: Path | str,
     prompt: Prompt | str,
     *,
     sampling: Sampling | None = None,
     use_base: bool = False,
-    which: Which = "last",
-    trust_remote_code: bool = False,
+    opening: Opening | None = None,
     on_text: Callable[[str], None] = _ignore,
 ) -> Generated:
     """Answer one prompt with a run's adapter, or with the base alone where `use_base`. `run` may be a plain adapter's
@@ -42,9 +43,10 @@ def generate(
 
     The prompt is put in the form of the run's training data (alpaca's template, the completion format's prefix, the
     chat template) unless it is raw. Greedy unless `sampling` says otherwise. `on_text` gets each piece of the answer
-    as it is written. Raises FledgeError where the run cannot be opened or the prompt is empty or too long.
+    as it is written. `opening` says how the run is opened. Raises FledgeError where the run
+    cannot be opened or the prompt is empty or too long.
     """
-    opened = open_tuned(run, which=which, trust_remote_code=trust_remote_code)
+    opened = open_tuned(run, opening)
     asked = settled(Prompt(prompt) if isinstance(prompt, str) else prompt, opened)
     text, has_specials = prompt_text(asked, opened.recipe, tokenizer=opened.tokenizer)
     ids = text_ids(text, opened.tokenizer, has_specials=has_specials)

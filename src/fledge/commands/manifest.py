@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
-from fledge.errors import RunError
+from fledge.errors import ModelError, RunError
+from fledge.models.beside import FILES as ADAPTER_FILES
+from fledge.models.files import fetched_files
 from fledge.models.locate import locate
 from fledge.release import VERSION
 
@@ -25,6 +27,8 @@ _SAID_OF = {
 }
 START = "init_from"
 """Among the hashes, that of the adapter that training starts from: of its weights file and of its settings."""
+_LOADED_FIRST = "model.safetensors"
+"""Where this file is there, no other is loaded."""
 SAMPLE_BYTES, SAMPLES = 1 << 16, 64
 _PUT_BACK = "put back the file that the training wrote"
 _CURE = f"{_PUT_BACK}, or remove it: then nothing is compared with what the run was trained on"
@@ -33,20 +37,21 @@ _CURE = f"{_PUT_BACK}, or remove it: then nothing is compared with what the run 
 def describe(
     *,
     name_or_path: str,
-    commit: str | None,
+    revision: str,
     tokenizer: str,
     data: str,
     hardware: Mapping[str, Any],
     start: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Versions, hardware, and hashes of base, data and template, and of the adapter that training starts from where
-    there is one. `commit` is what a hub id's revision stood for.
+    there is one. The base was loaded: a hub id's files are here.
     """
+    local = base_digest(name_or_path)
     return {
         "versions": versions(),
         "hardware": dict(hardware),
         "hashes": {
-            "base": base_digest(name_or_path) or {"commit": commit},
+            "base": hub_digest(name_or_path, revision=revision) if local is None else local,
             "tokenizer_and_template": tokenizer,
             "data": data,
             **({} if start is None else {START: dict(start)}),
@@ -116,12 +121,43 @@ def versions() -> dict[str, str]:
 def base_digest(name_or_path: str) -> dict[str, str] | None:
     """sha256 of each weights file of a local base: of the whole up to 4 MB, else of its size and 64 samples of it.
 
-    None for a hub id, whose commit names its bytes.
+    None for a hub id (see `hub_digest`). An adapter that lies beside the base's weights is no part of it.
     """
     folder = Path(locate(name_or_path))
     if not folder.is_dir():
         return None
-    return {path.name: _digest(path) for path in sorted(folder.glob("*.safetensors"))}
+    weights = (path for path in sorted(folder.glob("*.safetensors")) if path.name not in ADAPTER_FILES)
+    return {path.name: _digest(path) for path in weights}
+
+
+def hub_digest(name_or_path: str, *, revision: str) -> dict[str, str | None]:
+    """The same of a hub id that has been loaded: of each weights file, and the `commit` that they are of.
+
+    Of files that cannot be found again nothing is noted.
+    """
+    try:
+        commit, files = fetched_files(locate(name_or_path), revision=revision)
+    except (OSError, ModelError):
+        return {"commit": None}
+    return {"commit": commit} | {path.name: _digest(path) for path in files}
+
+
+def files_noted(digest: Any) -> dict[str, str]:
+    """The weights files in a base's hash; empty where none is noted, as of a hub id by an older Fledge."""
+    return {name: sha for name, sha in digest.items() if name != "commit"} if isinstance(digest, dict) else {}
+
+
+def is_same_base(noted: Any, now: Any) -> bool:
+    """Whether two hashes are of the same weights: all files that were noted are there, whatever lies beside them.
+
+    Where files were not noted, the commits decide, if both are known.
+    """
+    before, found = files_noted(noted), files_noted(now)
+    if before and found:
+        return before.items() <= found.items() and not (_LOADED_FIRST in found and _LOADED_FIRST not in before)
+    if not (isinstance(noted, dict) and isinstance(now, dict) and "commit" in noted and "commit" in now):
+        return bool(noted == now)
+    return None in (noted["commit"], now["commit"]) or bool(noted["commit"] == now["commit"])
 
 
 def _digest(path: Path) -> str:

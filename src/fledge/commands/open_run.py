@@ -10,7 +10,9 @@ import torch
 from fledge.adapters.save import load_adapter
 from fledge.commands.consent import check_consent
 from fledge.commands.finished import ADAPTER_FILES, going_on, mending, own_adapter
-from fledge.commands.manifest import base_digest, read_manifest, read_object
+from fledge.commands.manifest import base_digest, hub_digest, is_same_base, read_manifest, read_object
+from fledge.commands.moved import check_there, name_of_base, noted_base, placed, unproven
+from fledge.commands.opening import Which
 from fledge.config.load import read_recipe
 from fledge.config.model import Dtype
 from fledge.config.recipe import Recipe
@@ -21,14 +23,16 @@ from fledge.models.tokenizer import Tokenizer
 from fledge.rundir import RunDir
 from fledge.runtime.device import choose_device
 
-Which = Literal["last", "best"]
 Onto = Literal["trained", "dequantized", "full"]
 
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """Of an adapter that lies in no run: the recipe that was given with it, if one was."""
+    """Of an adapter that lies in no run: what its base is called in what is written for others, and the recipe that was
+    given with it, if one was.
+    """
 
+    base_name: str
     recipe: Path | None = None
 
 
@@ -38,6 +42,7 @@ class OpenRun:
 
     run: RunDir
     recipe: Recipe
+    """It names the base by where it is loaded from."""
     adapter: Path
     adapter_sha256: str
     """Of the file with the adapter's weights."""
@@ -46,15 +51,22 @@ class OpenRun:
     """What a person should know before the run is used."""
     plain: Plain | None = None
     """Where the folder holds an adapter that no run wrote."""
+    base_path: Path | str | None = None
+    """Where the base was said to lie."""
 
     @property
     def recipe_path(self) -> Path:
         """Where the recipe lies, or the adapter that has none."""
         return self.run.recipe if self.plain is None else self.plain.recipe or self.adapter
 
+    @property
+    def base_name(self) -> str:
+        """What the base is called in what is written for others."""
+        return name_of_base(self.recipe, self.run) if self.plain is None else self.plain.base_name
+
     def trained_hash(self, name: str) -> Any:
         """A hash of what the run began with: `base`, `tokenizer_and_template` or `data`; None where none is noted."""
-        return read_manifest(self.run.manifest).get("hashes", {}).get(name)
+        return None if self.plain is not None else read_manifest(self.run.manifest).get("hashes", {}).get(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +83,21 @@ class Tuned:
         return self.model.disable_adapter() if when else contextlib.nullcontext()
 
 
-def open_run(folder: Path | str, *, which: Which = "last", trust_remote_code: bool = False) -> OpenRun:
+def open_run(
+    folder: Path | str,
+    *,
+    which: Which = "last",
+    trust_remote_code: bool = False,
+    base_path: Path | str | None = None,
+) -> OpenRun:
     """The run in `folder` with its last adapter, or the best by validation loss.
+
+    `base_path` is where the run's base lies now; the recipe in the run folder stays as it is.
 
     Code that comes with the base runs only with `trust_remote_code`: that the run's own recipe allows it is no consent,
     for a run folder may come from anybody. Raises RunError where this is no run folder, where it is not trained yet,
-    where there was no validation, where adapter or tokenizer are not those that this run trained, or where the base
-    needs code and nobody has allowed it.
+    where there was no validation, where adapter or tokenizer are not those that this run trained, where the base
+    needs code and nobody has allowed it, or where `base_path` holds another base.
     """
     run = RunDir(Path(folder))
     if not run.recipe.is_file():
@@ -86,7 +106,7 @@ def open_run(folder: Path | str, *, which: Which = "last", trust_remote_code: bo
             f"the run folder is {near.root}" if near.recipe.is_file() else "give the folder that `fledge train` wrote"
         )
         raise RunError("this is not a run folder: it has no recipe.yaml", where=str(run.root), cure=cure)
-    recipe = read_recipe(run.recipe)
+    recipe = placed(read_recipe(run.recipe), run, base_path=base_path)
     check_consent(recipe, where=str(run.recipe), trust_remote_code=trust_remote_code)
     adapter = run.best if which == "best" else run.adapter
     missing = [name for name in ADAPTER_FILES if not (adapter / name).is_file()]
@@ -95,7 +115,8 @@ def open_run(folder: Path | str, *, which: Which = "last", trust_remote_code: bo
     anew = _anew(run, recipe, which)
     noted = _noted(run, which, anew=anew)
     own = own_adapter(run, adapter, noted=noted, anew=anew, trust_remote_code=trust_remote_code)
-    return OpenRun(run, recipe, adapter, own.sha256, own.tokenizer, own.notices)
+    notices = (*own.notices, *unproven(run, base_path))
+    return OpenRun(run, recipe, adapter, own.sha256, own.tokenizer, notices, base_path=base_path)
 
 
 def _noted(run: RunDir, which: Which, *, anew: str) -> dict[str, Any]:
@@ -137,15 +158,15 @@ def load_tuned(opened: OpenRun, *, dtype: Dtype | None = None, kind: Onto = "tra
 
     `dtype` is for the base, the recipe's where None. `kind` is how a quantised base is held: as in the training; as
     plain modules with the weights that it stands for; or as it came, in full precision. Raises RunError where the base
-    is not the one that was trained.
+    is gone, or is not the one that was trained.
     """
     model = opened.recipe.model
-    _check_same_base(opened)
+    check_base(opened)
     device = choose_device("cpu" if model.placement == "cpu" else "auto")
     held = {"quantization": "none"} if kind == "full" else {}
     asked = model.model_copy(update={"dtype": dtype or model.dtype} | held)
     base = load_base(asked, device=device, as_plain=kind == "dequantized")
-    _check_same_base(opened, commit=getattr(base.model.config, "_commit_hash", None))
+    check_base(opened, is_loaded=True)
     try:
         tuned = load_adapter(base.model, opened.adapter, is_own=opened.plain is None)
     except ModelError:
@@ -160,13 +181,18 @@ def load_tuned(opened: OpenRun, *, dtype: Dtype | None = None, kind: Onto = "tra
     return Tuned(tuned, base.facts, device)
 
 
-def _check_same_base(opened: OpenRun, *, commit: str | None = None) -> None:
-    """A local base's weights files, or a hub id's commit once known, are compared with those the run began with."""
-    trained_on = opened.trained_hash("base")
-    now = base_digest(opened.recipe.model.name_or_path) or ({"commit": commit} if commit else None)
-    if trained_on is not None and now is not None and trained_on != now:
-        name = opened.recipe.model.name_or_path
-        cure = "put back the base that it was trained on"
-        raise RunError(
-            f"the base {name} has changed since this adapter was trained", where=str(opened.run.root), cure=cure
-        )
+def check_base(opened: OpenRun, *, is_loaded: bool = False) -> None:
+    """Raises RunError where a local base is gone, or where a base's weights files, those of a hub id once it
+    `is_loaded`, are others than those that the run began with. That of a plain adapter was compared when it was opened.
+    """
+    if opened.plain is not None:
+        return
+    model, trained_on = opened.recipe.model, noted_base(opened.run)
+    check_there(opened.recipe, opened.run)
+    now: dict[str, Any] | None = base_digest(model.name_or_path)
+    if now is None and is_loaded:
+        now = hub_digest(model.name_or_path, revision=model.revision)
+    if trained_on is not None and now is not None and not is_same_base(trained_on, now):
+        cure = "put back the base that it was trained on, or add --base-path FOLDER: where that one lies now"
+        what = f"the base {model.name_or_path} has changed since this adapter was trained"
+        raise RunError(what, where=str(opened.run.root), cure=cure)

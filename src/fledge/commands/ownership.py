@@ -1,5 +1,6 @@
 """Whether a run folder belongs to a recipe, and what an earlier start of the run has settled."""
 
+import shlex
 from typing import Any
 
 from fledge.config.load import read_recipe
@@ -11,21 +12,25 @@ from fledge.rundir import RunDir
 FREE = ("output.", "data.test", "train.save_every_steps", "train.keep_checkpoints", "model.keep_dequantized")
 """Keys that may change between two starts of one run: they do not change what is trained."""
 
+BASE = "model.name_or_path"
 SETTLED = (
+    "data.packing",
     "model.attention",
     "model.placement",
     "train.engine",
     "train.share_prefixes",
     "train.kernels",
     "train.micro_batch_tokens",
+    "train.micro_batch_rows",
     "train.gradient_checkpointing",
 )
-"""Keys that `auto` leaves to the machine; the first start settles them."""
+"""Keys that `auto`, or nothing, leaves to the model and the machine; the first start settles them."""
 
 
-def settled_recipe(recipe: Recipe, run: RunDir) -> Recipe:
+def settled_recipe(recipe: Recipe, run: RunDir, *, is_moved: bool = False) -> Recipe:
     """The recipe with whatever the run's first start settled; the recipe itself where the run is new.
 
+    `is_moved`: the base's hash was compared with the one that the run noted, so that its name need not be the same.
     Raises RunError with every differing key where the folder belongs to another recipe, or holds something else.
     """
     if not run.recipe.exists():
@@ -34,12 +39,15 @@ def settled_recipe(recipe: Recipe, run: RunDir) -> Recipe:
     saved = read_recipe(run.recipe)
     adopted = _adopt(recipe, saved)
     ours, theirs = flatten(adopted), flatten(saved)
-    differing = [key for key in sorted(ours | theirs) if ours.get(key) != theirs.get(key) and not key.startswith(FREE)]
+    free = (*FREE, BASE) if is_moved else FREE
+    differing = [key for key in sorted(ours | theirs) if ours.get(key) != theirs.get(key) and not key.startswith(free)]
     if differing:
         shown = "; ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in differing)
         cure = "choose another output.dir, or train with the recipe.yaml that lies in it"
         if run.summary.exists():
             cure = f"{training_on(run)}; to train anew, choose another output.dir alone"
+        if differing == [BASE] and ours[BASE].startswith("/"):
+            cure += f"; if it is the same base in another place, add --base-path {shlex.quote(ours[BASE])}"
         raise RunError(f"this run folder belongs to another recipe ({shown})", where=str(run.root), cure=cure)
     return adopted
 
@@ -66,7 +74,7 @@ def _adopt(recipe: Recipe, saved: Recipe) -> Recipe:
         taken = [name for name in FROM_ADAPTER if name not in recipe.lora.model_fields_set]
         changes["lora"] = {name: getattr(saved.lora, name) for name in taken}
     for key in SETTLED:
-        if flatten(recipe)[key] == "auto":
+        if flatten(recipe)[key] in ("auto", None):
             section, name = key.split(".")
             changes.setdefault(section, {})[name] = known[key]
     return with_changes(recipe, changes)

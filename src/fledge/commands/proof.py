@@ -1,14 +1,14 @@
 """Proves the engine on a model before a training: loss and gradients of a few rows, beside the library's own."""
 
-import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from fledge.commands.rounding import off_by_rounding
 from fledge.engine.packed import Packed, Side
 from fledge.engine.run import Engine
 from fledge.ops.plan import Document
@@ -188,12 +188,12 @@ def _difference(
 
 def _by_engine(engine: Engine, batches: Sequence[Packed], model: Any) -> tuple[float, list[torch.Tensor]]:
     """The engine's loss over the batches, and its gradients."""
-    trained = [p for p in model.parameters() if p.requires_grad]
+    trained = _trained(model)
     total, sums = 0.0, [torch.zeros_like(p, dtype=torch.float32) for p in trained]
     for batch in batches:
         loss = engine.loss(batch)
         total += loss.item()
-        parts = list(torch.autograd.grad(loss, trained))
+        parts = _gradients(loss, trained)
         while parts:
             sums[len(parts) - 1].add_(parts.pop())
     return total, sums
@@ -203,44 +203,32 @@ def _by_library(
     library_loss: Callable[[int], torch.Tensor], model: Any, *, row: int
 ) -> tuple[float, list[torch.Tensor]]:
     """The library's loss of one row, and its gradients."""
-    trained = [p for p in model.parameters() if p.requires_grad]
     with wide_linears(model.dtype, model.device.type):
         loss = library_loss(row)
-    return loss.item(), list(torch.autograd.grad(loss, trained))
+    return loss.item(), _gradients(loss, _trained(model))
+
+
+def _trained(model: Any) -> list[torch.Tensor]:
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def _gradients(loss: torch.Tensor, trained: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The gradient of each trained tensor; an empty one of those that take no part, as in a block that is left out."""
+    found = torch.autograd.grad(loss, trained, allow_unused=True)
+    return [p.new_zeros(()) if grad is None else grad for p, grad in zip(trained, found, strict=True)]
 
 
 def _moved_by_rounding(library_loss: Callable[[int], torch.Tensor], model: Any, *, count: int) -> float:
     """How far the library's own gradients move when what each layer gives is off by the number format's precision."""
-    moved = [torch.zeros_like(p) for p in model.parameters() if p.requires_grad]
+    moved = [torch.zeros_like(p) for p in _trained(model)]
     for number in range(count):
         for plain, into in zip(_by_library(library_loss, model, row=number)[1], moved, strict=True):
             into.add_(plain)
-        with _off_by_rounding(model, seed=number):
+        with off_by_rounding(model, seed=number):
             parts = _by_library(library_loss, model, row=number)[1]
         while parts:
             moved[len(parts) - 1].sub_(parts.pop())
     return _norm(moved)
-
-
-@contextlib.contextmanager
-def _off_by_rounding(model: Any, *, seed: int) -> Iterator[None]:
-    """Within it each value that a layer with weights gives is off by its format's precision, this way or that."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def nudge(_module: torch.nn.Module, *given_and_out: Any) -> Any:
-        out = given_and_out[1]
-        if not (isinstance(out, torch.Tensor) and out.is_floating_point()):
-            return out
-        signs = torch.randint(0, 2, out.shape, generator=generator).to(out.device) * 2 - 1
-        return (out.float() * (1 + signs * torch.finfo(out.dtype).eps)).to(out.dtype)
-
-    layers = [m for m in model.modules() if next(m.children(), None) is None and any(True for _ in m.parameters())]
-    hooks = [layer.register_forward_hook(nudge) for layer in layers]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _norm(tensors: Sequence[torch.Tensor]) -> float:

@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from fledge.commands.evaluate import Split, rows_of_test, source_of
 from fledge.commands.export import export
 from fledge.commands.manifest import read_manifest, read_object
-from fledge.commands.open_run import OpenRun, Which, open_run
+from fledge.commands.measured_rows import Split, rows_of_test, source_of
+from fledge.commands.moved import as_called, option_for
+from fledge.commands.open_run import OpenRun, open_run
+from fledge.commands.opening import Opening, Which
 from fledge.commands.results import DIGEST, RESULT, SOURCE, digest_of_training, named, read_result
 from fledge.commands.writable import check_writable
 from fledge.config.model import Dtype
@@ -29,13 +31,12 @@ Form = Literal["adapter", "hf"]
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """What is pushed. None leaves it open: the last adapter, alone, in the recipe's number format where merged."""
+    """What is pushed. None leaves it open: the adapter alone, or merged in the recipe's number format."""
 
     to: Form | None = None
     """adapter, or hf for base and adapter merged."""
     dtype: Dtype | None = None
     """hf: number format of the weights."""
-    which: Which | None = None
     folder: Path | None = None
     """An export that is there already; what is said besides must be true of it."""
 
@@ -71,27 +72,30 @@ def push(
     *,
     parcel: Parcel | None = None,
     address: Address | None = None,
+    opening: Opening | None = None,
     tell: Callable[[str], None] = lambda line: None,
     shows_bars: bool = False,
-    trust_remote_code: bool = False,
 ) -> Pushed:
     """Send a certified export of `run`, with a model card, to the hub's repository `repo`: NAME or OWNER/NAME.
 
     The token is HF_TOKEN's or that of `hf auth login`. The repository is made where it is missing, private unless the
     address says otherwise. Without a folder the run is exported into its own exports/, unless a proven and untouched
     export lies there from a push before; files that the hub has already are not sent again; everything becomes visible
-    in one commit. `tell` gets a line for each step.
+    in one commit. `tell` gets a line for each step. `opening` says how the run is opened, and with which adapter; None
+    there is the last one, or with a folder the one that was exported.
 
     Raises ProofError where the export is not certified, not of this run or not what was certified; RunError where the
     run cannot be opened, the name cannot be one, the visibility is another than asked for, or the hub refuses.
     """
-    parcel, address = parcel or Parcel(), address or Address()
+    parcel, address, opening = parcel or Parcel(), address or Address(), opening or Opening()
+    _check_is_run(opening)
     check_names(repo, address.revision)
     if parcel.folder is None and parcel.dtype is not None and parcel.to != "hf":
         raise RunError("has no effect on an adapter", where="--dtype", cure="leave it out, or push with --to hf")
-    sealed = _given(parcel) if parcel.folder else None
-    which = cast(Which, sealed.adapter["which"]) if sealed else (parcel.which or "last")
-    opened = open_run(run, which=which, trust_remote_code=trust_remote_code)
+    sealed = _given(parcel, opening.which) if parcel.folder else None
+    which = cast(Which, sealed.adapter["which"]) if sealed else opening.chosen
+    code, base_path = opening.trust_remote_code, opening.base_path
+    opened = open_run(run, which=which, trust_remote_code=code, base_path=base_path)
     for text in opened.notices:
         tell(f"note: {text}")
     if sealed:
@@ -109,7 +113,14 @@ def push(
     return Pushed(opened.run.root, sealed.folder, sent, card)
 
 
-def _given(parcel: Parcel) -> Sealed:
+def _check_is_run(opening: Opening) -> None:
+    """Raise FledgeError for the recipe of a plain adapter: a push tells how an adapter was trained."""
+    if opening.recipe is not None:
+        what = "has no effect: a run is pushed, which has its own recipe"
+        raise FledgeError(what, where="--recipe", cure="leave --recipe away")
+
+
+def _given(parcel: Parcel, chosen: Which | None) -> Sealed:
     """The export that the caller names, every file compared. Raises RunError where it is another than is said."""
     folder = cast(Path, parcel.folder)
     sealed = read_sealed(folder)
@@ -117,7 +128,7 @@ def _given(parcel: Parcel) -> Sealed:
     if which not in ("last", "best"):
         raise ProofError("the certificate names no adapter of a run", where=str(folder), cure="export the run again")
     there = {"--to": sealed.certificate["kind"], "--dtype": sealed.certificate.get("dtype"), "--which": which}
-    asked = {"--to": parcel.to, "--dtype": parcel.dtype, "--which": parcel.which}
+    asked = {"--to": parcel.to, "--dtype": parcel.dtype, "--which": chosen}
     for option, wanted in asked.items():
         if wanted is not None and wanted != there[option]:
             what = f"this export is {there[option]}, and {option} says {wanted}"
@@ -137,7 +148,7 @@ def _revealed(opened: OpenRun, sealed: Sealed) -> Iterator[str]:
     quotes = text.get("answers") if isinstance(text, dict) else None
     if quotes and not (isinstance(probe, dict) and probe.get("from") == "set texts"):
         yield f"everybody will see: the certificate quotes {len(quotes)} prompts of the run's rows, with answers"
-    name = opened.recipe.model.name_or_path
+    name = opened.base_name
     if Path(name).is_absolute():
         yield f"everybody will see: the certificate and adapter_config.json name the base by its path, {name}"
 
@@ -175,10 +186,12 @@ def _made(
         if found is not None:
             tell(f"the export of an earlier push is as it was certified: {folder}")
             return found
-        tell(f"the export of an earlier push is not as it was certified, and is made anew: {folder}")
+        what = "is not as it was certified, or calls the base otherwise"
+        tell(f"the export of an earlier push {what}, and is made anew: {folder}")
         shutil.rmtree(folder)
     tell(f"exporting and certifying: {folder}")
-    export(opened.run.root, folder, to=to, dtype=dtype, which=which, trust_remote_code=_is_trusted(opened))
+    opening = Opening(which, trust_remote_code=_is_trusted(opened), base_path=opened.base_path)
+    export(opened.run.root, folder, to=to, dtype=dtype, opening=opening)
     sealed = read_sealed(folder)
     _check_of_run(sealed, opened)
     return sealed
@@ -190,12 +203,16 @@ def _is_trusted(opened: OpenRun) -> bool:
 
 
 def _kept(folder: Path, opened: OpenRun, wanted: Mapping[str, str]) -> Sealed | None:
-    """An export of this run's adapter that is untouched since it was certified; None for anything else."""
+    """An export of this run's adapter that is untouched since it was certified, and calls its base as the run does now;
+    None for anything else.
+    """
     try:
         sealed = read_sealed(folder)
     except ProofError:
         return None
     is_wanted = all(sealed.certificate.get(key) == value for key, value in wanted.items())
+    base = sealed.certificate.get("base")
+    is_wanted &= not isinstance(base, dict) or base.get("name", opened.base_name) == opened.base_name
     return sealed if is_wanted and sealed.adapter.get("sha256") == opened.adapter_sha256 else None
 
 
@@ -209,7 +226,7 @@ def _told(opened: OpenRun, sealed: Sealed, place: Place, *, tell: Callable[[str]
     return Told(
         repo=place.repo,
         revision=place.revision,
-        recipe=opened.recipe,
+        recipe=as_called(opened.recipe, opened.base_name),
         sealed=sealed,
         base=base if base.is_absolute() else None,
         ledger=_read(run.ledger),
@@ -240,7 +257,7 @@ def _again(opened: OpenRun, on: Split, which: Which) -> str:
     if on == "test" and opened.recipe.data.test is None:
         return "the recipe names no data.test any more"
     options = " --on test" * (on == "test") + " --which best" * (which == "best")
-    options += " --trust-remote-code" * _is_trusted(opened)
+    options += option_for(opened.recipe, opened.run) + " --trust-remote-code" * _is_trusted(opened)
     return f"`fledge evaluate {shlex.quote(str(opened.run.root))}{options}` measures again"
 
 

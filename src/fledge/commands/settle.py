@@ -2,6 +2,7 @@
 
 import torch
 
+from fledge.commands.layout import Layout
 from fledge.commands.ownership import with_changes
 from fledge.config.recipe import Recipe
 from fledge.errors import ModelError
@@ -18,15 +19,24 @@ LOGIT_BYTES = 12
 
 
 def settle(
-    recipe: Recipe, facts: ModelFacts, *, attention: str, device: torch.device, fast_tokens: int | None
+    recipe: Recipe,
+    facts: ModelFacts,
+    *,
+    attention: str,
+    device: torch.device,
+    fast_tokens: int | None,
+    layout: Layout = "packed",
 ) -> Recipe:
     """The recipe with every `auto` replaced by what this machine and this model make of it.
 
-    `fast_tokens` is a micro-batch of the fast engine, None where the library's modules compute. The fast engine leaves
-    two as they are: its attention is its own, and what it computes again changes no bit. Fused kernels that failed on
-    this model are left out by whoever computes it later.
+    `fast_tokens` is a micro-batch of the fast engine, None where the library's modules compute, in `layout`.
+    The fast engine leaves two as they are: its attention is its own, and what it computes again changes no bit. Fused
+    kernels that failed on this model are left out by whoever computes it later.
     """
-    train, is_fast = recipe.train, fast_tokens is not None
+    is_fast = fast_tokens is not None
+    if layout == "single":
+        recipe = with_changes(recipe, {"train": {"micro_batch_rows": 1}})
+    train, packing = recipe.train, recipe.data.packing
     tokens, longest = train.micro_batch_tokens, longest_row(recipe, facts)
     if tokens == "auto" and train.micro_batch_rows is None:
         tokens = max(longest, fast_tokens or _micro_batch_tokens(facts, device))
@@ -41,6 +51,7 @@ def settle(
                 "attention": "auto" if is_fast else attention,
                 "placement": "gpu" if device.type == "cuda" else "cpu",
             },
+            "data": {"packing": layout == "packed" if packing == "auto" else packing},
             "train": {
                 "engine": "fast" if is_fast else "plain",
                 "share_prefixes": _shares(recipe, can_share=is_fast and not facts.is_encoder_decoder),

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fledge.adapters.read import Start, read_start
-from fledge.commands.manifest import START, base_digest, read_manifest
+from fledge.commands.manifest import START, base_digest, files_noted, hub_digest, is_same_base, read_manifest
 from fledge.config.adapter_file import adapter_in, is_adapter_folder
 from fledge.config.dump import scalar
 from fledge.config.recipe import Recipe
@@ -109,11 +109,13 @@ def _of_base(recipe: Recipe, start: Start) -> tuple[str, ...]:
     ours, theirs = recipe.model.name_or_path, start.described.base
     try:
         noted = read_manifest(RunDir(start.folder.parent).manifest).get("hashes", {}).get("base")
-        now = base_digest(ours)
+        local = base_digest(ours)
+        now = hub_digest(ours, revision=recipe.model.revision) if local is None else local
     except FledgeError:
         noted = now = None
-    if noted is not None and now is not None and noted != now:
+    can_tell = bool(files_noted(noted) and files_noted(now))
+    if can_tell and not is_same_base(noted, now):
         return (f"the base {ours} has other weights than the one that this adapter was trained on",)
-    if noted is None and theirs not in (None, ours):
+    if not can_tell and theirs not in (None, ours):
         return (f"the adapter names the base {theirs}; here it is put on {ours}, and only the shapes were compared",)
     return ()

@@ -1,41 +1,45 @@
 """`fledge train`: a recipe in, a run folder out; resumes where the folder stopped."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from fledge.adapters.attach import Adapted
 from fledge.adapters.read import Start
 from fledge.adapters.save import adapter_digest
+from fledge.adapters.skeleton import check_saved_taken, check_taken
 from fledge.commands.answers import answer_before, marks_after
-from fledge.commands.engine import can_be_fast, kernels_of
+from fledge.commands.beginnings import settle_machine, use_threads, write_beginnings
+from fledge.commands.engine import Probe, can_be_fast, kernels_of, text_of
 from fledge.commands.finished import Standing, adapter_step, finished, settings_digest, standing
 from fledge.commands.known_ids import check_known
-from fledge.commands.manifest import changes_since, describe, hardware_of, read_manifest
+from fledge.commands.layout import Chosen, choose_layout
+from fledge.commands.manifest import hardware_of
 from fledge.commands.measure import fastest_size
+from fledge.commands.moved import check_run_exists, placed, unproven
 from fledge.commands.ownership import settled_recipe
 from fledge.commands.progress import OnPrepare, ignore_progress
 from fledge.commands.settle import GPU_TOKENS, activation_bytes, settle
-from fledge.commands.start import check_words, noted_start, start_of, tell_start
+from fledge.commands.start import check_words, start_of, tell_start
 from fledge.commands.steps import check_steps, row_order
+from fledge.commands.trials import Ids, Trials, make_trials
 from fledge.commands.workshop import MEMORY_SHARE, Workshop, at_work, attach_adapter
-from fledge.config.load import dump_recipe
 from fledge.config.recipe import Recipe
 from fledge.data.pipeline import PreparedData, prepare_training, samples_of
 from fledge.errors import RunError
 from fledge.events import Event, Finished, Notice, Prepared, Resumed, TrainStarted
+from fledge.facts import ModelFacts
 from fledge.models.attention import named
 from fledge.models.load import Base, load_base
 from fledge.models.load_tokenizer import load_tokenizer
 from fledge.models.saved_words import prove_saved
-from fledge.models.tokenizer import DIGEST_KIND, Tokenizer
+from fledge.models.tokenizer import Tokenizer
 from fledge.observe.observer import Relay
 from fledge.observe.trackers import check_trackers, open_trackers
 from fledge.ops.choice import kernels_named, must_compile, runs_on, why_not
-from fledge.rundir import EventLog, RunDir, locked, remove_leftovers, whole_folder, write_json, write_text
+from fledge.rundir import EventLog, RunDir, locked, remove_leftovers, whole_folder, write_json
 from fledge.runtime.device import choose_device, make_deterministic
 from fledge.runtime.memory import available_bytes, peak_bytes
 from fledge.runtime.mesh import Mesh, is_first_rank, joined_mesh, local_rank
@@ -58,24 +62,39 @@ class TrainResult:
     """What of a finished run could not be compared with what it was trained on."""
 
 
-def train(recipe: Recipe, *, observers: Sequence[Tell] = (), on_prepare: OnPrepare = ignore_progress) -> TrainResult:
+def train(
+    recipe: Recipe,
+    *,
+    base_path: Path | str | None = None,
+    observers: Sequence[Tell] = (),
+    on_prepare: OnPrepare = ignore_progress,
+) -> TrainResult:
     """Train what `recipe` says, or go on where its run folder stopped.
 
     Observers, and the trackers that the recipe names, are told every event, on the first rank only; one that fails is
-    muted. The run folder's events.jsonl has the events too. Raises FledgeError: ExtraError where a tracker is not
-    installed, RunError where the folder is locked, belongs to another recipe, or is finished with other rows than the
-    recipe means now, DataError, ModelError,
-    TrainingError where going on would be wrong, StoppedBySignal after SIGINT or SIGTERM.
+    muted. The run folder's events.jsonl has the events too. `base_path` is where the base of a run that has begun lies
+    now: its hash is compared with the one that the run noted, the recipe's name for it is not, and the run folder's
+    recipe keeps the name that it has.
+
+    Raises FledgeError: ExtraError where a tracker is not installed, RunError where the folder is locked, belongs to
+    another recipe, is finished with other rows than the recipe means now, or was begun on another base than lies in
+    `base_path`, DataError, ModelError, TrainingError where going on would be wrong, StoppedBySignal after SIGINT or
+    SIGTERM.
     """
     check_trackers(recipe.output.trackers)
     run = RunDir(Path(recipe.output.dir))
+    check_run_exists(run, base_path)
     with _held(run):
-        recipe = settled_recipe(recipe, run)
+        recipe = settled_recipe(placed(recipe, run, base_path=base_path), run, is_moved=base_path is not None)
+        unsure = unproven(run, base_path)
         stands = standing(recipe, run)
         if stands.is_whole and stands.summary is not None:
             done = finished(recipe, run, summary=stands.summary, on_prepare=on_prepare)
-            return TrainResult(run.root, done.summary, was_finished=True, note=done.note)
+            note = "; ".join((*filter(None, [done.note]), *unsure))
+            return TrainResult(run.root, done.summary, was_finished=True, note=note)
         with _telling(run, observers, recipe.output.trackers) as tell:
+            for text in unsure:
+                tell(Notice(text=text))
             summary = _train(recipe, run, tell, stands=stands, on_prepare=on_prepare)
     return TrainResult(run.root, summary, was_finished=False)
 
@@ -117,7 +136,7 @@ def _train(recipe: Recipe, run: RunDir, tell: Tell, *, stands: Standing, on_prep
     device = choose_device(recipe.model.placement, local_rank=local_rank())
     make_deterministic(device)
     with kernels_of(recipe), joined_mesh(device) as mesh:
-        _use_threads(run, tell)  # before the base, whose scales in nf4 hang on it too
+        use_threads(run, tell)  # before the base, whose scales in nf4 hang on it too
         base = load_base(recipe.model, device=device, tell=lambda text: tell(Notice(text=text)))
         shop = _open(recipe, run, tokenizer, data, base=base, mesh=mesh, tell=tell)
         answer_before(shop, tell)
@@ -141,37 +160,72 @@ def _open(
     recipe: Recipe, run: RunDir, tokenizer: Tokenizer, data: PreparedData, *, base: Base, mesh: Mesh, tell: Tell
 ) -> Workshop:
     """Settle what `auto` left open, write down what the run stands on, and put the adapter on the base."""
-    device = base.model.device
-    start, is_new = start_of(recipe, run), not run.checkpoint_steps()
-    words = () if start is None else check_words(start, tokenizer)
-    adapted = attach_adapter(recipe, base, tokenizer=tokenizer, start=start)
-    if start is not None and is_new:
-        steps = row_order(recipe, data).total_steps(recipe.train.num_epochs, recipe.train.max_steps)
-        tell_start(recipe, start, steps=steps, words=words, tell=tell)
+    device, start = base.model.device, start_of(recipe, run)
+    adapted = _attached(recipe, run, tokenizer, data, base=base, start=start, tell=tell)
     for store in (data.train, data.validation):
         if store is not None:
             check_known(store, adapted.model, tokenizer=tokenizer, base=recipe.model.name_or_path)
     if recipe.train.engine != "plain" and must_compile(device):
         tell(Notice(text="compiling kernels for this CPU, once"))
-    why_plain = can_be_fast(recipe, adapted.model, facts=base.facts, device=device, rows=data.train)
+    trials = _trials(adapted.model, base.facts, data, tokenizer)
+    why_plain = can_be_fast(recipe, Probe(adapted.model, base.facts, device, text_of(data.train), trials))
+    chosen = Chosen("packed")
+    if why_plain is not None:
+        chosen = choose_layout(recipe, adapted.model, facts=base.facts, trials=trials)
     computes = kernels_named(device) if why_plain is None else "the library's own modules"
     hardware = hardware_of(device, world_size=mesh.world_size, computes=computes)
     if mesh.rank == 0:
         remove_leftovers(run)
         attention = named(str(base.model.config._attn_implementation))
         fast_tokens = _fast_tokens(recipe, data, base, tell=tell) if why_plain is None else None
-        settled = settle(recipe, base.facts, attention=attention, device=device, fast_tokens=fast_tokens)
-        _write_beginnings(settled, run, tokenizer, data, base=base, hardware=hardware, start=start)
+        settled = settle(
+            recipe, base.facts, attention=attention, device=device, fast_tokens=fast_tokens, layout=chosen.layout
+        )
+        write_beginnings(settled, run, tokenizer=tokenizer, data=data, hardware=hardware, start=start)
     mesh.barrier()
-    settled = settled_recipe(recipe, run)
-    _settle_machine(run, hardware, tell)
-    is_padded = base.facts.is_encoder_decoder and recipe.data.packing
+    settled = settled_recipe(recipe, run, is_moved=True)  # where it is not, its name was compared at the start
+    settle_machine(run, hardware, tell=tell)
+    is_padded = base.facts.is_encoder_decoder and recipe.data.packing is not False
     if why_plain is not None and (recipe.train.engine == "auto" or is_padded):
-        padded = ", on padded rows" if is_padded else ""
+        padded = ", on padded rows" if is_padded and not chosen.notice else ""
         tell(Notice(text=f"the library's own modules compute each step{padded}: {why_plain}"))
+        if chosen.notice:
+            tell(Notice(text=chosen.notice))
     elif why_plain is None and recipe.train.kernels == "auto" and not runs_on(device):
         tell(Notice(text=f"no fused kernels, so each step takes longer: {why_not(device)}"))
     return Workshop(settled, run, tokenizer, data, base.facts, adapted, device, mesh)
+
+
+def _attached(
+    recipe: Recipe,
+    run: RunDir,
+    tokenizer: Tokenizer,
+    data: PreparedData,
+    *,
+    base: Base,
+    start: Start | None,
+    tell: Tell,
+) -> Adapted:
+    """The adapter on the base, one that plain peft takes; a person is told what it starts from and what it leaves out.
+
+    Raises ModelError where rows or the adapter do not fit the base.
+    """
+    words = () if start is None else check_words(start, tokenizer)
+    adapted = attach_adapter(recipe, base, tokenizer=tokenizer, start=start)
+    check_taken(adapted.model, start=None if start is None else start.folder)
+    if start is not None and not run.checkpoint_steps():
+        steps = row_order(recipe, data).total_steps(recipe.train.num_epochs, recipe.train.max_steps)
+        tell_start(recipe, start, steps=steps, words=words, tell=tell)
+    if adapted.left_out:
+        text = f"all-linear leaves out {', '.join(adapted.left_out)}: an adapter would break this model there"
+        tell(Notice(text=text))
+    return adapted
+
+
+def _trials(model: Any, facts: ModelFacts, data: PreparedData, tokenizer: Tokenizer) -> Trials:
+    """The rows on which it is proven that rows computed together give what each gives alone."""
+    stores = [store for store in (data.train, data.validation) if store is not None]
+    return make_trials(model, facts, stores=stores, ids=Ids(tokenizer.pad_token_id, tokenizer.decoder_start_id))
 
 
 def _fast_tokens(recipe: Recipe, data: PreparedData, base: Base, *, tell: Tell) -> int:
@@ -182,63 +236,6 @@ def _fast_tokens(recipe: Recipe, data: PreparedData, base: Base, *, tell: Tell) 
         return min(GPU_TOKENS, int(most))
     rows = [data.train.row(index) for index in row_order(recipe, data).rows_of_step(1)]
     return fastest_size(recipe, base.facts, rows=rows, most=most, tell=tell)
-
-
-def _write_beginnings(
-    recipe: Recipe,
-    run: RunDir,
-    tokenizer: Tokenizer,
-    data: PreparedData,
-    *,
-    base: Base,
-    hardware: Mapping[str, Any],
-    start: Start | None,
-) -> None:
-    before = read_manifest(run.manifest) if run.manifest.exists() else None
-    manifest = describe(
-        name_or_path=recipe.model.name_or_path,
-        commit=getattr(base.model.config, "_commit_hash", None),
-        tokenizer=tokenizer.digest,
-        data=data.digest,
-        hardware=hardware,
-        start=noted_start(start, run, before=before or {}),
-    )
-    if before is not None:
-        if not str(before["hashes"].get("tokenizer_and_template")).startswith(DIGEST_KIND):
-            manifest["hashes"]["tokenizer_and_template"] = tokenizer.first_identity
-        _check_same_ground(before, manifest, run)
-    else:
-        write_json(run.manifest, manifest)
-    write_json(run.ledger, data.ledger.as_json())
-    write_text(run.recipe, dump_recipe(recipe))
-
-
-def _check_same_ground(before: dict[str, Any], now: dict[str, Any], run: RunDir) -> None:
-    """Raises RunError where base, tokenizer or data are not what the run began with."""
-    changed = [name for name, value in before["hashes"].items() if value != now["hashes"].get(name)]
-    if changed:
-        raise RunError(
-            f"{', '.join(changed)} changed since this run began",
-            where=str(run.root),
-            cure="put it back, or choose another output.dir",
-        )
-
-
-def _use_threads(run: RunDir, tell: Tell) -> None:
-    """Use the thread count that the run began with, for the order of sums depends on it."""
-    if not run.manifest.exists():
-        return
-    threads = read_manifest(run.manifest)["hardware"]["threads"]
-    if torch.get_num_threads() != threads:
-        tell(Notice(text=f"using {threads} threads, as this run began with, instead of {torch.get_num_threads()}"))
-        torch.set_num_threads(threads)
-
-
-def _settle_machine(run: RunDir, hardware: Mapping[str, Any], tell: Tell) -> None:
-    """Use the thread count that the run's first rank wrote down, and say what has changed since."""
-    _use_threads(run, tell)
-    if changes := changes_since(read_manifest(run.manifest), hardware):
-        tell(Notice(text=f"this run began with {'; '.join(changes)}: losses agree, last bits may not"))
 
 
 def _tell_prepared(data: PreparedData, tell: Tell) -> None:
@@ -333,6 +330,7 @@ def _finish(shop: Workshop, progress: Progress, tell: Tell, marks: dict[str, Any
     if shop.mesh.rank == 0:
         with whole_folder(shop.run.adapter) as folder:
             summary["adapter_file_sha256"] = shop.save_adapter(folder)
+            check_saved_taken(shop.adapted.model.get_base_model(), folder)
             summary["settings_sha256"] = settings_digest(folder)
         tell(
             Finished(

@@ -10,10 +10,12 @@ import torch
 from torch import nn
 
 from fledge.adapters.attach import Adapted, attach
-from fledge.adapters.dropout import DropoutKeys, KeyedDropout
+from fledge.adapters.dropout import KeyedDropout
 from fledge.adapters.read import Start, file_digest
 from fledge.adapters.save import save_adapter
 from fledge.commands.engine import build_engine, kernels_of
+from fledge.commands.library_loss import announce, plain_loss
+from fledge.commands.moved import name_of_base
 from fledge.commands.settle import longest_row
 from fledge.commands.steps import make_plan, row_order
 from fledge.config.recipe import Recipe
@@ -26,11 +28,10 @@ from fledge.errors import ModelError
 from fledge.evaluation.perplexity import mean_loss
 from fledge.events import Event, Notice
 from fledge.facts import ModelFacts
-from fledge.models.apart import prove_apart
 from fledge.models.checkpointing import checkpointed_blocks
 from fledge.models.companions import save_companions
 from fledge.models.compiling import compiled_blocks
-from fledge.models.documents import Documents, documents_apart
+from fledge.models.documents import documents_apart
 from fledge.models.load import Base
 from fledge.models.tokenizer import Tokenizer
 from fledge.ops.grain import grain_of
@@ -41,7 +42,7 @@ from fledge.runtime.precision import TORCH_DTYPES, scaler_for
 from fledge.training.checkpoint import Trained
 from fledge.training.fast_loss import FastLoss
 from fledge.training.loop import Parts, Plan, ValidationLoss
-from fledge.training.loss import CausalLoss, PairLoss, find_guilty, to_device
+from fledge.training.loss import find_guilty, to_device
 from fledge.training.optimizer import build_optimizer
 from fledge.training.step import LossOf
 from fledge.training.stop import StopRequest
@@ -71,8 +72,8 @@ class Workshop:
 
     def save_adapter(self, folder: Path) -> str:
         """The adapter in peft's format with the tokenizer beside it; returns the sha256 of its weights file."""
-        model = self.recipe.model
-        save_adapter(self.adapted, folder, base=model.name_or_path, revision=model.revision)
+        base = name_of_base(self.recipe, self.run)
+        save_adapter(self.adapted, folder, base=base, revision=self.recipe.model.revision)
         save_companions(self.tokenizer, folder)
         return file_digest(folder)
 
@@ -108,7 +109,7 @@ def at_work(shop: Workshop, tell: Callable[[Event], None], *, stop: StopRequest)
             loss_of: LossOf = _fast_loss(shop)
         else:
             is_packed = shape_of(recipe, shop.tokenizer).is_packed
-            documents = stack.enter_context(_packing(shop)) if is_packed else None
+            documents = stack.enter_context(documents_apart(model.get_base_model())) if is_packed else None
             is_checkpointing = recipe.train.gradient_checkpointing is True
             is_compiled = recipe.train.kernels == "compiled"
             if is_compiled:
@@ -122,22 +123,13 @@ def at_work(shop: Workshop, tell: Callable[[Event], None], *, stop: StopRequest)
         yield _parts(shop, order, loss_of, tell, stop), plan
 
 
-@contextlib.contextmanager
-def _packing(shop: Workshop) -> Iterator[Documents]:
-    """Attention that keeps packed rows apart, proven on this model before the first step."""
-    base = shop.adapted.model.get_base_model()
-    with documents_apart(base) as documents:
-        prove_apart(base, documents, takes_positions=shop.facts.takes_positions)
-        yield documents
-
-
 def shape_of(recipe: Recipe, tokenizer: Tokenizer) -> Shape:
     """How much is computed at once. The library's modules keep no encoder-decoder's packed rows apart: it is padded."""
     train = recipe.train
     limit_tokens = train.micro_batch_tokens if train.micro_batch_rows is None else None
     assert limit_tokens != "auto", "settled before"
     start, share = tokenizer.decoder_start_id, train.share_prefixes is True
-    packing = recipe.data.packing and (start is None or train.engine == "fast")
+    packing = recipe.data.packing is not False and (start is None or train.engine == "fast")
     grain = grain_of(limit_tokens) if limit_tokens is not None and train.engine == "fast" else 1
     has_trunk = share and has_trunk_on(recipe.model.placement)
     rows, pad_id = train.micro_batch_rows, tokenizer.pad_token_id
@@ -160,29 +152,7 @@ def _fast_loss(shop: Workshop) -> FastLoss:
 
     longest = longest_row(shop.recipe, shop.facts)
     engine = build_engine(shop.adapted.model, device=shop.device, rows=rows, longest=longest, budget=budget)
-    return FastLoss(functools.partial(_announce, keys), engine)
-
-
-def _announce(keys: DropoutKeys, batch: Batch) -> None:
-    """Tell dropout which rows are computed next."""
-    keys.rows, keys.lengths, keys.is_packed = batch.rows, batch.lengths, batch.is_packed
-    keys.encoder_lengths = () if batch.encoder is None else batch.encoder.lengths
-
-
-def plain_loss(facts: ModelFacts, documents: Documents | None, *, keys: DropoutKeys | None = None) -> LossOf:
-    """The loss by the library's modules, which tells attention, and dropout where there is any, which rows are computed
-    next.
-    """
-
-    def announce(batch: Batch) -> None:
-        if documents is not None:
-            documents.lengths = batch.lengths if batch.is_packed else None
-        if keys is not None:
-            _announce(keys, batch)
-
-    if facts.is_encoder_decoder:
-        return PairLoss(announce)
-    return CausalLoss(announce, needs_positions=facts.takes_positions, needs_mask=documents is None)
+    return FastLoss(functools.partial(announce, keys), engine)
 
 
 def _parts(shop: Workshop, order: RowOrder, loss_of: LossOf, tell: Callable[[Event], None], stop: StopRequest) -> Parts:

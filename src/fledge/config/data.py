@@ -122,5 +122,6 @@ class DataConfig(Section):
     shuffle: bool = True
     """Rows in another random order each epoch; false for the order of the files, one source after the other. Then a
     source with weight 2 comes twice in a row, and one with weight 0.5 gives one half, and the other half next time."""
-    packing: bool = True
-    """Put several rows into one without letting them see each other; no padding is computed."""
+    packing: bool | Literal["auto"] = "auto"
+    """Put several rows into one without letting them see each other; no padding is computed. auto: where that is proven
+    on this base; else rows are padded, and where padding changes what a row gives, each is computed alone."""

@@ -133,6 +133,14 @@ class Resolver:
             self._complain(what, key, _base_cure(path))
         return str(path)
 
+    def _cure_of_move(self) -> str:
+        """What helps where the base is gone of a run that has begun; empty where there is no run."""
+        output = self._document.tree.get("output")
+        named = output.get("dir") if isinstance(output, dict) else None
+        places = [self._folder, self._absolute(named) if isinstance(named, str) and named else self._default_run]
+        run = next((place for place in places if (place / "manifest.json").is_file()), None)
+        return f"if the base of the run in {run} was moved, add --base-path FOLDER: where it lies now" if run else ""
+
     def _chat_template(self, text: str, key: Key) -> str:
         if text in CHAT_TEMPLATES:
             return text
@@ -174,6 +182,7 @@ class Resolver:
 
     def _missing(self, what: str, key: Key, path: Path, *, other: tuple[str, ...] = (), otherwise: str = "") -> None:
         """Complain about a path that does not exist, with the nearest one that does, or `otherwise` what to do."""
+        moved = self._cure_of_move() if key == ("model", "name_or_path") else ""
         while not path.parent.is_dir():
             path = path.parent
         parent = path.parent
@@ -181,7 +190,8 @@ class Resolver:
         nearest = nearest_name(path.name, names)
         near = os.path.relpath(parent / nearest, self._folder) if nearest and nearest not in other else nearest
         start = f"relative paths start from {self._folder}"
-        self._complain(what, key, f"did you mean {near}? ({start})" if near else otherwise or start)
+        cure = f"did you mean {near}? ({start})" if near else otherwise or start
+        self._complain(what, key, f"{moved}; or: {cure}" if moved else cure)
 
     def _complain(self, what: str, key: Key, cure: str = "") -> None:
         self.problems.append(Problem(what, self._document.where(key), cure))

@@ -18,6 +18,8 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 Case = dict[str, Any]
+ALONE = {"adapter_kwargs": {"subfolder": ".no-adapter"}}
+"""Keeps from_pretrained from loading an adapter that lies beside a base's weights, by looking where there is none."""
 
 
 def load_adapter(case: Case) -> tuple[Any, Any]:
@@ -25,7 +27,7 @@ def load_adapter(case: Case) -> tuple[Any, Any]:
     # fetched here and not above, so that merged exports are seen to do without peft
     peft = importlib.import_module("peft")
     tokenizer = AutoTokenizer.from_pretrained(case["folder"], trust_remote_code=case["trust_remote_code"])
-    base = _load(case["base"], case, {"revision": case["revision"]})
+    base = _load(case["base"], case, {"revision": case["revision"]}, ALONE)
     brings_tokens = bool(peft.PeftConfig.from_pretrained(case["folder"]).trainable_token_indices)
     if brings_tokens and len(tokenizer) > base.get_input_embeddings().weight.shape[0]:
         base.resize_token_embeddings(len(tokenizer), mean_resizing=False)
@@ -56,12 +58,12 @@ def load_gguf(case: Case) -> tuple[Any, Any]:
     return reader.load(path, case["dtype"])
 
 
-def _load(where: str, case: Case, how: dict[str, Any]) -> Any:
+def _load(where: str, case: Case, how: dict[str, Any], more: dict[str, Any] | None = None) -> Any:
     how = how | {"trust_remote_code": case["trust_remote_code"]}
     is_pair = AutoConfig.from_pretrained(where, **how).is_encoder_decoder
     kind = AutoModelForSeq2SeqLM if is_pair else AutoModelForCausalLM
     dtype = getattr(torch, case["dtype"])
-    return kind.from_pretrained(where, **how, dtype=dtype, attn_implementation=case["attention"])
+    return kind.from_pretrained(where, **how, **(more or {}), dtype=dtype, attn_implementation=case["attention"])
 
 
 LOADERS: dict[str, Callable[[Case], tuple[Any, Any]]] = {"adapter": load_adapter, "hf": load_hf, "gguf": load_gguf}

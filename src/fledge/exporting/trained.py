@@ -31,6 +31,11 @@ class Source:
     """What else a person should know who reads it."""
 
     @property
+    def base_name(self) -> str:
+        """What the base is called for others, which need not be where it is loaded from."""
+        return str(self.about["base"]["name"])
+
+    @property
     def is_quantized(self) -> bool:
         """Whether the base was trained on in fewer bits than it came in."""
         return self.base.quantization != "none"

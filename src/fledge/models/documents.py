@@ -10,13 +10,14 @@ import contextlib
 import itertools
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from fledge.errors import ModelError
@@ -42,13 +43,60 @@ class Documents:
         return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
+@dataclass(slots=True, eq=False)
+class DocumentMask:
+    """What the library says a layer's positions may see, where that is more than causality: a window, or chunks."""
+
+    visible: Callable[..., Any]
+    """The library's mask function over batch, head, query and key index."""
+    local_size: int | None
+    """A document shorter than this is seen whole by each of its positions, as far as causality goes."""
+    needs_vmap: bool
+    dense: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict)
+    """[1,1,L,L] of each document that was asked for: the layers of one kind share them."""
+
+    def within(self, start: int, end: int, *, device: torch.device) -> torch.Tensor | None:
+        """[1,1,L,L] bool of the positions from `start` to `end`; None where causality says it all."""
+        if self.local_size is not None and end - start < self.local_size:
+            return None
+        if (start, end) not in self.dense:
+            length = end - start
+            made = sdpa_mask(
+                batch_size=1,
+                q_length=length,
+                kv_length=length,
+                q_offset=start,
+                kv_offset=start,
+                mask_function=self.visible,
+                allow_is_causal_skip=False,
+                use_vmap=self.needs_vmap,
+                device=device,
+            )
+            assert made is not None, "asked not to be left out"
+            self.dense[start, end] = made
+        return self.dense[start, end]
+
+
+def document_mask(
+    *, mask_function: Callable[..., Any], local_size: int | None = None, use_vmap: bool = False, **options: Any
+) -> DocumentMask | None:
+    """What the library calls where it would make a mask: none is made until a document asks. None is causality alone.
+
+    The library finds the documents of a packed row by its positions, so its function answers for each position by its
+    place in the document: a chunk begins where it would begin in the row alone.
+    """
+    is_causal = "allow_is_bidirectional_skip" not in options
+    is_plain = is_causal and local_size is None and not use_vmap
+    return None if is_plain else DocumentMask(mask_function, local_size if is_causal else None, use_vmap)
+
+
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def attend_documents(
     module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    attention_mask: DocumentMask | None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """The library's own attention, called once per document. q [B,H,T,D], k and v [B,K,T,D] -> [B,T,H,D].
@@ -57,13 +105,12 @@ def attend_documents(
     """
     documents: Documents = module.fledge_documents
     options.pop("position_ids", None)  # the whole row's: flash attention would cut a document by them
-    assert attention_mask is None, "the registry gives no mask to attention of this name"
+    assert attention_mask is None or isinstance(attention_mask, DocumentMask), "a mask of the model's own"
     attend = _inner(module, documents.inner)
-    window = options.get("sliding_window")
     outputs = []
     for start, end in documents.spans(query.shape[2]):
         part = slice(start, end)
-        mask = _mask(end - start, window=window, like=query, inner=documents.inner)
+        mask = _mask(attention_mask, start, end, like=query, inner=documents.inner)
         outputs.append(attend(module, query[:, :, part], key[:, :, part], value[:, :, part], mask, **options)[0])
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1), None
 
@@ -74,20 +121,18 @@ def _inner(module: nn.Module, name: str) -> Callable[..., Any]:
     return ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
 
 
-def _mask(length: int, *, window: int | None, like: torch.Tensor, inner: str) -> torch.Tensor | None:
-    """What one document may see; None where the attention function's own causality says it all."""
-    is_windowed = window is not None and window < length
-    if inner == "flash_attention_2" or (inner == "sdpa" and not is_windowed):
+def _mask(found: DocumentMask | None, start: int, end: int, *, like: torch.Tensor, inner: str) -> torch.Tensor | None:
+    """What one document may see; None where the attention function's own causality, and its window, say it all."""
+    if inner == "flash_attention_2":
         return None
-    position = torch.arange(length, device=like.device)
-    distance = position[:, None] - position[None, :]
-    visible = distance >= 0
-    if window is not None and is_windowed:
-        visible &= distance < window
+    visible = None if found is None else found.within(start, end, device=like.device)
     if inner == "sdpa":
-        return visible[None, None]
+        return visible
+    if visible is None:
+        position = torch.arange(end - start, device=like.device)
+        visible = (position[:, None] >= position[None, :])[None, None]
     blocked = torch.finfo(like.dtype).min
-    return torch.zeros_like(visible, dtype=like.dtype).masked_fill_(~visible, blocked)[None, None]
+    return torch.zeros_like(visible, dtype=like.dtype).masked_fill_(~visible, blocked)
 
 
 @contextlib.contextmanager
@@ -102,6 +147,7 @@ def documents_apart(model: PreTrainedModel) -> Iterator[Documents]:
         cure = "set data.packing: false"
         raise ModelError(f"{type(model).__name__} cannot keep packed rows apart", where="data.packing", cure=cure)
     AttentionInterface.register(NAME, attend_documents)
+    AttentionMaskInterface.register(NAME, document_mask)
     for module in model.modules():
         module.fledge_documents = documents
     for module in own:

@@ -1,6 +1,7 @@
 """Reads the facts of a model off its modules."""
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -35,6 +36,7 @@ def read_facts(model: PreTrainedModel) -> ModelFacts:
         supports_sdpa=bool(getattr(model, "_supports_sdpa", False)),
         is_encoder_decoder=bool(model.config.is_encoder_decoder),
         takes_positions="position_ids" in inspect.signature(model.forward).parameters,
+        numbers=tuple(sorted(set(_numbers(model.config.to_dict())))),
     )
 
 
@@ -69,3 +71,12 @@ def _max_positions(model: PreTrainedModel, config: object) -> int | None:
     sizes = {module.num_embeddings for module in model.modules() if isinstance(module, nn.Embedding)}
     offsets = range(3)  # some tables keep a row or two before position 0
     return declared if declared is not None and any(declared + offset in sizes for offset in offsets) else None
+
+
+def _numbers(value: object) -> Iterator[int]:
+    """The whole numbers in a configuration, however deep."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(each)

@@ -4,8 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
-from transformers.utils.hub import cached_file
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from fledge.cache import cache_root, file_sha256, noted
 from fledge.errors import ModelError
@@ -36,6 +36,16 @@ def weight_files(source: str, *, revision: str) -> list[Path]:
         cure = "fetch the base again, all of its files"
         raise ModelError(f"the base lacks {', '.join(missing[:3])}", where=source, cure=cure)
     return [path for path in found.values() if path is not None]
+
+
+def fetched_files(source: str, *, revision: str) -> tuple[str | None, list[Path]]:
+    """The commit that the revision of a hub id stands for, and the weight files of that commit.
+
+    The commit is None for a local folder. Raises ModelError without any files, OSError where the hub is out of reach.
+    """
+    described = _file(source, CONFIG_NAME, revision)
+    commit = None if described is None else extract_commit_hash(str(described), None)
+    return commit, weight_files(source, revision=commit or revision)
 
 
 def stored_tensors(files: list[Path]) -> dict[str, Stored]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fledge.errors import ModelError
+from fledge.models.beside import FILES as ADAPTER_FILES
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _READ = ("*.json", "*.safetensors", "*.model")
@@ -64,8 +65,9 @@ def code_refusal(error: Exception, *, what: str, where: str) -> ModelError | Non
 
 
 def _files(folder: Path, *patterns: str) -> Iterator[Path]:
+    """Files of the base, by name; those of an adapter that lies beside them are none."""
     for pattern in patterns:
-        yield from sorted(folder.glob(pattern))
+        yield from (path for path in sorted(folder.glob(pattern)) if path.name not in ADAPTER_FILES)
 
 
 def _is_pointer(path: Path) -> bool:

@@ -13,6 +13,7 @@ from fledge.config.quoted import cure_of, said
 from fledge.errors import ModelError
 from fledge.facts import ModelFacts
 from fledge.models.attention import IMPLEMENTATIONS, flash_missing
+from fledge.models.beside import ALONE, check_alone, note_beside
 from fledge.models.exceptions import check_exceptions
 from fledge.models.facts import read_facts
 from fledge.models.load_quantized import Tell, check_whole, load_quantized
@@ -20,6 +21,7 @@ from fledge.models.locate import locate
 from fledge.models.placement import keep_whole, place
 from fledge.models.quantize import as_plain_linears, quantized_share
 from fledge.models.quiet import quiet
+from fledge.models.rotary import angles_by_row
 from fledge.runtime.memory import available_bytes
 from fledge.runtime.precision import TORCH_DTYPES
 
@@ -46,8 +48,8 @@ def load_base(
 ) -> Base:
     """The frozen base in eval mode. Raises ModelError with the cure where it cannot be loaded.
 
-    `as_plain`: where the recipe quantises, plain modules that hold the dequantised weights, to be merged into. `tell`
-    is told what takes long.
+    An adapter that lies beside its weights is never loaded. `as_plain`: where the recipe quantises, plain modules that
+    hold the dequantised weights, to be merged into. `tell` is told of such an adapter, and of what takes long.
     """
     source, attention = locate(config.name_or_path), _attention(config.attention)
     try:
@@ -62,6 +64,8 @@ def load_base(
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         what = f"the base cannot be loaded: {said(error)}"
         raise ModelError(what, where=config.name_or_path, cure=cure_of(error, otherwise=_CURE)) from error
+    if note := note_beside(source, name=config.name_or_path, revision=config.revision):
+        tell(note)
     if config.quantization != "none" and (share := quantized_share(model)) < MOST:
         tell(
             f"{share:.0%} of the blocks' parameters are held in {config.quantization}: the others are no plain linears"
@@ -72,6 +76,7 @@ def load_base(
     model.requires_grad_(False)
     model.eval()
     model.config.use_cache = False
+    angles_by_row(model)
     facts = read_facts(model)
     can_stream = device.type == "cuda" and not as_plain  # what is merged into must lie in one place
     streamed = place(model, device, room=available_bytes(device) if can_stream else float("inf"))
@@ -103,6 +108,8 @@ def _load(described: Any, source: str, config: ModelConfig, attention: str | Non
         attn_implementation=attention,
         use_safetensors=True,
         output_loading_info=True,
+        **ALONE,
     )
+    check_alone(model, where=config.name_or_path)
     check_whole(info, where=config.name_or_path)
     return model

@@ -23,6 +23,10 @@ class CausalLoss:
     right only and causality hides what comes after."""
 
     def __call__(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        return sum_cross_entropy(self.logits(model, batch), batch.targets)
+
+    def logits(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """[M,V] of the positions that something is predicted from."""
         self.announce(batch)
         supervised = torch.zeros_like(batch.input_ids, dtype=torch.bool)
         supervised.view(-1)[batch.sources] = True
@@ -31,7 +35,8 @@ class CausalLoss:
             inputs["position_ids"] = batch.position_ids
         if self.needs_mask and batch.attention_mask is not None:
             inputs["attention_mask"] = batch.attention_mask
-        return sum_cross_entropy(model(**inputs).logits, batch.targets)
+        logits: torch.Tensor = model(**inputs).logits
+        return logits if logits.dim() == 2 else logits.flatten(0, 1)[batch.sources]  # some models give all
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +47,19 @@ class PairLoss:
     """Told of each batch before it is computed: dropout needs to know its rows."""
 
     def __call__(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        return sum_cross_entropy(self.logits(model, batch), batch.targets)
+
+    def logits(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """[M,V] of the positions that something is predicted from."""
         assert batch.encoder is not None and not batch.is_packed
         self.announce(batch)
-        logits = model(
+        logits: torch.Tensor = model(
             input_ids=batch.encoder.input_ids,
             attention_mask=batch.encoder.attention_mask,
             decoder_input_ids=batch.input_ids,
             use_cache=False,
         ).logits
-        return sum_cross_entropy(logits.flatten(0, 1)[batch.sources], batch.targets)
+        return logits.flatten(0, 1)[batch.sources]
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -1,5 +1,6 @@
 """The adapter alone, in peft's format with its tokenizer: proven on the base in plain peft."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,11 +18,14 @@ from fledge.exporting.verify import check_distance, check_stops, distance, toler
 from fledge.models.companions import save_companions
 from fledge.models.locate import locate
 
-_FILES = ("adapter_config.json", "adapter_model.safetensors")
+_SETTINGS, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_BASE = "base_model_name_or_path"
 
 
 def write_adapter(source: Source, folder: Path, *, probe: Probe, order: Order) -> Draft:
     """Copy the adapter and write its tokenizer beside it; `order` has no say, for an adapter is what it is.
+
+    Where its base is called otherwise than when it was trained, adapter_config.json names it as it is called now.
 
     The proof: in the number format of the training, and in float32, where no rounding can hide that an adapter is lost.
     Plain peft puts the adapter of a quantised run on the base as it came, so there it is held against the same made by
@@ -33,8 +37,7 @@ def write_adapter(source: Source, folder: Path, *, probe: Probe, order: Order) -
         expected = measure_trained(source, probe, onto=onto).behaviour
         checks["on_full_precision"] = distance(learnt.behaviour.logits, expected.logits).as_json()
     exact = _exact(source, expected, onto, probe=probe)
-    for name in _FILES:
-        shutil.copyfile(source.adapter / name, folder / name)
+    _copy(source, folder)
     save_companions(source.tokenizer, folder)
     lesson = lesson_of(source.tokenizer, probe.rows, samples=(*probe.samples, *probe.special))
     asked = case_for(source, folder, probe=probe, device=learnt.device)
@@ -53,19 +56,38 @@ def write_adapter(source: Source, folder: Path, *, probe: Probe, order: Order) -
         told["stops"] = check_stops(source.tokenizer, found.stop_ids)
         read = check_reading(lesson, found.reading)
         told["tokenizer"] = check_identity(source.tokenizer, folder) | read.pop("ids")
-        told["files"] = _check_files(source.adapter, folder)
+        told["files"] = _check_files(source, folder)
         return checks | told | read
 
     return Draft((case, *in_float32), prove)
 
 
-def _check_files(adapter: Path, folder: Path) -> dict[str, Any]:
+def _copy(source: Source, folder: Path) -> None:
+    """The adapter's two files; the settings anew where they call the base otherwise."""
+    for name in (_SETTINGS, _WEIGHTS):
+        shutil.copyfile(source.adapter / name, folder / name)
+    settings = _read(folder)
+    if settings.get(_BASE) != source.base_name:
+        text = json.dumps(settings | {_BASE: source.base_name}, indent=2, sort_keys=True, ensure_ascii=False)
+        (folder / _SETTINGS).write_text(text + "\n", encoding="utf-8")
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    settings: dict[str, Any] = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+    return settings
+
+
+def _check_files(source: Source, folder: Path) -> dict[str, Any]:
     """The figures for the certificate. Raises ProofError where a byte of the adapter is not the run's."""
-    differing = [name for name in _FILES if file_sha256(adapter / name) != file_sha256(folder / name)]
+    is_same = {
+        _WEIGHTS: file_sha256(source.adapter / _WEIGHTS) == file_sha256(folder / _WEIGHTS),
+        _SETTINGS: _read(source.adapter) | {_BASE: source.base_name} == _read(folder),
+    }
+    differing = [name for name, same in is_same.items() if not same]
     if differing:
         cure = "nothing was kept; look at the disk, and try again"
         raise ProofError(f"{' and '.join(differing)} are not what was trained", where=str(folder), cure=cure)
-    return {"files": len(_FILES), "differing": 0}
+    return {"files": len(is_same), "differing": 0}
 
 
 def _below(source: Source) -> Onto:

@@ -98,7 +98,7 @@ def _narrow(file_type: FileType, source: Source) -> Dtype:
 
 def _about(source: Source) -> dict[str, str]:
     """For the file's own description."""
-    name = source.base.name_or_path
+    name = source.base_name
     return {"name": f"{Path(name).name} tuned with Fledge", "base_model.0.name": Path(name).name}
 
 

@@ -1,0 +1,75 @@
+"""Whether plain peft can take an adapter: every tensor of it has its place in the base. That needs no weights."""
+
+import copy
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors import safe_open
+from transformers import PreTrainedModel
+
+from fledge.errors import ModelError
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def check_taken(model: PeftModel, *, start: Path | None = None) -> None:
+    """Raises ModelError where plain peft would not take the adapter that `model` has: before it is trained.
+
+    `start` is the folder of the adapter that training starts from, which decides which modules there are.
+    """
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    why = _left_over(model.get_base_model(), model.peft_config["default"], shapes)
+    if why is not None and start is not None:
+        cure = "give the base that the adapter was trained on, as model.name_or_path"
+        raise ModelError(f"plain peft could not load this adapter on this base: {why}", where=str(start), cure=cure)
+    if why is not None:
+        cure = "leave these modules out of lora.target_modules, or give another base"
+        raise ModelError(f"plain peft could not load this adapter: {why}", where="lora.target_modules", cure=cure)
+
+
+def check_saved_taken(base: PreTrainedModel, folder: Path) -> None:
+    """Raises ModelError where plain peft does not take the adapter in `folder`: every tensor, each as large."""
+    with safe_open(folder / SAFETENSORS_WEIGHTS_NAME, framework="pt") as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    why = _left_over(base, PeftConfig.from_pretrained(str(folder)), shapes)
+    if why is not None:
+        cure = "the checkpoints are whole: report this, with the base's config.json"
+        raise ModelError(f"plain peft does not load this adapter: {why}", where=str(folder), cure=cure)
+
+
+def _left_over(base: PreTrainedModel, config: PeftConfig, shapes: Shapes) -> str | None:
+    """What the adapter lacks, or has too much, or in another size; None where it fits."""
+    wanted = _wanted(base, config)
+    missing, extra = sorted(wanted.keys() - shapes.keys()), sorted(shapes.keys() - wanted.keys())
+    others = [name for name in sorted(wanted.keys() & shapes.keys()) if wanted[name] != shapes[name]]
+    for names, what in (
+        (missing, "it lacks"),
+        (extra, "the base has no place for"),
+        (others, "the base has other sizes of"),
+    ):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            return f"{what} {names[0]}{more}"
+    return None
+
+
+def _wanted(base: PreTrainedModel, config: PeftConfig) -> Shapes:
+    """The tensors that plain peft looks for, on a model of this kind that has no weights."""
+    fresh = type(config)(**config.to_dict())
+    fresh.inference_mode, fresh.init_lora_weights = False, True
+    rows = base.get_input_embeddings().weight.shape[0]
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        skeleton = type(base)(copy.deepcopy(base.config))
+        if rows != skeleton.get_input_embeddings().weight.shape[0]:
+            skeleton.resize_token_embeddings(rows, mean_resizing=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        adapted = get_peft_model(skeleton, fresh)
+    state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}

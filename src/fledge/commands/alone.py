@@ -1,0 +1,167 @@
+"""Proves before a training that rows which are computed together give what each gives alone."""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fledge.commands.rounding import off_by_rounding
+from fledge.data.collate import collate
+from fledge.data.collate_pairs import collate_pairs
+from fledge.data.rows import Batch, Row
+from fledge.training.loss import to_device
+
+PER_BAND = 4
+"""Positions of a band that are compared."""
+NARROW, WIDE = 4, 2
+"""The first band is so long; each further one goes on to twice the place, or to the next number of the config."""
+FLOORS = {torch.float32: 1e-5, torch.bfloat16: 0.016, torch.float16: 0.002}
+"""Logits may differ by this share of their size anyhow: kernels for other shapes add up in another order."""
+TIMES_ROUNDING = 8.0
+"""And by so many times what they differ when each layer's result is off by its format's precision."""
+COLUMNS = 4096
+"""Of each position's logits at most so many are compared."""
+
+Logits = Callable[[Batch], torch.Tensor]
+"""A micro-batch -> [M,V] of the positions that something is predicted from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Rows to be computed alone and together; of each, some positions predict."""
+
+    rows: tuple[Row, ...]
+    bands: tuple[tuple[int, ...], ...]
+    """For each compared position of each row, row by row, the number of the band it lies in."""
+    pad_id: int
+    decoder_start_id: int | None
+    device: torch.device
+
+    def batch(self, numbers: Sequence[int], *, is_packed: bool) -> Batch:
+        """A micro-batch of some of the rows."""
+        rows = [self.rows[number] for number in numbers]
+        if self.decoder_start_id is None:
+            made = collate(rows, numbers, is_packed=is_packed, pad_id=self.pad_id)
+        else:
+            start = self.decoder_start_id
+            made = collate_pairs(rows, numbers, is_packed=is_packed, pad_id=self.pad_id, start_id=start)
+        return to_device(made, self.device)
+
+    def whole(self, *, is_packed: bool) -> Batch:
+        """A micro-batch of all rows."""
+        return self.batch(range(len(self.rows)), is_packed=is_packed)
+
+
+def make_trial(
+    rows: Sequence[Row], numbers: Sequence[int], *, pad_id: int, decoder_start_id: int | None, device: torch.device
+) -> Trial:
+    """A trial of `rows`. `numbers` are those that the model's configuration names: a window, a chunk or a limit may be
+    among them, so what lies before and behind each of them is compared apart.
+    """
+    found = [_chosen(row, numbers, is_pair=decoder_start_id is not None) for row in rows]
+    return Trial(tuple(row for row, _ in found), tuple(bands for _, bands in found), pad_id, decoder_start_id, device)
+
+
+def _chosen(row: Row, numbers: Sequence[int], *, is_pair: bool) -> tuple[Row, tuple[int, ...]]:
+    """The row with only the compared positions predicting, and the bands of these."""
+    if is_pair:
+        count = int(row.trained.sum())
+        return row, tuple(_band_of(place, _edges(count, numbers)) for place in range(count))
+    edges = _edges(len(row.input_ids) - 1, numbers)
+    trained: NDArray[np.bool_] = np.zeros(len(row.input_ids), dtype=np.bool_)
+    for start, stop in itertools.pairwise(edges):
+        places = np.unique(np.linspace(start, stop - 1, num=min(PER_BAND, stop - start)).round().astype(int))
+        trained[places + 1] = True
+    compared = np.flatnonzero(trained[1:])
+    return Row(row.input_ids, trained), tuple(_band_of(int(place), edges) for place in compared)
+
+
+def _edges(length: int, numbers: Sequence[int]) -> list[int]:
+    """Where bands of the positions 0 to `length` begin and end: short at first, for what a convolution sees of the row
+    before ends soon, then longer and longer, and apart at each of `numbers`.
+    """
+    doubling = itertools.takewhile(lambda edge: edge < length, (NARROW * WIDE**power for power in itertools.count()))
+    return sorted({0, *doubling, *(number for number in numbers if 0 < number < length), length})
+
+
+def _band_of(place: int, edges: Sequence[int]) -> int:
+    return next(number for number, edge in enumerate(edges[1:]) if place < edge)
+
+
+def difference(trial: Trial, model: Any, *, alone: Logits, together: Mapping[bool, Logits]) -> str | None:
+    """In what rows computed together differ from each alone, in words; None where they agree as far as rounding goes.
+
+    `together` has a function for packed (True) or padded (False) micro-batches, or none: then it is only asked whether
+    a row gives the same again when others were computed before it. The yardstick is measured where it is needed.
+    """
+    with torch.no_grad():
+        single = [trial.batch([number], is_packed=False) for number in range(len(trial.rows))]
+        wanted = [_seen(alone(batch)) for batch in single]
+        again = [_seen(alone(batch)) for batch in reversed(single)][::-1]  # so that others come before each
+        scale = _Scale(trial, model, wanted, lambda: [_seen(alone(batch)) for batch in single])
+        for one, other in zip(again, wanted, strict=True):
+            if not torch.equal(one, other):  # the same numbers in the same shapes: there is no rounding to explain it
+                far = float(_apart(one, other).max())
+                return (
+                    f"what is computed of a row depends on the rows before it: logits differ by {far:.1e} of their size"
+                )
+        for is_packed, logits in together.items():
+            found = _seen(logits(trial.whole(is_packed=is_packed))).split([len(bands) for bands in trial.bands])
+            if why := scale.beyond(list(found)):
+                return f"rows {'packed' if is_packed else 'padded'} into one micro-batch differ from each alone: {why}"
+    return None
+
+
+class _Scale:
+    """What rows give alone, and how far rounding moves it."""
+
+    def __init__(
+        self, trial: Trial, model: Any, wanted: Sequence[torch.Tensor], anew: Callable[[], list[torch.Tensor]]
+    ) -> None:
+        self.trial, self.model, self.wanted, self.anew = trial, model, wanted, anew
+        self.moved: list[torch.Tensor] | None = None
+
+    def beyond(self, found: Sequence[torch.Tensor]) -> str | None:
+        """Where `found` lies farther from what was wanted than rounding explains; None where it nowhere does."""
+        floor = FLOORS[self.model.dtype]
+        distances = [_apart(one, other) for one, other in zip(found, self.wanted, strict=True)]
+        for number, (row, bands) in enumerate(zip(distances, self.trial.bands, strict=True)):
+            for band in dict.fromkeys(bands):
+                mine = [place for place, other in enumerate(bands) if other == band]
+                distance = _middle(row, mine)
+                if distance <= floor:
+                    continue
+                limit = TIMES_ROUNDING * _middle(self._moved()[number], mine)
+                if not distance <= limit:  # which is never true of what is no number
+                    return f"logits by {distance:.1e} of their size, where rounding explains {max(limit, floor):.0e}"
+        return None
+
+    def _moved(self) -> list[torch.Tensor]:
+        """How far rounding moves each position of each row."""
+        if self.moved is None:
+            with off_by_rounding(self.model, seed=0):
+                self.moved = [_apart(one, other) for one, other in zip(self.anew(), self.wanted, strict=True)]
+        return self.moved
+
+
+def _seen(logits: torch.Tensor) -> torch.Tensor:
+    """[M,C] float32 of the logits [M,V]: some columns, without what all of them have in common."""
+    few = logits[:, :: max(1, math.ceil(logits.shape[1] / COLUMNS))].float()
+    return few - few.mean(dim=1, keepdim=True)
+
+
+def _apart(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """[M] How far each position's logits are apart, as a share of their size."""
+    distance: torch.Tensor = (found - wanted).norm(dim=1) / wanted.norm(dim=1).clamp(min=1e-30)
+    return distance.cpu()
+
+
+def _middle(values: torch.Tensor, places: Sequence[int]) -> float:
+    """The median of some of the values: where a router's near tie sends one token elsewhere, that one is far off."""
+    some = values[list(places)]
+    return math.nan if bool(some.isnan().any()) else float(some.median())
