@@ -28,6 +28,6 @@ class ModelFacts:
     supports_sdpa: bool
     is_encoder_decoder: bool
     takes_positions: bool
-    """Whether forward takes position_ids; where it does not (BLOOM), positions come from attention alone."""
+    """Whether forward takes position_ids that count from 0; where not (BLOOM), the model makes its own."""
     numbers: tuple[int, ...] = ()
     """Every whole number that the configuration names, each once, rising: windows, chunks and limits are among them."""

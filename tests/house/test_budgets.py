@@ -13,7 +13,7 @@ FILE_LINES, FUNCTION_LINES, PARAMETERS, POSITIONAL = 400, 60, 7, 2
 # attention functions and those of a quantizer, torch calls a module's methods.
 IMPOSED_FILES = ("cli/",)
 IMPOSED_NAMES = frozenset(
-    {"train_step", "forward", "backward", "bloom_attention", "falcon_attention", "attend_documents"}
+    {"train_step", "forward", "backward", "bloom_attention", "falcon_attention", "attend_documents", "document_mask"}
     | {"param_needs_quantization", "convert"}
     | {f"_process_model_{when}_weight_loading" for when in ("before", "after")}
 )

@@ -16,14 +16,15 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from fledge.adapters.targets import check_targets
 from fledge.commands.engine import build_engine, engine_logits, with_blocks
 from fledge.commands.layout import choose_layout
-from fledge.commands.library_loss import plain_loss
+from fledge.commands.library_loss import alone_loss, plain_loss
 from fledge.commands.trials import Ids, Trials, Way, make_trials, prove
 from fledge.config.recipe import Recipe
 from fledge.data.rows import Batch, Row
 from fledge.engine.packed import Packed
 from fledge.errors import ModelError
 from fledge.models import documents
-from fledge.models.facts import blocks, read_facts
+from fledge.models.blocks import blocks
+from fledge.models.facts import read_facts
 from fledge.models.one_of_each import kinds_of_blocks, one_of_each
 from fledge.models.rotary import angles_by_row
 from tests.tiny_models import ARCHITECTURES, PAIRS, VOCABULARY, tiny_folder
@@ -103,7 +104,7 @@ def found_in(model: Any, logits: Callable[[Batch], torch.Tensor], *, few: Any = 
     """What is said of computing rows together by `logits`."""
     facts, trials = trials_of(model)
     way = Way(is_packed, few or logits, logits)
-    return prove(trials, model, alone=functools.partial(plain_loss(facts, None).logits, model), way=way) or ""
+    return prove(trials, model, alone=functools.partial(alone_loss(facts).logits, model), way=way) or ""
 
 
 def found_by_engine(model: Any, spoil: Callable[[Any], Any] = lambda engine: engine) -> str:

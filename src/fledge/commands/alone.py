@@ -14,13 +14,16 @@ from fledge.commands.rounding import off_by_rounding
 from fledge.data.collate import collate
 from fledge.data.collate_pairs import collate_pairs
 from fledge.data.rows import Batch, Row
+from fledge.facts import ModelFacts
 from fledge.training.loss import to_device
 
+MOST_LOGITS = 1 << 25
+"""Logits of all rows together that are held at once: as many positions are compared as that allows, and"""
 PER_BAND = 4
-"""Positions of a band that are compared."""
+"""of each band at least so many."""
 NARROW, WIDE = 4, 2
 """The first band is so long; each further one goes on to twice the place, or to the next number of the config."""
-FLOORS = {torch.float32: 1e-5, torch.bfloat16: 0.016, torch.float16: 0.002}
+FLOORS = {torch.float32: 5e-5, torch.bfloat16: 0.016, torch.float16: 0.002}
 """Logits may differ by this share of their size anyhow: kernels for other shapes add up in another order."""
 TIMES_ROUNDING = 8.0
 """And by so many times what they differ when each layer's result is off by its format's precision."""
@@ -58,24 +61,26 @@ class Trial:
 
 
 def make_trial(
-    rows: Sequence[Row], numbers: Sequence[int], *, pad_id: int, decoder_start_id: int | None, device: torch.device
+    rows: Sequence[Row], facts: ModelFacts, *, pad_id: int, decoder_start_id: int | None, device: torch.device
 ) -> Trial:
-    """A trial of `rows`. `numbers` are those that the model's configuration names: a window, a chunk or a limit may be
-    among them, so what lies before and behind each of them is compared apart.
+    """A trial of `rows`. A window, a chunk or a limit may be among the numbers that the model's configuration names, so
+    what lies before and behind each of them is compared apart.
     """
-    found = [_chosen(row, numbers, is_pair=decoder_start_id is not None) for row in rows]
+    numbers, most = facts.numbers, MOST_LOGITS // facts.vocab_size
+    found = [_chosen(row, numbers, most=most // len(rows), is_pair=decoder_start_id is not None) for row in rows]
     return Trial(tuple(row for row, _ in found), tuple(bands for _, bands in found), pad_id, decoder_start_id, device)
 
 
-def _chosen(row: Row, numbers: Sequence[int], *, is_pair: bool) -> tuple[Row, tuple[int, ...]]:
+def _chosen(row: Row, numbers: Sequence[int], *, most: int, is_pair: bool) -> tuple[Row, tuple[int, ...]]:
     """The row with only the compared positions predicting, and the bands of these."""
     if is_pair:
         count = int(row.trained.sum())
         return row, tuple(_band_of(place, _edges(count, numbers)) for place in range(count))
     edges = _edges(len(row.input_ids) - 1, numbers)
     trained: NDArray[np.bool_] = np.zeros(len(row.input_ids), dtype=np.bool_)
+    per_band = max(PER_BAND, most // len(edges))
     for start, stop in itertools.pairwise(edges):
-        places = np.unique(np.linspace(start, stop - 1, num=min(PER_BAND, stop - start)).round().astype(int))
+        places = np.unique(np.linspace(start, stop - 1, num=min(per_band, stop - start)).round().astype(int))
         trained[places + 1] = True
     compared = np.flatnonzero(trained[1:])
     return Row(row.input_ids, trained), tuple(_band_of(int(place), edges) for place in compared)
@@ -133,10 +138,10 @@ class _Scale:
         for number, (row, bands) in enumerate(zip(distances, self.trial.bands, strict=True)):
             for band in dict.fromkeys(bands):
                 mine = [place for place, other in enumerate(bands) if other == band]
-                distance = _middle(row, mine)
+                distance = self._typical(row, mine)
                 if distance <= floor:
                     continue
-                limit = TIMES_ROUNDING * _middle(self._moved()[number], mine)
+                limit = TIMES_ROUNDING * self._typical(self._moved()[number], mine)
                 if not distance <= limit:  # which is never true of what is no number
                     return f"logits by {distance:.1e} of their size, where rounding explains {max(limit, floor):.0e}"
         return None
@@ -147,6 +152,15 @@ class _Scale:
             with off_by_rounding(self.model, seed=0):
                 self.moved = [_apart(one, other) for one, other in zip(self.anew(), self.wanted, strict=True)]
         return self.moved
+
+    def _typical(self, values: torch.Tensor, places: Sequence[int]) -> float:
+        """What is held against the limit of some of the values: the largest in float32. In formats with few digits the
+        median, for a router's near tie sends single tokens elsewhere.
+        """
+        some = values[list(places)]
+        if bool(some.isnan().any()):
+            return math.nan
+        return float(some.max() if self.model.dtype == torch.float32 else some.median())
 
 
 def _seen(logits: torch.Tensor) -> torch.Tensor:
@@ -159,9 +173,3 @@ def _apart(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """[M] How far each position's logits are apart, as a share of their size."""
     distance: torch.Tensor = (found - wanted).norm(dim=1) / wanted.norm(dim=1).clamp(min=1e-30)
     return distance.cpu()
-
-
-def _middle(values: torch.Tensor, places: Sequence[int]) -> float:
-    """The median of some of the values: where a router's near tie sends one token elsewhere, that one is far off."""
-    some = values[list(places)]
-    return math.nan if bool(some.isnan().any()) else float(some.median())

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from fledge.adapters.fast import as_linear
-from fledge.commands.library_loss import plain_loss
+from fledge.commands.library_loss import alone_loss
 from fledge.commands.proof import FEW, TILES, Lengths, disagreement, pair_disagreement
 from fledge.commands.trials import Trials, Way, prove
 from fledge.config.recipe import Recipe
@@ -143,9 +143,8 @@ def _disagreement(probe: Probe, *, lengths: Lengths) -> str | None:
             )
     if why is not None or trials is None:
         return why
-    plain = plain_loss(facts, None)
     way = Way(True, functools.partial(engine_logits, few), functools.partial(engine_logits, engine))
-    return prove(trials, model, alone=functools.partial(plain.logits, model), way=way)
+    return prove(trials, model, alone=functools.partial(alone_loss(facts).logits, model), way=way)
 
 
 def with_blocks(engine: Engine, kinds: Sequence[int]) -> Engine:

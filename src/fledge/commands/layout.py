@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from fledge.commands.library_loss import plain_loss
+from fledge.commands.library_loss import alone_loss, plain_loss
 from fledge.commands.trials import Trials, Way, prove
 from fledge.config.recipe import Recipe
 from fledge.data.rows import Batch
@@ -54,22 +54,24 @@ def _allowed(recipe: Recipe, facts: ModelFacts) -> Iterator[Layout]:
     if packing is not True or facts.is_encoder_decoder:
         if not is_one_by_one:
             yield "padded"
-        if is_one_by_one or (train.micro_batch_rows is None and train.micro_batch_tokens == "auto"):
+        if is_one_by_one or train.micro_batch_rows is None:
             yield "single"
 
 
 def _wrong(layout: Layout, model: Any, *, facts: ModelFacts, trials: Trials) -> str | None:
     """What is wrong with a layout on this model; None where nothing is."""
-    plain = plain_loss(facts, None)
 
     def alone(batch: Batch) -> torch.Tensor:
-        return plain.logits(model, batch)
+        return alone_loss(facts).logits(model, batch)
+
+    def padded(batch: Batch) -> torch.Tensor:
+        return plain_loss(facts, None).logits(model, batch)
 
     def packed(batch: Batch) -> torch.Tensor:
         with documents_apart(model.get_base_model()) as documents:
             return plain_loss(facts, documents).logits(model, batch)
 
-    ways = {"packed": Way(True, packed, packed), "padded": Way(False, alone, alone), "single": None}
+    ways = {"packed": Way(True, packed, packed), "padded": Way(False, padded, padded), "single": None}
     try:
         return prove(trials, model, alone=alone, way=ways[layout])
     except torch.OutOfMemoryError:
@@ -90,9 +92,8 @@ def _refused(recipe: Recipe, facts: ModelFacts, why: str) -> ModelError:
     if recipe.data.packing is True and not facts.is_encoder_decoder:
         what = f"rows of {name} cannot be packed: {why}"
         return ModelError(what, where="data.packing", cure="write data.packing: auto")
-    for key in ("micro_batch_rows", "micro_batch_tokens"):
-        if getattr(train, key) not in (None, "auto", 1):
-            what = f"each row of {name} must be computed alone: {why}"
-            return ModelError(what, where=f"train.{key}", cure="remove it, or write train.micro_batch_rows: 1")
+    if train.micro_batch_rows not in (None, 1):
+        what = f"each row of {name} must be computed alone: {why}"
+        return ModelError(what, where="train.micro_batch_rows", cure="write train.micro_batch_rows: 1, or remove it")
     what = f"a row of {name} has no result of its own: {why}"
     return ModelError(what, where="model.name_or_path", cure="give another base")

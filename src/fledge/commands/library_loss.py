@@ -29,3 +29,10 @@ def announce(keys: DropoutKeys, batch: Batch) -> None:
     """Tell dropout which rows are computed next."""
     keys.rows, keys.lengths, keys.is_packed = batch.rows, batch.lengths, batch.is_packed
     keys.encoder_lengths = () if batch.encoder is None else batch.encoder.lengths
+
+
+def alone_loss(facts: ModelFacts) -> CausalLoss | PairLoss:
+    """The loss of single rows as plain transformers computes them: no positions are given, and no mask."""
+    if facts.is_encoder_decoder:
+        return PairLoss(lambda batch: None)
+    return CausalLoss(lambda batch: None, needs_positions=False, needs_mask=False)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fledge.commands.alone import Logits, Trial, difference, make_trial
-from fledge.commands.library_loss import plain_loss
+from fledge.commands.library_loss import alone_loss
 from fledge.data.rows import Row
 from fledge.data.store import TokenStore
 from fledge.facts import ModelFacts
@@ -45,10 +45,10 @@ def make_trials(model: Any, facts: ModelFacts, *, stores: Sequence[TokenStore], 
     device = model.get_base_model().get_input_embeddings().weight.device
     rows = _some_of(stores)
     long, short = (
-        make_trial(each, facts.numbers, pad_id=ids.pad, decoder_start_id=ids.decoder_start, device=device)
+        make_trial(each, facts, pad_id=ids.pad, decoder_start_id=ids.decoder_start, device=device)
         for each in (rows, _cut(rows, is_pair=facts.is_encoder_decoder))
     )
-    base, alone = model.get_base_model(), plain_loss(facts, None).logits
+    base, alone = model.get_base_model(), alone_loss(facts).logits
     kinds = kinds_of_blocks(base)
     one = short.batch([0], is_packed=False)
     if not runs_with_one_of_each(base, kinds, run=lambda: alone(model, one)):

@@ -149,6 +149,8 @@ def _of_training(recipe: Recipe) -> Iterator[Conflict]:
         )
     train = recipe.train
     for first, second in (("micro_batch_rows", "micro_batch_tokens"), ("warmup_steps", "warmup_ratio")):
+        if first == "micro_batch_rows" and train.micro_batch_rows == 1:
+            continue  # one row at a time stays within any limit
         if getattr(train, first) is not None and getattr(train, second) not in (None, "auto"):
             keys = (("train", first), ("train", second))
             yield Conflict(f"given together with {second}", keys, f"remove it, or remove {second}")

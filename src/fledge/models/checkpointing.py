@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from fledge.models.facts import blocks
+from fledge.models.blocks import blocks
 from fledge.models.forwards import Forward, wrapped_forwards
 
 

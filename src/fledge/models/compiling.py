@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fledge.errors import ModelError
-from fledge.models.facts import blocks
+from fledge.models.blocks import blocks
 from fledge.models.forwards import wrapped_forwards
 
 VARIANTS = 64

@@ -2,15 +2,19 @@
 
 import inspect
 from collections.abc import Iterator
-from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from fledge.facts import ModelFacts
+from fledge.models.blocks import blocks
+from fledge.models.one_of_each import kinds_of_blocks, one_of_each, runs_with_one_of_each
 from fledge.ops.frozen_linear import PARTS, FrozenLinear
 
+_FEW = 4
+_NEARLY = 0.01
 LINEAR_TYPES = (nn.Linear, Conv1D)
 
 
@@ -35,9 +39,32 @@ def read_facts(model: PreTrainedModel) -> ModelFacts:
         has_attention_interface=bool(getattr(model, "_supports_attention_backend", False)),
         supports_sdpa=bool(getattr(model, "_supports_sdpa", False)),
         is_encoder_decoder=bool(model.config.is_encoder_decoder),
-        takes_positions="position_ids" in inspect.signature(model.forward).parameters,
+        takes_positions=_takes_positions(model),
         numbers=tuple(sorted(set(_numbers(model.config.to_dict())))),
     )
+
+
+def _takes_positions(model: PreTrainedModel) -> bool:
+    """Whether forward takes position_ids, and counts them from 0: some tables begin behind their padding's row."""
+    named = "position_ids" in inspect.signature(model.forward).parameters
+    weight = model.get_input_embeddings().weight
+    if not named or weight.device.type == "meta":
+        return named
+    padding = {getattr(module, "padding_idx", None) for module in model.modules() if isinstance(module, nn.Embedding)}
+    tokens = [number for number in range(weight.shape[0]) if number not in padding][:_FEW]
+    ids = torch.tensor([tokens], device=weight.device)
+    positions = torch.arange(len(tokens), device=weight.device)[None]
+    kinds = kinds_of_blocks(model)
+
+    def logits(given: dict[str, torch.Tensor]) -> torch.Tensor:
+        found: torch.Tensor = model(input_ids=ids, use_cache=False, **given).logits
+        return found.float()
+
+    if not runs_with_one_of_each(model, kinds, run=lambda: logits({})):
+        kinds = list(range(len(kinds)))
+    with torch.no_grad(), one_of_each(model, kinds):
+        plain, counted = logits({}), logits({"position_ids": positions})
+    return bool((plain - counted).norm() <= _NEARLY * plain.norm())
 
 
 def _unpacked(model: PreTrainedModel) -> int:
@@ -45,24 +72,6 @@ def _unpacked(model: PreTrainedModel) -> int:
     frozen = [module for module in model.modules() if isinstance(module, FrozenLinear)]
     held = sum(getattr(module, part).numel() for module in frozen for part in PARTS[module.kind])
     return sum(module.in_features * module.out_features for module in frozen) - held
-
-
-def blocks(model: nn.Module) -> list[nn.Module]:
-    """The transformer blocks in order: the longest list of modules that the model keeps, in each of its two parts where
-    it is an encoder-decoder.
-    """
-    config: Any = getattr(model, "config", None)
-    if getattr(config, "is_encoder_decoder", False):
-        whole: Any = model
-        return [*_longest_list(whole.get_encoder()), *_longest_list(whole.get_decoder())]
-    return _longest_list(model)
-
-
-def _longest_list(model: nn.Module) -> list[nn.Module]:
-    """The longest list that lies in no other: a block may keep its own parts, or its experts, in one."""
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
-    outer = [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
-    return max((list(model.get_submodule(name).children()) for name in outer), key=len, default=[])
 
 
 def _max_positions(model: PreTrainedModel, config: object) -> int | None:

@@ -19,6 +19,7 @@ from fledge.models.facts import read_facts
 from fledge.models.load_quantized import Tell, check_whole, load_quantized
 from fledge.models.locate import locate
 from fledge.models.placement import keep_whole, place
+from fledge.models.prequantized import make_whole
 from fledge.models.quantize import as_plain_linears, quantized_share
 from fledge.models.quiet import quiet
 from fledge.models.rotary import angles_by_row
@@ -52,12 +53,14 @@ def load_base(
     hold the dequantised weights, to be merged into. `tell` is told of such an adapter, and of what takes long.
     """
     source, attention = locate(config.name_or_path), _attention(config.attention)
+    method = None
     try:
         described = AutoConfig.from_pretrained(
             source, revision=config.revision, trust_remote_code=config.trust_remote_code
         )
         with quiet():
             if config.quantization == "none":
+                method = make_whole(described, source=source, where=config.name_or_path)
                 model = _load(described, source, config, attention)
             else:
                 model = load_quantized(source, config, described=described, attention=attention, tell=tell)
@@ -70,6 +73,8 @@ def load_base(
         tell(
             f"{share:.0%} of the blocks' parameters are held in {config.quantization}: the others are no plain linears"
         )
+    if method is not None:
+        tell(f"this base comes quantised by {method}: its weights are made whole in {config.dtype} as they are read")
     if as_plain:
         as_plain_linears(model)
     check_exceptions(model)
@@ -102,6 +107,7 @@ def _load(described: Any, source: str, config: ModelConfig, attention: str | Non
     kind = AutoModelForSeq2SeqLM if described.is_encoder_decoder else AutoModelForCausalLM
     model, info = kind.from_pretrained(
         source,
+        config=described,
         revision=config.revision,
         dtype=TORCH_DTYPES[config.dtype],
         trust_remote_code=config.trust_remote_code,

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from fledge.models.facts import blocks
+from fledge.models.blocks import blocks
 from fledge.models.forwards import Forward
 
 _HIDDEN = ("hidden_states", "x", "hidden")
@@ -54,26 +54,26 @@ def one_of_each(model: PreTrainedModel, kinds: Sequence[int]) -> Iterator[None]:
                 block.forward = before
 
 
-def _noting(forward: Forward, number: int, outputs: dict[int, Any]) -> Forward:
-    """The forward, which notes what it gives beside hidden states."""
+def _noting(inner: Forward, number: int, outputs: dict[int, Any]) -> Forward:
+    """The forward `inner`, which notes what it gives beside hidden states."""
 
-    def noted(*given: Any, **named: Any) -> Any:
-        out = forward(*given, **named)
+    def forward(*given: Any, **named: Any) -> Any:
+        out = inner(*given, **named)
         outputs[number] = out[1:] if isinstance(out, tuple) else None
         return out
 
-    return noted
+    return forward
 
 
 def _handing_on(kind: int, outputs: Mapping[int, Any]) -> Callable[..., Any]:
     """A forward that gives what it is given, in the shape in which the first block of its kind gives it."""
 
-    def handed_on(*given: Any, **named: Any) -> Any:
+    def forward(*given: Any, **named: Any) -> Any:
         hidden = given[0] if given else next(named[name] for name in _HIDDEN if name in named)
         rest = outputs[kind]
         return hidden if rest is None else (hidden, *rest)
 
-    return handed_on
+    return forward
 
 
 def _shape(block: nn.Module, number: int) -> tuple[Any, ...]:

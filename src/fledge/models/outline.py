@@ -23,8 +23,9 @@ from fledge.models.files import stored_tensors, weight_files
 from fledge.models.load import load_base
 from fledge.models.load_quantized import check_whole, generation_config_of
 from fledge.models.locate import locate
+from fledge.models.prequantized import method_of
 from fledge.models.quiet import quiet
-from fledge.models.tensors import Stored
+from fledge.models.tensors import Held, Stored
 from fledge.ops.buffers import give_back
 from fledge.ops.frozen_linear import FrozenLinear
 from fledge.runtime.precision import TORCH_DTYPES
@@ -41,7 +42,7 @@ class Outline:
     source: str
     model: PreTrainedModel
     """Without weights: every tensor is on no device. What is tied in the base is tied here."""
-    stored: Mapping[str, Stored]
+    stored: Mapping[str, Stored | Held]
     """Each tensor of the files by its name in them."""
     names: Mapping[str, str]
     """The model's own name of a tensor -> its name in the files; of what is tied, one name stands for all."""
@@ -77,6 +78,8 @@ def read_outline(config: ModelConfig, *, rows: int = 0) -> Outline:
         kind = AutoModelForSeq2SeqLM if described.is_encoder_decoder else AutoModelForCausalLM
         with torch.device("meta"):
             model = kind.from_config(described, dtype=torch.float32, trust_remote_code=config.trust_remote_code)
+        if method_of(described) is not None:
+            return _of_whole(config, source, described, model)
         stored = stored_tensors(weight_files(source, revision=config.revision))
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, StrictDataclassError) as error:
         cure = "give a language model whose folder holds config.json and whole .safetensors files"
@@ -84,6 +87,19 @@ def read_outline(config: ModelConfig, *, rows: int = 0) -> Outline:
         raise ModelError(what, where=config.name_or_path, cure=cure) from error
     names, rest = _names(model, stored)
     return Outline(config, source, model, stored, names, rest, _tied(model, stored, names))
+
+
+def _of_whole(config: ModelConfig, source: str, described: Any, model: PreTrainedModel) -> Outline:
+    """The outline of a base that comes quantised: its tensors are what the library makes of the files, in the number
+    format of the recipe, and all of them are held in memory.
+    """
+    for each in (described, described.get_text_config(), model.config, model.config.get_text_config()):
+        if hasattr(each, "quantization_config"):
+            del each.quantization_config
+    whole = load_base(config, device=torch.device("cpu")).model.state_dict()
+    tied = dict(model.all_tied_weights_keys)
+    stored = {name: Held(tensor) for name, tensor in whole.items() if name not in tied}
+    return Outline(config, source, model, stored, {name: name for name in stored}, (), tied)
 
 
 def _names(model: PreTrainedModel, stored: Mapping[str, Stored]) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -141,7 +157,7 @@ def dequantized_weights(config: ModelConfig) -> dict[str, Make]:
 class _Made:
     """A tensor that is made when the loader asks for it, one at a time: it answers as `Stored` does."""
 
-    stored: Stored
+    stored: Stored | Held
     shape: tuple[int, ...]
     make: Make
     dtype: torch.dtype

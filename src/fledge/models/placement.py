@@ -5,7 +5,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from fledge.models.facts import blocks
+from fledge.models.blocks import blocks
 from fledge.models.quantize import LINEARS
 from fledge.ops.frozen_linear import FrozenLinear
 from fledge.ops.held import HeldValues, Scratch

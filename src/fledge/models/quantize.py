@@ -17,7 +17,7 @@ from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from fledge.errors import ModelError
-from fledge.models.facts import blocks
+from fledge.models.blocks import blocks
 from fledge.ops.buffers import give_back
 from fledge.ops.frozen_linear import PARTS, FrozenLinear, tensors_of
 from fledge.ops.held import Scratch

@@ -1,6 +1,5 @@
 """Rotary angles that depend on the length seen (dynamic, longrope), made to depend on each row's own length alone."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +23,7 @@ def angles_by_row(model: nn.Module) -> None:
     """
     for module in model.modules():
         if _depends_on_length(module):
-            module.forward = functools.partial(_by_row, module, module.forward, _Start(module))
+            module.forward = _by_row(module, module.forward, _Start(module))
 
 
 def _depends_on_length(module: nn.Module) -> bool:
@@ -54,22 +53,26 @@ class _Start:
                 module.register_buffer(name, first.to(getattr(module, name).device).clone(), persistent=False)
 
 
-def _by_row(
-    module: nn.Module, forward: Forward, start: _Start, x: torch.Tensor, position_ids: torch.Tensor, **options: Any
-) -> Any:
-    """cos and sin [B,T,R] of positions [B,T]: for each length that a row has, the library's of a row of that length."""
-    if position_ids.dim() != 2:
+def _by_row(module: nn.Module, inner: Forward, start: _Start) -> Forward:
+    """The forward `inner`, for each length that a row has, of a row of that length."""
+
+    def forward(x: torch.Tensor, position_ids: torch.Tensor, **options: Any) -> Any:
+        """cos and sin [B,T,R] of positions [B,T]."""
+        if position_ids.dim() != 2:
+            start.put_back(module)
+            return inner(x, position_ids, **options)
+        lengths = _lengths(position_ids)
+        made: tuple[torch.Tensor, ...] | None = None
+        for length in lengths.unique().tolist():
+            start.put_back(module)
+            found = inner(x, position_ids.clamp(max=length - 1), **options)
+            is_mine = (lengths == length)[..., None]
+            pairs = zip(found, found if made is None else made, strict=True)
+            made = tuple(torch.where(is_mine, one, other) for one, other in pairs)
         start.put_back(module)
-        return forward(x, position_ids, **options)
-    lengths = _lengths(position_ids)
-    made: tuple[torch.Tensor, ...] | None = None
-    for length in lengths.unique().tolist():
-        start.put_back(module)
-        found = forward(x, position_ids.clamp(max=length - 1), **options)
-        is_mine = (lengths == length)[..., None]
-        made = found if made is None else tuple(torch.where(is_mine, *pair) for pair in zip(found, made, strict=True))
-    start.put_back(module)
-    return made
+        return made
+
+    return forward
 
 
 def _lengths(position_ids: torch.Tensor) -> torch.Tensor:

@@ -75,6 +75,30 @@ class _Broken(Exception):
     """What is wrong with a header, to be said with the file's name."""
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A tensor in memory that answers as one in a file does."""
+
+    tensor: torch.Tensor
+
+    @property
+    def dtype(self) -> str:
+        return _NAMES[self.tensor.dtype]
+
+    def get_shape(self) -> list[int]:
+        return list(self.tensor.shape)
+
+    def get_dtype(self) -> str:
+        return self.dtype
+
+    def __getitem__(self, _: Any) -> torch.Tensor:
+        return self.read()
+
+    def read(self) -> torch.Tensor:
+        """The tensor, in memory of its own."""
+        return self.tensor.clone()
+
+
 def stored_in(path: Path) -> dict[str, Stored]:
     """The tensors of a file by name. Raises ModelError where it is not a whole safetensors file."""
     try:

@@ -12,7 +12,7 @@ import torch
 
 from fledge.data.rows import Batch
 from fledge.errors import RunError, StoppedBySignal, TrainingError
-from fledge.events import Event, Failed, Interrupted, Saved, StepDone, StepSkipped, Validated
+from fledge.events import Event, Failed, Interrupted, Notice, Saved, StepDone, StepSkipped, Validated
 from fledge.rundir import RunDir, sync_file
 from fledge.runtime.memory import peak_bytes
 from fledge.runtime.mesh import Mesh
@@ -45,6 +45,8 @@ class Plan:
     validate_every: int
     save_every: int
     keep_checkpoints: int
+    may_rest: bool = False
+    """Whether some trained tensors may get no gradient: of layers that nobody has chosen one by one."""
     patience: int | None = None
     """Validations in a row without a better loss after which the run ends; None for no end before the last step."""
 
@@ -74,7 +76,7 @@ def run_loop(parts: Parts, plan: Plan, *, progress: Progress) -> Progress:
 
     Raises TrainingError where going on would be wrong, StoppedBySignal where a signal asked for the end.
     """
-    watch = GradientWatch(parts.trained.model, parts.trained.optimizer)
+    watch = GradientWatch(parts.trained.model, parts.trained.optimizer, may_rest=plan.may_rest)
     if progress.step == 0:
         _save(parts, plan, progress)
     while progress.step < plan.total_steps and not progress.stopped_early:
@@ -125,7 +127,8 @@ def _one_step(parts: Parts, plan: Plan, progress: Progress, watch: GradientWatch
 
 def _check_watch(parts: Parts, step: int, watch: GradientWatch) -> None:
     try:
-        watch.settle(step)
+        if text := watch.settle(step):
+            parts.tell(Notice(text=text))
     except TrainingError as error:
         parts.tell(Failed(step=step, reason=error.problems[0].what))
         raise

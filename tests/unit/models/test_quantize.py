@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralFo
 
 from fledge.config.model import ModelConfig
 from fledge.errors import ModelError
-from fledge.models.facts import blocks
+from fledge.models.blocks import blocks
 from fledge.models.load import load_base
 from fledge.models.quantize import LINEARS, quantized_tensors
 from fledge.ops.frozen_linear import FrozenLinear
