@@ -13,7 +13,10 @@ from fledge import FledgeError, Recipe, evaluate, load_recipe, train
 from fledge.commands.evaluate import Question
 from fledge.commands.export import source_of
 from fledge.commands.open_run import open_run
+from fledge.commands.steps import make_plan, row_order
+from fledge.data.pipeline import prepare_training
 from fledge.exporting.merged import merged_onto, outline_of
+from fledge.models.load_tokenizer import load_tokenizer
 from fledge.rundir import RunDir, read_events, read_steps
 from tests.foreign import foreign_adapter, put_on, settings
 from tests.runs import load, recipe_dict, write_rows
@@ -187,6 +190,14 @@ def test_all_linear_may_be_written_where_it_is_what_the_adapter_has(place: Path)
     foreign_adapter(place / "base", place / "some", r=2, target_modules=["q_proj"])
     with pytest.raises(FledgeError, match=r"all-linear is not what the adapter of lora.init_from has"):
         train(recipe_of(place, "all-2", start="some", lora__target_modules="all-linear"))
+
+
+def test_layers_that_the_start_has_may_rest_as_those_of_all_linear(place: Path) -> None:
+    chosen = recipe_of(place, "x", lora__target_modules=["q_proj"])
+    tokenizer = load_tokenizer(chosen.model, chosen.data)
+    data = prepare_training(chosen.data, tokenizer, seed=7, progress=lambda done, total: None)
+    for recipe, may_rest in ((chosen, False), (recipe_of(place, "x", start="first"), True)):
+        assert make_plan(recipe, row_order(recipe, data)).may_rest == may_rest
 
 
 def test_another_base_is_told_by_its_shape_or_by_its_weights(place: Path) -> None:
