@@ -17,14 +17,17 @@ generate(run, prompt)           one answer -> Generated
 chat(run)                       a Conversation, whose `say` streams
 export(run, out, to)            an adapter or a merged model, proven before it counts -> Exported
 push(run, repo)                 a certified export on a model hub, with a model card -> Pushed
+                                of these, all but push take an adapter's folder as run too
 import_recipe(file, out)        another tool's configuration as a recipe -> Imported
 write_recipe(path)              a commented recipe to start from, which is `fledge init`
 recipe_schema()                 the recipe's JSON Schema
 examine()                       what is on this machine, which is `fledge doctor` -> Findings
-Prompt, Question, Sampling, Parcel, Address
+Prompt, Question, Sampling, Parcel, Address, Opening
                                 what these take besides plain values
 
-What takes a run takes `base_path` too: where its base lies now. So does train, for a run that has begun.
+What takes a run takes `opening=Opening(which, trust_remote_code, base_path, recipe)` too: the last adapter or the best,
+leave to run code of its base's own, where its base lies now, and for an adapter's folder the recipe that goes with it.
+train takes `base_path` alone, for a run that has begun.
 
 Importing this package imports nothing heavy; each name is loaded when it is first used.
 """
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from fledge.commands.generate import Generated, Prompt, Sampling, generate
     from fledge.commands.import_recipe import import_recipe
     from fledge.commands.init import write_recipe
+    from fledge.commands.opening import Opening
     from fledge.commands.push import Address, Parcel, Pushed, push
     from fledge.commands.train import TrainResult, train
     from fledge.config.imports import Imported
@@ -68,6 +72,7 @@ _HOMES = {
     "Conversation": "fledge.commands.chat",
     "export": "fledge.commands.export",
     "Exported": "fledge.commands.export",
+    "Opening": "fledge.commands.opening",
     "push": "fledge.commands.push",
     "Pushed": "fledge.commands.push",
     "Parcel": "fledge.commands.push",
@@ -90,6 +95,7 @@ __all__ = [
     "Generated",
     "Imported",
     "Measured",
+    "Opening",
     "Parcel",
     "Prompt",
     "Pushed",

@@ -18,9 +18,6 @@ IMPOSED_NAMES = frozenset(
     | {f"_process_model_{when}_weight_loading" for when in ("before", "after")}
 )
 
-# A public verb takes by name what its command line takes, and how its run is opened are two of these.
-VERBS, PARAMETERS_OF_A_VERB = frozenset({"export", "generate", "push"}), 8
-
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -74,9 +71,8 @@ def test_a_function_takes_at_most_seven_parameters_keyword_only_after_two() -> N
             positional = own_parameters(function, is_method=is_method)
             if is_imposed(path, function):
                 continue
-            most = PARAMETERS_OF_A_VERB if function.name in VERBS and path.parent.name == "commands" else PARAMETERS
-            if len(positional) + len(function.args.kwonlyargs) > most:
-                found.append(f"{where}: more than {most} parameters")
+            if len(positional) + len(function.args.kwonlyargs) > PARAMETERS:
+                found.append(f"{where}: more than {PARAMETERS} parameters")
             if len(positional) > POSITIONAL and not function.name.startswith("_"):
                 found.append(f"{where}: keyword-only after the first two")
     report(found)

@@ -28,7 +28,7 @@ KEY = re.compile(r"(?<![\w./])(model|data|lora|train|evaluate|output)\.([a-z_][a
 ANOTHER_TOOLS = {"config/imports.py"}
 # A model card shows Python code, what libraries say is searched for Python arguments to leave them out, and the cure of
 # a pickled base is a command in Python that a test runs.
-WRITES_PYTHON = {"card.py", "quoted.py", "folder.py"}
+WRITES_PYTHON = {"card.py", "quoted.py", "folder.py", "adapter_file.py"}
 PYTHON_ARGUMENT = re.compile(r"\b[a-z_]+=(?:True|False|None|\[|<)|from_pretrained\(|load_dataset\(")
 
 

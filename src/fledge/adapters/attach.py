@@ -11,7 +11,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from fledge.adapters.dropout import DropoutKeys, KeyedDropout, find_sides
-from fledge.adapters.targets import check_saved, check_targets
+from fledge.adapters.read import Start, check_rows, config_of, put_weights
+from fledge.adapters.targets import ALL_LINEAR, Targets, all_linears, check_saved, check_targets
 from fledge.adapters.vocabulary import NewRows, make_room
 from fledge.adapters.whole import bridge_float32
 from fledge.config.lora import LoraSection
@@ -36,14 +37,22 @@ class Adapted:
 
 
 def attach(
-    model: PreTrainedModel, lora: LoraSection, *, facts: ModelFacts, seed: int, new_tokens: tuple[int, ...] = ()
+    model: PreTrainedModel,
+    lora: LoraSection,
+    *,
+    facts: ModelFacts,
+    seed: int,
+    new_tokens: tuple[int, ...] = (),
+    start: Start | None = None,
 ) -> Adapted:
-    """Put a fresh adapter on `model`, which is changed in place and in eval mode. Adapter weights are float32.
+    """Put an adapter on `model`, which is changed in place and in eval mode: a fresh one, or that of `start` with its
+    settings and weights. Adapter weights are float32.
 
     `new_tokens` are ids the base has never seen: the embedding is enlarged to hold them, starts them at the mean of
     the others, and only their rows are trained. Raises ModelError where a target or an initialisation does not fit.
     """
-    targets = check_targets(model, lora.target_modules, facts=facts)
+    targets = check_targets(model, lora.target_modules, facts=facts) if start is None else Targets("")
+    everything = all_linears(model)[0] if start is not None and lora.target_modules == ALL_LINEAR else None
     check_saved(model, lora.modules_to_save)
     _check_quantized(model, lora)
     if lora.init_lora_weights == "pissa" and model.dtype != torch.float32:
@@ -53,27 +62,21 @@ def attach(
         )
     rows = make_room(model, new_tokens) if new_tokens else NewRows({}, ())
     seed_everything(derive_seed(seed, "adapter"))
-    config = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.lora_alpha,
-        lora_dropout=lora.lora_dropout,
-        target_modules=targets.names,
-        use_rslora=lora.use_rslora,
-        use_dora=lora.use_dora,
-        init_lora_weights=lora.init_lora_weights,
-        modules_to_save=[*lora.modules_to_save, *(set(rows.modules_to_save) - set(lora.modules_to_save))] or None,
-        trainable_token_indices=rows.trainable_token_indices or None,
-        task_type="SEQ_2_SEQ_LM" if facts.is_encoder_decoder else "CAUSAL_LM",
+    config = (
+        _fresh(lora, targets.names, rows, facts=facts) if start is None else _further(lora, start, rows, model=model)
     )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             adapted = get_peft_model(model, config)
     except (ValueError, TypeError, NotImplementedError) as error:
-        cure = "write lora.target_modules: all-linear, and remove lora.modules_to_save"
-        raise ModelError(f"the adapter does not fit this model: {said(error)}", where="lora", cure=cure) from error
-    _check_adapted(adapted, model, lora=lora, is_tied=facts.is_head_tied)
+        raise _not_fitting(error, start) from error
+    _check_adapted(adapted, model, lora=lora, is_tied=facts.is_head_tied, is_fresh=start is None)
     _hold_in_float32(adapted)
+    if start is not None:
+        put_weights(adapted, start.folder)
+        if everything is not None:
+            _check_all(model, everything)
     bridge_float32(adapted, dtype=model.dtype)
     keys = DropoutKeys(seed=seed)
     _key_dropout(adapted, keys)
@@ -87,12 +90,65 @@ def attach(
     return Adapted(adapted, keys, initial, targets.left_out)
 
 
-def _check_adapted(adapted: PeftModel, model: PreTrainedModel, *, lora: LoraSection, is_tied: bool) -> None:
+def _fresh(lora: LoraSection, targets: str | list[str], rows: NewRows, *, facts: ModelFacts) -> LoraConfig:
+    """What the recipe describes, in peft's words."""
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.lora_alpha,
+        lora_dropout=lora.lora_dropout,
+        target_modules=targets,
+        use_rslora=lora.use_rslora,
+        use_dora=lora.use_dora,
+        init_lora_weights=lora.init_lora_weights,
+        modules_to_save=[*lora.modules_to_save, *(set(rows.modules_to_save) - set(lora.modules_to_save))] or None,
+        trainable_token_indices=rows.trainable_token_indices or None,
+        task_type="SEQ_2_SEQ_LM" if facts.is_encoder_decoder else "CAUSAL_LM",
+    )
+
+
+def _further(lora: LoraSection, start: Start, rows: NewRows, *, model: PreTrainedModel) -> LoraConfig:
+    """The settings of an adapter that is trained further. Raises ModelError where it lacks the rows of new tokens."""
+    config = config_of(start.described, is_inference=False)
+    config.lora_dropout = lora.lora_dropout
+    check_rows(start.described, rows)
+    most = max(start.described.token_rows, default=-1)
+    if most >= model.get_input_embeddings().weight.shape[0]:
+        what = f"this adapter trains the row of token {most}, which the base has not"
+        cure = "name the tokens that it adds as data.new_tokens or data.new_special_tokens, in their order"
+        raise ModelError(what, where=str(start.folder), cure=cure)
+    return config
+
+
+def _not_fitting(error: Exception, start: Start | None) -> ModelError:
+    what = f"the adapter does not fit this model: {said(error)}"
+    if start is not None:
+        cure = "give the base that the adapter was trained on, as model.name_or_path"
+        return ModelError(what, where=str(start.folder), cure=cure)
+    cure = "write lora.target_modules: all-linear, and remove lora.modules_to_save"
+    return ModelError(what, where="lora", cure=cure)
+
+
+def _check_all(model: PreTrainedModel, everything: list[str]) -> None:
+    """Raise ModelError where the adapter that `model` has is not on all that all-linear means, and on nothing else.
+    A module that is trained whole takes no adapter.
+    """
+    modules = dict(model.named_modules())
+    wholes = tuple(f"{name}." for name, module in modules.items() if isinstance(module, ModulesToSaveWrapper))
+    layers = {name for name, module in modules.items() if isinstance(module, LoraLayer)}
+    if layers != {name for name in everything if not f"{name}.".startswith(wholes)}:
+        what = "all-linear is not what the adapter of lora.init_from has"
+        raise ModelError(what, where="lora.target_modules", cure="remove it: the adapter decides it")
+
+
+def _check_adapted(
+    adapted: PeftModel, model: PreTrainedModel, *, lora: LoraSection, is_tied: bool, is_fresh: bool = True
+) -> None:
     """Raises ModelError for what would train and then could not be saved or merged as trained."""
     ends = (model.get_output_embeddings(), model.get_input_embeddings())
     if is_tied and any(isinstance(module, LoraLayer | ModulesToSaveWrapper) for module in ends):
         what = "the head and the embedding share one weight, so what is trained of one of them cannot be merged"
         cure = "leave both out of lora.target_modules and lora.modules_to_save"
+        cure = cure if is_fresh else "remove lora.init_from: this adapter can be trained further in plain peft alone"
         raise ModelError(what, where="lora", cure=cure)
     if lora.init_lora_weights == "pissa" and any("lora_embedding" in name for name, _ in adapted.named_parameters()):
         raise ModelError(

@@ -11,12 +11,16 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from peft.utils.other import get_pattern_key
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
+from fledge.adapters.read import config_of
+from fledge.config.adapter_file import describe_adapter
 from fledge.errors import ProofError
 
 _PREFIX = "base_model.model."
+_OWN = ".base_layer."
 _ROWS = ".token_adapter.trainable_tokens_delta"
 _PARTS = {
     ".lora_A.weight": "a",
@@ -64,13 +68,9 @@ Update = LowRank | Rows | Whole
 def read_updates(folder: Path) -> dict[str, Update]:
     """What the adapter in `folder` does to its base, by the names of the base's tensors. In float32.
 
-    Raises ProofError where the adapter holds something else than Fledge trains.
+    Raises ProofError where the adapter's tensors do not go together, ModelError where its settings cannot be used.
     """
-    config = LoraConfig.from_pretrained(str(folder))
-    assert isinstance(config, LoraConfig)
-    if config.rank_pattern or config.alpha_pattern or config.bias != "none" or config.lora_bias:
-        raise ProofError("this adapter is of a kind that cannot be merged here", where=str(folder), cure=_CURE)
-    scale = config.lora_alpha / (math.sqrt(config.r) if config.use_rslora else config.r)
+    config = config_of(describe_adapter(folder))
     found: dict[str, Update] = {}
     low_rank: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in load_file(folder / SAFETENSORS_WEIGHTS_NAME).items():
@@ -78,6 +78,8 @@ def read_updates(folder: Path) -> dict[str, Update]:
         ending = next((ending for ending in _PARTS if name.endswith(ending)), None)
         if ending is not None:
             low_rank.setdefault(f"{name.removesuffix(ending)}.weight", {})[_PARTS[ending]] = tensor
+        elif _OWN in name:
+            continue  # the base's, and the same there: an adapter with another one is not loaded
         elif name.endswith(_ROWS):
             module = name.removesuffix(_ROWS)
             found[f"{module}.weight"] = Rows(_indices(config, module), tensor)
@@ -86,8 +88,15 @@ def read_updates(folder: Path) -> dict[str, Update]:
     for name, parts in low_rank.items():
         if not parts.keys() >= {"a", "b"} or name in found or ("magnitude" in parts) != config.use_dora:
             raise ProofError(f"the adapter's tensors for {name} do not go together", where=str(folder), cure=_CURE)
-        found[name] = LowRank(**parts, scale=scale)
+        found[name] = LowRank(**parts, scale=_scale(config, name.removesuffix(".weight"), rank=parts["a"].shape[0]))
     return found
+
+
+def _scale(config: LoraConfig, module: str, *, rank: int) -> float:
+    """What B A is multiplied by in a module: peft may have given it an alpha of its own."""
+    patterns = config.alpha_pattern
+    alpha = patterns.get(get_pattern_key(list(patterns), module), config.lora_alpha)
+    return float(alpha / (math.sqrt(rank) if config.use_rslora else rank))
 
 
 def _indices(config: LoraConfig, module: str) -> tuple[int, ...]:

@@ -1,19 +1,21 @@
 """Writes an adapter in peft's format, so that plain peft loads it with Fledge uninstalled, and reads it back."""
 
 import hashlib
-import json
 import math
 import warnings
 from pathlib import Path
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from fledge.adapters.attach import Adapted
+from fledge.adapters.read import check_rows, config_of, put_weights
 from fledge.adapters.vocabulary import make_room
+from fledge.config.adapter_file import Described, describe_adapter
+from fledge.config.quoted import said
 from fledge.errors import ModelError
 
 
@@ -55,10 +57,11 @@ def _difference(now: dict[str, torch.Tensor], start: dict[str, torch.Tensor]) ->
     return result
 
 
-def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+def load_adapter(model: PreTrainedModel, folder: Path, *, is_own: bool = True) -> PeftModel:
     """`model` (an untouched base) with the adapter of `folder`, in eval mode, adapter weights in float32.
 
-    Raises ModelError where there is no adapter or where it lacks tensors that its own configuration asks for.
+    Raises ModelError where there is no adapter or where it lacks tensors that its own configuration asks for; and of an
+    adapter that no run of Fledge wrote also where it has more of them, or others.
     """
     if not (folder / SAFETENSORS_WEIGHTS_NAME).is_file():
         raise ModelError(
@@ -66,10 +69,15 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
             where=str(folder),
             cure="train first with `fledge train RECIPE`, or give a run folder",
         )
-    _fit_vocabulary(model, folder)
+    described = describe_adapter(folder)
+    _fit_vocabulary(model, described, is_own=is_own)
+    config = config_of(described)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        adapted = PeftModel.from_pretrained(model, str(folder))
+        if is_own:
+            adapted = PeftModel.from_pretrained(model, str(folder), config=config)
+        else:
+            adapted = _put_on(model, config, folder)
     missing = next((str(each.message) for each in told if "missing adapter keys" in str(each.message)), None)
     if missing:
         raise ModelError(
@@ -80,24 +88,34 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     return adapted.requires_grad_(requires_grad=False).eval()
 
 
-def _fit_vocabulary(model: PreTrainedModel, folder: Path) -> None:
-    """Make room for the rows of new tokens, which the adapter holds."""
-    indices = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8")).get("trainable_token_indices") or {}
-    lists = [indices] if isinstance(indices, list) else indices.values()
-    rows = {row for rows in lists for row in rows}
+def _put_on(model: PreTrainedModel, config: LoraConfig, folder: Path) -> PeftModel:
+    """A stranger's adapter on its base. Raises ModelError where it does not fit, tensor by tensor."""
+    try:
+        adapted = get_peft_model(model, config)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        cure = "give the base that the adapter was trained on, as model.name_or_path of a recipe: --recipe RECIPE"
+        what = f"this adapter does not fit this base: {said(error)}"
+        raise ModelError(what, where=str(folder), cure=cure) from error
+    assert isinstance(adapted, PeftModel)
+    put_weights(adapted, folder)
+    return adapted
+
+
+def _fit_vocabulary(model: PreTrainedModel, described: Described, *, is_own: bool) -> None:
+    """Make room for the rows of new tokens, which the adapter holds. A stranger may train rows that the base has: these
+    stay as they are.
+    """
+    held = model.get_input_embeddings().weight.shape[0]
+    rows = sorted(row for row in described.token_rows if is_own or row >= held)
     if rows:
-        make_room(model, tuple(sorted(rows)))
+        fresh = make_room(model, tuple(rows))
+        if not is_own:
+            check_rows(described, fresh)
 
 
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds an adapter's two files."""
     return (folder / SAFETENSORS_WEIGHTS_NAME).is_file() and (folder / CONFIG_NAME).is_file()
-
-
-def file_digest(folder: Path) -> str:
-    """sha256 of the adapter's weights file, by which a swapped one is noticed."""
-    with (folder / SAFETENSORS_WEIGHTS_NAME).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def adapter_digest(model: torch.nn.Module) -> str:

@@ -16,11 +16,17 @@ from fledge.errors import ModelError
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def check_taken(model: PeftModel) -> None:
-    """Raises ModelError where plain peft would not take the adapter that `model` has: before it is trained."""
+def check_taken(model: PeftModel, *, start: Path | None = None) -> None:
+    """Raises ModelError where plain peft would not take the adapter that `model` has: before it is trained.
+
+    `start` is the folder of the adapter that training starts from, which decides which modules there are.
+    """
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     why = _left_over(model.get_base_model(), model.peft_config["default"], shapes)
+    if why is not None and start is not None:
+        cure = "give the base that the adapter was trained on, as model.name_or_path"
+        raise ModelError(f"plain peft could not load this adapter on this base: {why}", where=str(start), cure=cure)
     if why is not None:
         cure = "leave these modules out of lora.target_modules, or give another base"
         raise ModelError(f"plain peft could not load this adapter: {why}", where="lora.target_modules", cure=cure)

@@ -36,15 +36,21 @@ def check_targets(model: nn.Module, targets: str | tuple[str, ...], *, facts: Mo
 
 
 def _all_linear(model: nn.Module) -> Targets:
-    """What peft takes for all-linear, but for modules that an adapter would break: a router gives more than a product,
-    and the fused kernels of Mamba kinds go past some of their modules.
+    kept, left_out = all_linears(model)
+    return Targets(kept, left_out) if left_out else Targets(ALL_LINEAR)
+
+
+def all_linears(model: nn.Module) -> tuple[list[str], tuple[str, ...]]:
+    """Full names of what all-linear means, and last names of what it leaves out.
+
+    What peft takes for it, but for modules that an adapter would break: a router gives more than a product, and the
+    fused kernels of Mamba kinds go past some of their modules.
     """
     head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
     linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D) and m is not head}
     refused = {last for last in {_last(name) for name in linears} if _peft_refuses(model, last)}
     kept = [name for name, module in linears.items() if _last(name) not in refused and _is_product(module)]
-    left_out = tuple(dict.fromkeys(_last(name) for name in linears if name not in kept))
-    return Targets(kept, left_out) if left_out else Targets(ALL_LINEAR)
+    return kept, tuple(dict.fromkeys(_last(name) for name in linears if name not in kept))
 
 
 def _last(name: str) -> str:

@@ -8,10 +8,11 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from fledge.cli.options import (
+    AdaptersRecipe,
     AsJson,
     BasePath,
     MaxNewTokens,
-    Run,
+    RunOrAdapter,
     Seed,
     System,
     Temperature,
@@ -32,7 +33,7 @@ _HELP = "/reset forgets what was said, /exit ends; Ctrl-C stops an answer"
 
 
 def run(
-    run: Run,
+    run: RunOrAdapter,
     system: System = None,
     use_base: UseBase = False,
     max_new_tokens: MaxNewTokens = 512,
@@ -40,6 +41,7 @@ def run(
     top_p: TopP = None,
     seed: Seed = None,
     which: Which = "last",
+    recipe: AdaptersRecipe = None,
     base_path: BasePath = None,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
@@ -48,16 +50,15 @@ def run(
     draws = drawn(temperature, top_p=top_p, seed=seed)
 
     from fledge.commands.chat import Sampling, chat
+    from fledge.commands.opening import Opening
 
     sampling = Sampling(max_new_tokens, *draws)
     conversation = chat(
         run,
         sampling=sampling,
         use_base=use_base,
-        which=which,
+        opening=Opening(which, trust_remote_code, base_path, recipe),
         system=system,
-        trust_remote_code=trust_remote_code,
-        base_path=base_path,
     )
     show_notices(conversation.notices)
     is_person = sys.stdin.isatty() and not as_json

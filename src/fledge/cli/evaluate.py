@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fledge.cli.options import AsJson, BasePath, Run, TrustRemoteCode, Which
+from fledge.cli.options import AdaptersRecipe, AsJson, BasePath, RunOrAdapter, TrustRemoteCode, Which
 from fledge.cli.show import as_points, counting, echo, show_beside, show_json, show_notices
 from fledge.errors import FledgeError
 from fledge.units import for_terminal
@@ -27,7 +27,7 @@ class On(StrEnum):
 
 
 def run(
-    run: Run,
+    run: RunOrAdapter,
     on: Annotated[On, typer.Option(help="Which rows: data.validation, data.test or data.train.")] = On.validation,
     max_rows: Annotated[int | None, typer.Option(min=1, help="At most this many rows.")] = None,
     exact_match: Annotated[
@@ -43,6 +43,7 @@ def run(
         int | None, typer.Option(min=0, help="So many answers are shown, base beside tuned; 5 unless given.")
     ] = None,
     which: Which = "last",
+    recipe: AdaptersRecipe = None,
     base_path: BasePath = None,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
@@ -54,15 +55,14 @@ def run(
 
     from fledge.commands.console import console
     from fledge.commands.evaluate import Question, evaluate
+    from fledge.commands.opening import Opening
 
     question = Question(on.value, max_rows, exact_match, max_new_tokens, rouge, num_beams, show)
     with console() as screen, counting("answering", "answers") as answering:
         result = evaluate(
             run,
             question=question,
-            which=which,
-            trust_remote_code=trust_remote_code,
-            base_path=base_path,
+            opening=Opening(which, trust_remote_code, base_path, recipe),
             on_prepare=screen.preparing,
             on_answers=answering,
         )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fledge.cli.options import AsJson, BasePath, Run, TrustRemoteCode, Which
+from fledge.cli.options import AdaptersRecipe, AsJson, BasePath, RunOrAdapter, TrustRemoteCode, Which
 from fledge.cli.show import echo, show_json, show_notices
 
 
@@ -38,7 +38,7 @@ class Onto(StrEnum):
 
 
 def run(
-    run: Run,
+    run: RunOrAdapter,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write; it must not exist yet.")],
     to: Annotated[
         To, typer.Option(help="adapter: peft's format; hf: merged into the base; gguf: the same, in one file.")
@@ -55,12 +55,14 @@ def run(
         typer.Option(help="A quantised run: merge onto what its base stands for, or onto the base as it came."),
     ] = Onto.auto,
     which: Which = "last",
+    recipe: AdaptersRecipe = None,
     base_path: BasePath = None,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Write RUN's adapter, alone or merged into its base, and compare it with what was trained before it counts."""
     from fledge.commands.export import export
+    from fledge.commands.opening import Opening
 
     result = export(
         run,
@@ -68,9 +70,7 @@ def run(
         to=to.value,
         dtype=dtype.value if dtype else None,
         onto=onto.value,
-        which=which,
-        trust_remote_code=trust_remote_code,
-        base_path=base_path,
+        opening=Opening(which, trust_remote_code, base_path, recipe),
     )
     show_notices(result.notices)
     if as_json:

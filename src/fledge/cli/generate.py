@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 
 from fledge.cli.options import (
+    AdaptersRecipe,
     AsJson,
     BasePath,
     MaxNewTokens,
-    Run,
+    RunOrAdapter,
     Seed,
     System,
     Temperature,
@@ -24,7 +25,7 @@ from fledge.cli.streams import as_text
 
 
 def run(
-    run: Run,
+    run: RunOrAdapter,
     prompt: Annotated[str, typer.Option(help="What to answer; - reads it from stdin.")] = "-",
     context: Annotated[str, typer.Option("--input", help="alpaca: the text that the instruction is about.")] = "",
     is_raw: Annotated[bool, typer.Option("--raw", help="Send the prompt as it is, in no format.")] = False,
@@ -35,6 +36,7 @@ def run(
     top_p: TopP = None,
     seed: Seed = None,
     which: Which = "last",
+    recipe: AdaptersRecipe = None,
     base_path: BasePath = None,
     trust_remote_code: TrustRemoteCode = False,
     as_json: AsJson = False,
@@ -45,6 +47,7 @@ def run(
     text, context = as_text(text, where="the prompt"), as_text(context, where="--input")
 
     from fledge.commands.generate import Prompt, Sampling, generate
+    from fledge.commands.opening import Opening
 
     def write(piece: str) -> None:
         if not as_json:
@@ -55,9 +58,7 @@ def run(
         Prompt(text, context, is_raw, system),
         sampling=Sampling(max_new_tokens, *draws),
         use_base=use_base,
-        which=which,
-        trust_remote_code=trust_remote_code,
-        base_path=base_path,
+        opening=Opening(which, trust_remote_code, base_path, recipe),
         on_text=write,
     )
     show_notices(result.notices)

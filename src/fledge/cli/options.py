@@ -7,6 +7,16 @@ import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder that `fledge train` wrote.")]
+RunOrAdapter = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="The run folder that `fledge train` wrote, or a folder with a peft adapter."),
+]
+AdaptersRecipe = Annotated[
+    Path | None,
+    typer.Option(
+        "--recipe", metavar="RECIPE", help="With an adapter's folder: the recipe with its rows, formats and base."
+    ),
+]
 System = Annotated[
     str | None,
     typer.Option(help="chat: the system text; that of the training rows, where all share one, unless given."),
@@ -25,7 +35,7 @@ TrustRemoteCode = Annotated[
 ]
 BasePath = Annotated[
     Path | None,
-    typer.Option("--base-path", metavar="FOLDER", help="Where the run's base lies now; it must be the same base."),
+    typer.Option("--base-path", metavar="FOLDER", help="Where RUN's base lies now; a run's must be the same base."),
 ]
 Which = Annotated[
     Literal["last", "best"], typer.Option("--which", help="The last adapter, or the best by validation loss.")

@@ -58,15 +58,15 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Send RUN's adapter, or base and adapter merged, to a model hub: proven, with a model card, in one commit."""
+    from fledge.commands.opening import Opening
     from fledge.commands.push import Address, Parcel, push
 
     result = push(
         run,
         repo,
-        parcel=Parcel(to.value if to else None, dtype.value if dtype else None, which, export),
+        parcel=Parcel(to.value if to else None, dtype.value if dtype else None, export),
         address=Address(revision, public, commit_message),
-        trust_remote_code=trust_remote_code,
-        base_path=base_path,
+        opening=Opening(which, trust_remote_code, base_path),
         tell=lambda line: echo(line, err=True),
         shows_bars=sys.stderr.isatty() and not as_json,
     )

@@ -1,5 +1,6 @@
 """Answers before and after a training, written once each, remembered in the run folder and compared."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -17,13 +18,16 @@ Tell = Callable[[Event], None]
 
 
 def answer_before(shop: Workshop, tell: Tell) -> None:
-    """Write down the answers to the validation rows before any step, when the adapter adds nothing: the base's own.
+    """Write down the answers of the base to the validation rows before any step, when a fresh adapter adds nothing; an
+    adapter that training starts from is switched off for it.
 
     By the first rank, where the recipe asks for exact match or ROUGE and they are not written down yet.
     """
     remembered = shop.run.evaluation / "answers_before.json"
     if _wanted(shop).needs_answers and shop.mesh.rank == 0 and not remembered.exists():
-        write_json(remembered, [asdict(one) for one in _answers(shop, "base", tell)])
+        starts_fresh = shop.recipe.lora.init_from is None
+        with contextlib.nullcontext() if starts_fresh else shop.adapted.model.disable_adapter():
+            write_json(remembered, [asdict(one) for one in _answers(shop, "base", tell)])
     shop.mesh.barrier()
 
 

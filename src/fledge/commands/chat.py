@@ -4,7 +4,9 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from fledge.commands.open_run import OpenRun, Tuned, Which, load_tuned, open_run
+from fledge.commands.open_adapter import open_tuned
+from fledge.commands.open_run import OpenRun, Tuned, load_tuned
+from fledge.commands.opening import Opening
 from fledge.commands.prompts import Prompt, conversation_ids, prompt_ids, shared_options, shared_system, source_of
 from fledge.config.columns import columns_in
 from fledge.data.formats.template import parts_of, prompt_of
@@ -89,20 +91,19 @@ def chat(
     *,
     sampling: Sampling | None = None,
     use_base: bool = False,
-    which: Which = "last",
     system: str | None = None,
-    trust_remote_code: bool = False,
-    base_path: Path | str | None = None,
+    opening: Opening | None = None,
 ) -> Conversation:
-    """Begin a conversation with a run's adapter, or with the base alone where `use_base`.
+    """Begin a conversation with a run's adapter, or with the base alone where `use_base`. `run` may be a plain
+    adapter's folder too, with a recipe or without.
 
     It begins with `system`, or where that is None with the system text that all training rows share, if they do. Greedy
-    unless `sampling` says otherwise. `base_path` is where the run's base lies now, if it has moved. Raises FledgeError
+    unless `sampling` says otherwise. `opening` says how the run is opened. Raises FledgeError
     where the run cannot be opened, where its format has no place for a system text, where its prompts are made of
     several columns, which no message is, and where its base is an encoder-decoder: it was trained to answer one text
     and has no place for what was said before.
     """
-    opened = open_run(run, which=which, trust_remote_code=trust_remote_code, base_path=base_path)
+    opened = open_tuned(run, opening)
     if opened.tokenizer.decoder_start_id is not None:
         what = "this run's base is an encoder-decoder, which answers one text and holds no conversation"
         raise RunError(what, where=str(opened.run.root), cure="use `fledge generate`")

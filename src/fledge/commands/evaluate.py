@@ -4,14 +4,16 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fledge.commands.answers import warnings_of
 from fledge.commands.engine import build_engine, kernels_of
-from fledge.commands.gone_rows import check_rows
 from fledge.commands.known_ids import check_known
 from fledge.commands.library_loss import plain_loss
-from fledge.commands.open_run import OpenRun, Tuned, Which, check_base, load_tuned, open_run
+from fledge.commands.measured_rows import Split, check_has_rows, rows_of
+from fledge.commands.open_adapter import open_tuned, with_layout
+from fledge.commands.open_run import OpenRun, Tuned, check_base, load_tuned
+from fledge.commands.opening import Opening, Which
 from fledge.commands.progress import OnPrepare, ignore_progress
 from fledge.commands.results import (
     DIGEST,
@@ -20,20 +22,17 @@ from fledge.commands.results import (
     SOURCE,
     Extent,
     Place,
-    digest_of_training,
     named,
     place_of,
     put_aside,
 )
 from fledge.commands.settle import longest_row
-from fledge.commands.workshop import room_of, shape_of
+from fledge.commands.workshop import check_lengths, room_of, shape_of
 from fledge.commands.writable import check_writable
 from fledge.config.data import SourceConfig
-from fledge.config.recipe import Recipe, sources
 from fledge.data.batches import BatchSource
-from fledge.data.pipeline import prepare_sources, prepare_training
 from fledge.data.store import TokenStore
-from fledge.errors import FledgeError, RunError
+from fledge.errors import FledgeError
 from fledge.evaluation.answers import Prediction, answer_rows
 from fledge.evaluation.generate import OnAnswers, Sampling, ignore_answers
 from fledge.evaluation.perplexity import mean_loss, perplexity_of
@@ -45,8 +44,6 @@ from fledge.runtime.mesh import OneRank
 from fledge.training.fast_loss import FastLoss
 from fledge.training.loss import to_device
 from fledge.training.step import LossOf
-
-Split = Literal["validation", "test", "train"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +77,6 @@ class Measured:
     def as_json(self) -> dict[str, float]:
         """The numbers that were measured."""
         return {name: value for name, value in asdict(self).items() if value is not None}
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """The rows that can be measured."""
-
-    store: TokenStore
-    source: tuple[SourceConfig, ...]
-    digest: str
-    """Tells them from any others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,16 +154,16 @@ def evaluate(
     run: Path | str,
     *,
     question: Question | None = None,
-    which: Which = "last",
+    opening: Opening | None = None,
     on_prepare: OnPrepare = ignore_progress,
     on_answers: OnAnswers = ignore_answers,
-    trust_remote_code: bool = False,
-    base_path: Path | str | None = None,
 ) -> Evaluation:
     """Loss, perplexity and, where asked, exact match and ROUGE of a run's adapter and of its base on the same rows.
 
+    `run` may be a plain adapter's folder too, with a recipe that has the rows: its results lie in that folder then.
+
     Both are measured on the same answers; `on_answers` is told how many are written, those of both models together.
-    `base_path` is where the run's base lies now, if it has moved.
+    `opening` says how the run is opened.
 
     Each file whole or not at all, result.json and, where answers were generated, predictions.jsonl are written into
     the run's evaluation/ folder; for other rows than the validation's, or the best adapter, into a folder inside it;
@@ -185,19 +172,20 @@ def evaluate(
     has no such rows, where they are not those of the training any more, or where the run folder cannot be written;
     DataError where rows cannot be read; FledgeError where a setting of answers is given and none are generated.
     """
-    opened = open_run(run, which=which, trust_remote_code=trust_remote_code, base_path=base_path)
+    opening = opening or Opening()
+    opened, which = open_tuned(run, opening), opening.chosen
     check_base(opened)
+    check_has_rows(opened)
     asked = _settled(question or Question(), opened)
     _check_effects(question or Question(), asked)
     usual = _folder(opened, asked.on, which)
     check_writable(usual, cure="make it writable, or evaluate a copy of the run folder")
-    rows = _rows(opened, asked.on, on_prepare)
+    rows = rows_of(opened, asked.on, on_prepare=on_prepare)
     store = rows.store
     extent = _extent(asked, len(store))
     trained = _extent(_settled(Question(), opened), len(store))
     place = place_of(extent, usual, trained=trained, rows=rows.digest)
-    tuned = load_tuned(opened)
-    check_known(store, tuned.model, tokenizer=opened.tokenizer, base=opened.recipe.model.name_or_path)
+    opened, tuned = _loaded(opened, store)
     learnt, tokens = _mean_loss(opened, tuned, store, asked)
     with tuned.as_base():
         untaught, _ = _mean_loss(opened, tuned, store, asked)
@@ -278,43 +266,16 @@ def _extent(asked: Question, num_rows: int) -> Extent:
     return Extent(rows, asked.measures, *lengths)
 
 
-def rows_of_test(opened: OpenRun, on_prepare: OnPrepare = ignore_progress) -> Rows:
-    """The rows of data.test as they are now. Raises RunError where there is none, DataError where it cannot be read."""
-    recipe = opened.recipe
-    check_rows(opened, "test")
-    if recipe.data.test is None:
-        cure = f"use --on {'train' if recipe.data.validation is None else 'validation'}"
-        raise RunError("this run's recipe has no data.test", where=str(opened.run.recipe), cure=cure)
-    chosen = sources(recipe.data.test)
-    split = prepare_sources(chosen, recipe.data, tokenizer=opened.tokenizer, progress=on_prepare)
-    return Rows(split.store, chosen, split.digest)
+def _loaded(opened: OpenRun, store: TokenStore) -> tuple[OpenRun, Tuned]:
+    """The model, and for a plain adapter how its rows are computed together.
 
-
-def source_of(recipe: Recipe, on: Split) -> tuple[SourceConfig, ...]:
-    """Where rows come from: for validation rows that are held out, from where the training rows do."""
-    return sources(getattr(recipe.data, on)) or (() if on == "test" else sources(recipe.data.train))
-
-
-def _rows(opened: OpenRun, on: Split, on_prepare: OnPrepare) -> Rows:
-    recipe = opened.recipe
-    if on == "test":
-        return rows_of_test(opened, on_prepare)
-    if on == "validation" and recipe.data.validation is None:
-        cure = f"use --on {'train' if recipe.data.test is None else 'test'}"
-        raise RunError("this run's recipe has no data.validation", where=str(opened.run.recipe), cure=cure)
-    check_rows(opened, "train", "validation")
-    data = prepare_training(recipe.data, opened.tokenizer, seed=recipe.train.seed, progress=on_prepare)
-    trained_on = opened.trained_hash("data")
-    if trained_on is not None and trained_on != data.digest:
-        # a row more in the training data, and another part of them is held out: rows that were trained on
-        what = "the training and validation rows are not those of the training any more"
-        cure = (
-            f"put back the files as they were, or name new rows as data.test in {opened.run.recipe} and use --on test"
-        )
-        raise RunError(f"data changed since this run began: {what}", where=str(opened.run.root), cure=cure)
-    store = data.train if on == "train" else data.validation
-    assert store is not None, "asked before"
-    return Rows(store, source_of(recipe, on), digest_of_training(data.digest, on))
+    Raises FledgeError where rows are of tokens, or may be of a length, that the base has not.
+    """
+    tuned = load_tuned(opened)
+    if opened.plain is not None:
+        check_lengths(opened.recipe, tuned.facts)
+    check_known(store, tuned.model, tokenizer=opened.tokenizer, base=opened.recipe.model.name_or_path)
+    return (opened if opened.plain is None else with_layout(opened, tuned, store=store)), tuned
 
 
 @contextlib.contextmanager

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fledge.commands.manifest import base_digest
-from fledge.commands.open_run import OpenRun, Which, check_base, load_tuned, open_run
+from fledge.commands.open_adapter import open_tuned
+from fledge.commands.open_run import OpenRun, check_base, load_tuned
+from fledge.commands.opening import Opening, Which
 from fledge.commands.writable import check_writable
 from fledge.config.model import ModelConfig
 from fledge.data.pipeline import prepare_training, samples_of
@@ -24,6 +26,7 @@ from fledge.exporting.trained import Source
 from fledge.models.beside import note_for_others
 from fledge.models.locate import locate
 from fledge.models.saved_words import marked
+from fledge.models.tokenizer import Tokenizer
 from fledge.release import VERSION
 
 To = Literal["adapter", "hf", "gguf"]
@@ -36,6 +39,10 @@ _TEXTS = (
     "1, 2, 3, 5, 8, 13, 21, 34, 55, 89",
 )
 """Stand in for rows where the run's data are not there any more."""
+_NOT_TRAINED_HERE = (
+    "the adapter comes from no run of Fledge: that it lies on the base that it was trained on was told by the shapes "
+    "of its tensors alone, and its tokenizer was compared with no training"
+)
 _BASES = {"dequantized": "the dequantised base", "full": "the base in full precision"}
 
 
@@ -52,6 +59,8 @@ class Exported:
     is_filed: bool
     notices: tuple[str, ...] = ()
     """What a person should know of the run that was opened."""
+    has_run: bool = True
+    """Whether there is a run folder that could have a copy."""
 
     def as_json(self) -> dict[str, Any]:
         """The result as a JSON object."""
@@ -83,7 +92,7 @@ class Exported:
             cure = "; --dtype float32 avoids it" if self.to == "hf" else ""
             lines.append(f"rounding moves the model {share:.0%} as far as the training did{cure}")
         lines += self.certificate.get("remarks", [])
-        if not self.is_filed:
+        if not self.is_filed and self.has_run:
             lines.append("the run folder cannot be written: the certificate is in the export alone")
         return lines
 
@@ -104,18 +113,16 @@ def export(
     to: To = "hf",
     dtype: Format | None = None,
     onto: Asked = "auto",
-    which: Which = "last",
-    trust_remote_code: bool = False,
-    base_path: Path | str | None = None,
+    opening: Opening | None = None,
 ) -> Exported:
-    """Write a run's adapter into `out`: as an adapter in peft's format, or merged into its base, as a Hugging Face
-    folder or as a GGUF file.
+    """Write the adapter of a run, or a plain one from its folder, into `out`: as an adapter in peft's format, or merged
+    into its base, as a Hugging Face folder or as a GGUF file.
 
     The folder gets its name only after a fresh process without Fledge has loaded it and what it does there was compared
     with what was trained: logits, greedy text, tokenizer, template, BOS and stop tokens. The figures are in its
     certificate.json and, for people, certificate.html, and copies of both in the run folder where that can be written.
     `dtype` is for the merged weights, the recipe's where None. `onto` is what a quantised run is merged onto; auto is
-    what measures closest to the trained model. `base_path` is where the run's base lies now, if it has moved: a local
+    what measures closest to the trained model. With a `base_path` in `opening` a local
     base is then called by that place in what is written, and a hub id stays the base's name. Raises ProofError with
     nothing left where they differ, RunError where the run cannot be opened, an option has no effect, or `out` is taken
     or cannot be written.
@@ -123,12 +130,15 @@ def export(
     out = Path(out).resolve()
     check_free(out)
     check_writable(out.parent, cure="give another folder to write into")
-    opened = open_run(run, which=which, trust_remote_code=trust_remote_code, base_path=base_path)
+    opening = opening or Opening()
+    opened = open_tuned(run, opening)
     check_base(opened)
     order = order_for(opened.recipe.model, to, dtype=dtype, onto=onto)
-    certificate = export_to(to, source_of(opened, which), out=out, probe=probe_of(opened), order=order)
+    source = source_of(opened, opening.chosen)
+    certificate = export_to(to, source, out=out, probe=probe_of(opened), order=order)
     notices = (*opened.notices, *(_for_others(opened) if to == "adapter" else ()))
-    return Exported(out, to, certificate, is_filed=file_copies(certificate, opened.run), notices=notices)
+    is_filed = opened.plain is None and file_copies(certificate, opened.run)
+    return Exported(out, to, certificate, is_filed, notices, has_run=opened.plain is None)
 
 
 def _for_others(opened: OpenRun) -> Iterator[str]:
@@ -159,6 +169,7 @@ def source_of(opened: OpenRun, which: Which) -> Source:
         tokenizer=opened.tokenizer,
         load=lambda asked, kind: load_tuned(opened, dtype=asked, kind=kind).model,
         about=_about(opened, which),
+        remarks=() if opened.plain is None else (_NOT_TRAINED_HERE,),
     )
 
 
@@ -181,6 +192,8 @@ def probe_of(opened: OpenRun) -> Probe:
     samples: list[tuple[str, list[int]]] = []
     prompts, origin = [row[: len(row) // 2] for row in rows], "set texts"
     recipe = opened.recipe
+    if opened.plain is not None and opened.plain.recipe is None:
+        return _probe(tokenizer, rows, prompts, origin=origin, samples=samples)
     try:
         data = prepare_training(recipe.data, tokenizer, seed=recipe.train.seed, progress=lambda done, total: None)
     except DataError:
@@ -191,6 +204,17 @@ def probe_of(opened: OpenRun) -> Probe:
         rows = [store.row(index).input_ids.tolist() for index in range(min(ROWS, len(store)))]
         asked = [store.prompt_ids(index) for index in range(min(PROMPTS, len(store)))]
         prompts = [prompt or row[: max(1, len(row) // 2)] for prompt, row in zip(asked, rows, strict=False)]
+    return _probe(tokenizer, rows, prompts, origin=origin, samples=samples)
+
+
+def _probe(
+    tokenizer: Tokenizer,
+    rows: Sequence[Sequence[int]],
+    prompts: Sequence[Sequence[int]],
+    *,
+    origin: str,
+    samples: Sequence[tuple[str, list[int]]],
+) -> Probe:
     return Probe(
         rows=fit_rows([row[:ROW_TOKENS] for row in rows], vocab_size=tokenizer.size),
         prompts=fit_rows([prompt[-ROW_TOKENS:] for prompt in prompts], vocab_size=tokenizer.size),

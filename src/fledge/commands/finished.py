@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fledge.adapters.save import file_digest
-from fledge.commands.manifest import base_digest, is_same_base, read_manifest, read_object, versions
+from fledge.adapters.read import file_digest
+from fledge.commands.manifest import START, base_digest, is_same_base, read_manifest, read_object, versions
 from fledge.commands.moved import option_for
+from fledge.commands.ownership import training_on
 from fledge.commands.progress import OnPrepare
+from fledge.commands.start import digest_of_start
 from fledge.config.recipe import Recipe, names_a_hub
 from fledge.data.pipeline import prepare_training
 from fledge.errors import FledgeError, RunError
@@ -107,7 +109,7 @@ def finished(recipe: Recipe, run: RunDir, *, summary: Mapping[str, Any], on_prep
         raise RunError(what, where=problem.where or str(run.root), cure=problem.cure or _CURE) from error
     changed = [name for name, value in now.items() if name in before and value not in (None, before[name])]
     if changed:
-        raise RunError(_told(changed, noted), where=str(run.root), cure=_CURE)
+        raise RunError(_told(changed, noted), where=str(run.root), cure=_cure_of(changed, run))
     return Finished(kept)
 
 
@@ -120,11 +122,17 @@ def _ground(recipe: Recipe, on_prepare: OnPrepare, before: dict[str, Any]) -> di
     base = base_digest(recipe.model.name_or_path)
     if is_same_base(before.get("base"), base):
         base = before.get("base")
-    return {"base": base, "tokenizer_and_template": words, "data": data.digest}
+    return {"base": base, "tokenizer_and_template": words, "data": data.digest, START: digest_of_start(recipe)}
+
+
+def _cure_of(changed: list[str], run: RunDir) -> str:
+    """What to do where something has changed since a run was trained; new rows are trained on from its adapter."""
+    return f"{_CURE}; {training_on(run)}" if changed == ["data"] else _CURE
 
 
 def _told(changed: list[str], noted: dict[str, Any]) -> str:
     names = {"base": "the base", "tokenizer_and_template": "the tokenizer or its template", "data": "the rows"}
+    names[START] = "the adapter that it started from"
     what = " and ".join(names[name] for name in changed)
     verb = "have" if what.endswith("rows") or " and " in what else "has"
     text = f"this run is finished, and {what} {verb} changed since it was trained"

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fledge.commands.open_run import Which, load_tuned, open_run
+from fledge.commands.open_adapter import open_tuned
+from fledge.commands.open_run import load_tuned
+from fledge.commands.opening import Opening
 from fledge.commands.prompts import Prompt, prompt_text, settled, text_ids
 from fledge.evaluation.generate import Sampling, stream
 
@@ -33,19 +35,18 @@ def generate(
     *,
     sampling: Sampling | None = None,
     use_base: bool = False,
-    which: Which = "last",
+    opening: Opening | None = None,
     on_text: Callable[[str], None] = _ignore,
-    trust_remote_code: bool = False,
-    base_path: Path | str | None = None,
 ) -> Generated:
-    """Answer one prompt with a run's adapter, or with the base alone where `use_base`.
+    """Answer one prompt with a run's adapter, or with the base alone where `use_base`. `run` may be a plain adapter's
+    folder too, with a recipe or without.
 
     The prompt is put in the form of the run's training data (alpaca's template, the completion format's prefix, the
     chat template) unless it is raw. Greedy unless `sampling` says otherwise. `on_text` gets each piece of the answer
-    as it is written. `base_path` is where the run's base lies now, if it has moved. Raises FledgeError where the run
+    as it is written. `opening` says how the run is opened. Raises FledgeError where the run
     cannot be opened or the prompt is empty or too long.
     """
-    opened = open_run(run, which=which, trust_remote_code=trust_remote_code, base_path=base_path)
+    opened = open_tuned(run, opening)
     asked = settled(Prompt(prompt) if isinstance(prompt, str) else prompt, opened)
     text, has_specials = prompt_text(asked, opened.recipe, tokenizer=opened.tokenizer)
     ids = text_ids(text, opened.tokenizer, has_specials=has_specials)

@@ -16,10 +16,10 @@ def check_rows(opened: OpenRun, *splits: str) -> None:
     if gone:
         [(key, path), *more] = gone
         what = f"the rows of {key} are not there any more: {path}" + f", and {len(more)} more" * bool(more)
-        cure = f"put them back, or write where they lie now as {key} in {opened.run.recipe}"
-        if "test" not in splits:
+        cure = f"put them back, or write where they lie now as {key} in {opened.recipe_path}"
+        if "test" not in splits and opened.plain is None:
             cure += ": they are compared with the rows of the training"
-        raise RunError(what, where=str(opened.run.recipe), cure=cure)
+        raise RunError(what, where=str(opened.recipe_path), cure=cure)
 
 
 def _local(recipe: Recipe, split: str) -> Iterator[tuple[str, str]]:

@@ -25,6 +25,8 @@ _SAID_OF = {
     "computes": "each step by {}",
     "world_size": "{} processes",
 }
+START = "init_from"
+"""Among the hashes, that of the adapter that training starts from: of its weights file and of its settings."""
 _LOADED_FIRST = "model.safetensors"
 """Where this file is there, no other is loaded."""
 SAMPLE_BYTES, SAMPLES = 1 << 16, 64
@@ -39,8 +41,11 @@ def describe(
     tokenizer: str,
     data: str,
     hardware: Mapping[str, Any],
+    start: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Versions, hardware, and hashes of base, data and template. The base was loaded: a hub id's files are here."""
+    """Versions, hardware, and hashes of base, data and template, and of the adapter that training starts from where
+    there is one. The base was loaded: a hub id's files are here.
+    """
     local = base_digest(name_or_path)
     return {
         "versions": versions(),
@@ -49,6 +54,7 @@ def describe(
             "base": hub_digest(name_or_path, revision=revision) if local is None else local,
             "tokenizer_and_template": tokenizer,
             "data": data,
+            **({} if start is None else {START: dict(start)}),
         },
     }
 

@@ -12,6 +12,7 @@ from fledge.commands.consent import check_consent
 from fledge.commands.finished import ADAPTER_FILES, going_on, mending, own_adapter
 from fledge.commands.manifest import base_digest, hub_digest, is_same_base, read_manifest, read_object
 from fledge.commands.moved import check_there, name_of_base, noted_base, placed, unproven
+from fledge.commands.opening import Which
 from fledge.config.load import read_recipe
 from fledge.config.model import Dtype
 from fledge.config.recipe import Recipe
@@ -22,8 +23,17 @@ from fledge.models.tokenizer import Tokenizer
 from fledge.rundir import RunDir
 from fledge.runtime.device import choose_device
 
-Which = Literal["last", "best"]
 Onto = Literal["trained", "dequantized", "full"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Of an adapter that lies in no run: what its base is called in what is written for others, and the recipe that was
+    given with it, if one was.
+    """
+
+    base_name: str
+    recipe: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +49,24 @@ class OpenRun:
     tokenizer: Tokenizer
     notices: tuple[str, ...] = ()
     """What a person should know before the run is used."""
+    plain: Plain | None = None
+    """Where the folder holds an adapter that no run wrote."""
     base_path: Path | str | None = None
     """Where the base was said to lie."""
 
     @property
+    def recipe_path(self) -> Path:
+        """Where the recipe lies, or the adapter that has none."""
+        return self.run.recipe if self.plain is None else self.plain.recipe or self.adapter
+
+    @property
     def base_name(self) -> str:
         """What the base is called in what is written for others."""
-        return name_of_base(self.recipe, self.run)
+        return name_of_base(self.recipe, self.run) if self.plain is None else self.plain.base_name
 
     def trained_hash(self, name: str) -> Any:
         """A hash of what the run began with: `base`, `tokenizer_and_template` or `data`; None where none is noted."""
-        return read_manifest(self.run.manifest).get("hashes", {}).get(name)
+        return None if self.plain is not None else read_manifest(self.run.manifest).get("hashes", {}).get(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +116,7 @@ def open_run(
     noted = _noted(run, which, anew=anew)
     own = own_adapter(run, adapter, noted=noted, anew=anew, trust_remote_code=trust_remote_code)
     notices = (*own.notices, *unproven(run, base_path))
-    return OpenRun(run, recipe, adapter, own.sha256, own.tokenizer, notices, base_path)
+    return OpenRun(run, recipe, adapter, own.sha256, own.tokenizer, notices, base_path=base_path)
 
 
 def _noted(run: RunDir, which: Which, *, anew: str) -> dict[str, Any]:
@@ -151,7 +168,7 @@ def load_tuned(opened: OpenRun, *, dtype: Dtype | None = None, kind: Onto = "tra
     base = load_base(asked, device=device, as_plain=kind == "dequantized")
     check_base(opened, is_loaded=True)
     try:
-        tuned = load_adapter(base.model, opened.adapter)
+        tuned = load_adapter(base.model, opened.adapter, is_own=opened.plain is None)
     except ModelError:
         raise
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -166,8 +183,10 @@ def load_tuned(opened: OpenRun, *, dtype: Dtype | None = None, kind: Onto = "tra
 
 def check_base(opened: OpenRun, *, is_loaded: bool = False) -> None:
     """Raises RunError where a local base is gone, or where a base's weights files, those of a hub id once it
-    `is_loaded`, are others than those that the run began with.
+    `is_loaded`, are others than those that the run began with. That of a plain adapter was compared when it was opened.
     """
+    if opened.plain is not None:
+        return
     model, trained_on = opened.recipe.model, noted_base(opened.run)
     check_there(opened.recipe, opened.run)
     now: dict[str, Any] | None = base_digest(model.name_or_path)

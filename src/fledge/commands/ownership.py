@@ -5,6 +5,7 @@ from typing import Any
 
 from fledge.config.load import read_recipe
 from fledge.config.recipe import Recipe
+from fledge.config.start import FROM_ADAPTER
 from fledge.errors import RunError
 from fledge.rundir import RunDir
 
@@ -43,10 +44,17 @@ def settled_recipe(recipe: Recipe, run: RunDir, *, is_moved: bool = False) -> Re
     if differing:
         shown = "; ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in differing)
         cure = "choose another output.dir, or train with the recipe.yaml that lies in it"
+        if run.summary.exists():
+            cure = f"{training_on(run)}; to train anew, choose another output.dir alone"
         if differing == [BASE] and ours[BASE].startswith("/"):
             cure += f"; if it is the same base in another place, add --base-path {shlex.quote(ours[BASE])}"
         raise RunError(f"this run folder belongs to another recipe ({shown})", where=str(run.root), cure=cure)
     return adopted
+
+
+def training_on(run: RunDir) -> str:
+    """What trains the adapter of a finished run further, as a cure."""
+    return f"to train its adapter on, write lora.init_from: {run.root.resolve()} and another output.dir"
 
 
 def _check_is_free(run: RunDir) -> None:
@@ -61,6 +69,10 @@ def _check_is_free(run: RunDir) -> None:
 def _adopt(recipe: Recipe, saved: Recipe) -> Recipe:
     known = flatten(saved)
     changes: dict[str, dict[str, Any]] = {}
+    if recipe.lora.init_from is not None and recipe.lora.init_from == saved.lora.init_from:
+        # its folder may be gone: whatever was taken from it then and is not written now is in the saved recipe
+        taken = [name for name in FROM_ADAPTER if name not in recipe.lora.model_fields_set]
+        changes["lora"] = {name: getattr(saved.lora, name) for name in taken}
     for key in SETTLED:
         if flatten(recipe)[key] in ("auto", None):
             section, name = key.split(".")

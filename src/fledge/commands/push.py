@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from fledge.commands.evaluate import Split, rows_of_test, source_of
 from fledge.commands.export import export
 from fledge.commands.manifest import read_manifest, read_object
+from fledge.commands.measured_rows import Split, rows_of_test, source_of
 from fledge.commands.moved import as_called, option_for
-from fledge.commands.open_run import OpenRun, Which, open_run
+from fledge.commands.open_run import OpenRun, open_run
+from fledge.commands.opening import Opening, Which
 from fledge.commands.results import DIGEST, RESULT, SOURCE, digest_of_training, named, read_result
 from fledge.commands.writable import check_writable
 from fledge.config.model import Dtype
@@ -30,13 +31,12 @@ Form = Literal["adapter", "hf"]
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """What is pushed. None leaves it open: the last adapter, alone, in the recipe's number format where merged."""
+    """What is pushed. None leaves it open: the adapter alone, or merged in the recipe's number format."""
 
     to: Form | None = None
     """adapter, or hf for base and adapter merged."""
     dtype: Dtype | None = None
     """hf: number format of the weights."""
-    which: Which | None = None
     folder: Path | None = None
     """An export that is there already; what is said besides must be true of it."""
 
@@ -72,29 +72,30 @@ def push(
     *,
     parcel: Parcel | None = None,
     address: Address | None = None,
+    opening: Opening | None = None,
     tell: Callable[[str], None] = lambda line: None,
     shows_bars: bool = False,
-    trust_remote_code: bool = False,
-    base_path: Path | str | None = None,
 ) -> Pushed:
     """Send a certified export of `run`, with a model card, to the hub's repository `repo`: NAME or OWNER/NAME.
 
     The token is HF_TOKEN's or that of `hf auth login`. The repository is made where it is missing, private unless the
     address says otherwise. Without a folder the run is exported into its own exports/, unless a proven and untouched
     export lies there from a push before; files that the hub has already are not sent again; everything becomes visible
-    in one commit. `tell` gets a line for each step. `base_path` is where the run's base lies now, if it has
-    moved.
+    in one commit. `tell` gets a line for each step. `opening` says how the run is opened, and with which adapter; None
+    there is the last one, or with a folder the one that was exported.
 
     Raises ProofError where the export is not certified, not of this run or not what was certified; RunError where the
     run cannot be opened, the name cannot be one, the visibility is another than asked for, or the hub refuses.
     """
-    parcel, address = parcel or Parcel(), address or Address()
+    parcel, address, opening = parcel or Parcel(), address or Address(), opening or Opening()
+    _check_is_run(opening)
     check_names(repo, address.revision)
     if parcel.folder is None and parcel.dtype is not None and parcel.to != "hf":
         raise RunError("has no effect on an adapter", where="--dtype", cure="leave it out, or push with --to hf")
-    sealed = _given(parcel) if parcel.folder else None
-    which = cast(Which, sealed.adapter["which"]) if sealed else (parcel.which or "last")
-    opened = open_run(run, which=which, trust_remote_code=trust_remote_code, base_path=base_path)
+    sealed = _given(parcel, opening.which) if parcel.folder else None
+    which = cast(Which, sealed.adapter["which"]) if sealed else opening.chosen
+    code, base_path = opening.trust_remote_code, opening.base_path
+    opened = open_run(run, which=which, trust_remote_code=code, base_path=base_path)
     for text in opened.notices:
         tell(f"note: {text}")
     if sealed:
@@ -112,7 +113,14 @@ def push(
     return Pushed(opened.run.root, sealed.folder, sent, card)
 
 
-def _given(parcel: Parcel) -> Sealed:
+def _check_is_run(opening: Opening) -> None:
+    """Raise FledgeError for the recipe of a plain adapter: a push tells how an adapter was trained."""
+    if opening.recipe is not None:
+        what = "has no effect: a run is pushed, which has its own recipe"
+        raise FledgeError(what, where="--recipe", cure="leave --recipe away")
+
+
+def _given(parcel: Parcel, chosen: Which | None) -> Sealed:
     """The export that the caller names, every file compared. Raises RunError where it is another than is said."""
     folder = cast(Path, parcel.folder)
     sealed = read_sealed(folder)
@@ -120,7 +128,7 @@ def _given(parcel: Parcel) -> Sealed:
     if which not in ("last", "best"):
         raise ProofError("the certificate names no adapter of a run", where=str(folder), cure="export the run again")
     there = {"--to": sealed.certificate["kind"], "--dtype": sealed.certificate.get("dtype"), "--which": which}
-    asked = {"--to": parcel.to, "--dtype": parcel.dtype, "--which": parcel.which}
+    asked = {"--to": parcel.to, "--dtype": parcel.dtype, "--which": chosen}
     for option, wanted in asked.items():
         if wanted is not None and wanted != there[option]:
             what = f"this export is {there[option]}, and {option} says {wanted}"
@@ -182,8 +190,8 @@ def _made(
         tell(f"the export of an earlier push {what}, and is made anew: {folder}")
         shutil.rmtree(folder)
     tell(f"exporting and certifying: {folder}")
-    trusted, base_path = _is_trusted(opened), opened.base_path
-    export(opened.run.root, folder, to=to, dtype=dtype, which=which, trust_remote_code=trusted, base_path=base_path)
+    opening = Opening(which, trust_remote_code=_is_trusted(opened), base_path=opened.base_path)
+    export(opened.run.root, folder, to=to, dtype=dtype, opening=opening)
     sealed = read_sealed(folder)
     _check_of_run(sealed, opened)
     return sealed

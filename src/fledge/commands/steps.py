@@ -29,7 +29,7 @@ def make_plan(recipe: Recipe, order: RowOrder) -> Plan:
         validate_every=recipe.evaluate.every_steps,
         save_every=train.save_every_steps,
         keep_checkpoints=train.keep_checkpoints,
-        may_rest=recipe.lora.target_modules == "all-linear",
+        may_rest=recipe.lora.target_modules == "all-linear" or recipe.lora.init_from is not None,
         patience=recipe.evaluate.early_stopping_patience,
     )
 

@@ -1,30 +1,31 @@
 """`fledge train`: a recipe in, a run folder out; resumes where the folder stopped."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from fledge.adapters.attach import Adapted
+from fledge.adapters.read import Start
 from fledge.adapters.save import adapter_digest
 from fledge.adapters.skeleton import check_saved_taken, check_taken
 from fledge.commands.answers import answer_before, marks_after
+from fledge.commands.beginnings import settle_machine, use_threads, write_beginnings
 from fledge.commands.engine import Probe, can_be_fast, kernels_of, text_of
 from fledge.commands.finished import Standing, adapter_step, finished, settings_digest, standing
 from fledge.commands.known_ids import check_known
 from fledge.commands.layout import Chosen, choose_layout
-from fledge.commands.manifest import changes_since, describe, hardware_of, is_same_base, read_manifest
+from fledge.commands.manifest import hardware_of
 from fledge.commands.measure import fastest_size
-from fledge.commands.moved import as_saved, check_run_exists, placed, unproven
+from fledge.commands.moved import check_run_exists, placed, unproven
 from fledge.commands.ownership import settled_recipe
 from fledge.commands.progress import OnPrepare, ignore_progress
 from fledge.commands.settle import GPU_TOKENS, activation_bytes, settle
+from fledge.commands.start import check_words, start_of, tell_start
 from fledge.commands.steps import check_steps, row_order
 from fledge.commands.trials import Ids, Trials, make_trials
 from fledge.commands.workshop import MEMORY_SHARE, Workshop, at_work, attach_adapter
-from fledge.config.load import dump_recipe
 from fledge.config.recipe import Recipe
 from fledge.data.pipeline import PreparedData, prepare_training, samples_of
 from fledge.errors import RunError
@@ -34,11 +35,11 @@ from fledge.models.attention import named
 from fledge.models.load import Base, load_base
 from fledge.models.load_tokenizer import load_tokenizer
 from fledge.models.saved_words import prove_saved
-from fledge.models.tokenizer import DIGEST_KIND, Tokenizer
+from fledge.models.tokenizer import Tokenizer
 from fledge.observe.observer import Relay
 from fledge.observe.trackers import check_trackers, open_trackers
 from fledge.ops.choice import kernels_named, must_compile, runs_on, why_not
-from fledge.rundir import EventLog, RunDir, locked, remove_leftovers, whole_folder, write_json, write_text
+from fledge.rundir import EventLog, RunDir, locked, remove_leftovers, whole_folder, write_json
 from fledge.runtime.device import choose_device, make_deterministic
 from fledge.runtime.memory import available_bytes, peak_bytes
 from fledge.runtime.mesh import Mesh, is_first_rank, joined_mesh, local_rank
@@ -135,7 +136,7 @@ def _train(recipe: Recipe, run: RunDir, tell: Tell, *, stands: Standing, on_prep
     device = choose_device(recipe.model.placement, local_rank=local_rank())
     make_deterministic(device)
     with kernels_of(recipe), joined_mesh(device) as mesh:
-        _use_threads(run, tell)  # before the base, whose scales in nf4 hang on it too
+        use_threads(run, tell)  # before the base, whose scales in nf4 hang on it too
         base = load_base(recipe.model, device=device, tell=lambda text: tell(Notice(text=text)))
         shop = _open(recipe, run, tokenizer, data, base=base, mesh=mesh, tell=tell)
         answer_before(shop, tell)
@@ -159,13 +160,8 @@ def _open(
     recipe: Recipe, run: RunDir, tokenizer: Tokenizer, data: PreparedData, *, base: Base, mesh: Mesh, tell: Tell
 ) -> Workshop:
     """Settle what `auto` left open, write down what the run stands on, and put the adapter on the base."""
-    device = base.model.device
-    adapted = attach_adapter(recipe, base, tokenizer=tokenizer)
-    check_taken(adapted.model)
-    if adapted.left_out:
-        tell(
-            Notice(text=f"all-linear leaves out {', '.join(adapted.left_out)}: an adapter would break this model there")
-        )
+    device, start = base.model.device, start_of(recipe, run)
+    adapted = _attached(recipe, run, tokenizer, data, base=base, start=start, tell=tell)
     for store in (data.train, data.validation):
         if store is not None:
             check_known(store, adapted.model, tokenizer=tokenizer, base=recipe.model.name_or_path)
@@ -183,17 +179,12 @@ def _open(
         attention = named(str(base.model.config._attn_implementation))
         fast_tokens = _fast_tokens(recipe, data, base, tell=tell) if why_plain is None else None
         settled = settle(
-            recipe,
-            base.facts,
-            attention=attention,
-            device=device,
-            fast_tokens=fast_tokens,
-            layout=chosen.layout,
+            recipe, base.facts, attention=attention, device=device, fast_tokens=fast_tokens, layout=chosen.layout
         )
-        _write_beginnings(settled, run, tokenizer, data, hardware=hardware)
+        write_beginnings(settled, run, tokenizer=tokenizer, data=data, hardware=hardware, start=start)
     mesh.barrier()
     settled = settled_recipe(recipe, run, is_moved=True)  # where it is not, its name was compared at the start
-    _settle_machine(run, hardware, tell)
+    settle_machine(run, hardware, tell=tell)
     is_padded = base.facts.is_encoder_decoder and recipe.data.packing is not False
     if why_plain is not None and (recipe.train.engine == "auto" or is_padded):
         padded = ", on padded rows" if is_padded and not chosen.notice else ""
@@ -203,6 +194,32 @@ def _open(
     elif why_plain is None and recipe.train.kernels == "auto" and not runs_on(device):
         tell(Notice(text=f"no fused kernels, so each step takes longer: {why_not(device)}"))
     return Workshop(settled, run, tokenizer, data, base.facts, adapted, device, mesh)
+
+
+def _attached(
+    recipe: Recipe,
+    run: RunDir,
+    tokenizer: Tokenizer,
+    data: PreparedData,
+    *,
+    base: Base,
+    start: Start | None,
+    tell: Tell,
+) -> Adapted:
+    """The adapter on the base, one that plain peft takes; a person is told what it starts from and what it leaves out.
+
+    Raises ModelError where rows or the adapter do not fit the base.
+    """
+    words = () if start is None else check_words(start, tokenizer)
+    adapted = attach_adapter(recipe, base, tokenizer=tokenizer, start=start)
+    check_taken(adapted.model, start=None if start is None else start.folder)
+    if start is not None and not run.checkpoint_steps():
+        steps = row_order(recipe, data).total_steps(recipe.train.num_epochs, recipe.train.max_steps)
+        tell_start(recipe, start, steps=steps, words=words, tell=tell)
+    if adapted.left_out:
+        text = f"all-linear leaves out {', '.join(adapted.left_out)}: an adapter would break this model there"
+        tell(Notice(text=text))
+    return adapted
 
 
 def _trials(model: Any, facts: ModelFacts, data: PreparedData, tokenizer: Tokenizer) -> Trials:
@@ -219,57 +236,6 @@ def _fast_tokens(recipe: Recipe, data: PreparedData, base: Base, *, tell: Tell) 
         return min(GPU_TOKENS, int(most))
     rows = [data.train.row(index) for index in row_order(recipe, data).rows_of_step(1)]
     return fastest_size(recipe, base.facts, rows=rows, most=most, tell=tell)
-
-
-def _write_beginnings(
-    recipe: Recipe, run: RunDir, tokenizer: Tokenizer, data: PreparedData, *, hardware: Mapping[str, Any]
-) -> None:
-    manifest = describe(
-        name_or_path=recipe.model.name_or_path,
-        revision=recipe.model.revision,
-        tokenizer=tokenizer.digest,
-        data=data.digest,
-        hardware=hardware,
-    )
-    if run.manifest.exists():
-        before = read_manifest(run.manifest)
-        if not str(before["hashes"].get("tokenizer_and_template")).startswith(DIGEST_KIND):
-            manifest["hashes"]["tokenizer_and_template"] = tokenizer.first_identity
-        if is_same_base(before["hashes"].get("base"), manifest["hashes"]["base"]):
-            manifest["hashes"]["base"] = before["hashes"].get("base")
-        _check_same_ground(before, manifest, run)
-    else:
-        write_json(run.manifest, manifest)
-    write_json(run.ledger, data.ledger.as_json())
-    write_text(run.recipe, dump_recipe(as_saved(recipe, run)))
-
-
-def _check_same_ground(before: dict[str, Any], now: dict[str, Any], run: RunDir) -> None:
-    """Raises RunError where base, tokenizer or data are not what the run began with."""
-    changed = [name for name, value in before["hashes"].items() if value != now["hashes"].get(name)]
-    if changed:
-        raise RunError(
-            f"{', '.join(changed)} changed since this run began",
-            where=str(run.root),
-            cure="put it back, or choose another output.dir",
-        )
-
-
-def _use_threads(run: RunDir, tell: Tell) -> None:
-    """Use the thread count that the run began with, for the order of sums depends on it."""
-    if not run.manifest.exists():
-        return
-    threads = read_manifest(run.manifest)["hardware"]["threads"]
-    if torch.get_num_threads() != threads:
-        tell(Notice(text=f"using {threads} threads, as this run began with, instead of {torch.get_num_threads()}"))
-        torch.set_num_threads(threads)
-
-
-def _settle_machine(run: RunDir, hardware: Mapping[str, Any], tell: Tell) -> None:
-    """Use the thread count that the run's first rank wrote down, and say what has changed since."""
-    _use_threads(run, tell)
-    if changes := changes_since(read_manifest(run.manifest), hardware):
-        tell(Notice(text=f"this run began with {'; '.join(changes)}: losses agree, last bits may not"))
 
 
 def _tell_prepared(data: PreparedData, tell: Tell) -> None:

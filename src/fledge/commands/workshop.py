@@ -11,7 +11,8 @@ from torch import nn
 
 from fledge.adapters.attach import Adapted, attach
 from fledge.adapters.dropout import KeyedDropout
-from fledge.adapters.save import file_digest, save_adapter
+from fledge.adapters.read import Start, file_digest
+from fledge.adapters.save import save_adapter
 from fledge.commands.engine import build_engine, kernels_of
 from fledge.commands.library_loss import announce, plain_loss
 from fledge.commands.moved import name_of_base
@@ -77,16 +78,25 @@ class Workshop:
         return file_digest(folder)
 
 
-def attach_adapter(recipe: Recipe, base: Base, *, tokenizer: Tokenizer) -> Adapted:
-    """A fresh adapter on the base, as the recipe describes it. Raises ModelError where rows are too long for it."""
-    limit, sides = base.facts.max_positions, {"data.max_length": recipe.data.max_length}
-    if base.facts.is_encoder_decoder:
+def attach_adapter(recipe: Recipe, base: Base, *, tokenizer: Tokenizer, start: Start | None = None) -> Adapted:
+    """An adapter on the base: a fresh one as the recipe describes it, or the one that training starts from.
+
+    Raises ModelError where rows are too long for the base, and where that adapter does not fit it.
+    """
+    check_lengths(recipe, base.facts)
+    seed, new_tokens = recipe.train.seed, tokenizer.new_tokens
+    return attach(base.model, recipe.lora, facts=base.facts, seed=seed, new_tokens=new_tokens, start=start)
+
+
+def check_lengths(recipe: Recipe, facts: ModelFacts) -> None:
+    """Raise ModelError where rows may be longer than the base has positions for."""
+    limit, sides = facts.max_positions, {"data.max_length": recipe.data.max_length}
+    if facts.is_encoder_decoder:
         sides["data.max_target_length"] = recipe.data.max_target_length
     for where, asked in sides.items():
         if limit is not None and asked > limit:
             what = f"this base has positions for {limit} tokens"
             raise ModelError(what, where=where, cure=f"write {where}: {limit}, or less")
-    return attach(base.model, recipe.lora, facts=base.facts, seed=recipe.train.seed, new_tokens=tokenizer.new_tokens)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,10 @@ _OLD_WORDS = frozenset({"y", "n", "yes", "no", "on", "off"})
 
 def dump_recipe(recipe: Recipe) -> str:
     """The whole recipe as YAML. `load_recipe` of it, anywhere, gives an equal recipe where its paths are absolute."""
-    return dump_tree(recipe.model_dump())
+    tree = recipe.model_dump()
+    if recipe.lora.init_from is not None:
+        del tree["lora"]["init_lora_weights"]  # it has no effect there, and is refused
+    return dump_tree(tree)
 
 
 def dump_tree(tree: dict[str, dict[str, Any]]) -> str:

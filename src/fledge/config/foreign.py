@@ -61,6 +61,7 @@ _SAME = {
     "evaluate.max_new_tokens": "eval_max_new_tokens generation_max_length max_tokens",
     "evaluate.max_rows": "max_eval_samples",
     "evaluate.num_beams": "eval_num_beams generation_num_beams",
+    "lora.init_from": "adapter_name_or_path lora_model_dir",
     "lora.init_lora_weights": "peft_init_lora_weights",
     "lora.lora_alpha": "alpha",
     "lora.lora_dropout": "dropout",

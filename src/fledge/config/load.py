@@ -16,6 +16,7 @@ from fledge.config.files import read_mapping
 from fledge.config.overrides import WHERE, apply_overrides, for_command_line
 from fledge.config.paths import Resolver
 from fledge.config.recipe import Recipe, conflicts
+from fledge.config.start import take_from_start
 from fledge.errors import Problem, RecipeError
 
 __all__ = ["dump_recipe", "load_recipe", "read_recipe"]
@@ -37,8 +38,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     apply_overrides(document, overrides)
     resolver = Resolver(document, Path(path))
     resolver.resolve()
+    of_start = take_from_start(document)
     recipe, refused = validate(document)
-    problems = [*document.problems, *resolver.problems, *refused.values()]
+    problems = [*document.problems, *resolver.problems, *of_start, *refused.values()]
     problems += conflicts_beside(refused, document, recipe=recipe)
     if problems or recipe is None:
         raise RecipeError(in_order(problems))

@@ -31,3 +31,6 @@ class LoraSection(Section):
     """LoRA+ (arXiv 2402.12354): B learns this many times faster than A."""
     modules_to_save: tuple[Name, ...] = ()
     """Modules that are trained whole and saved beside the adapter."""
+    init_from: Name | None = None
+    """A run folder, or a folder with a LoRA adapter in peft's format, to start from with a new optimiser. The adapter
+    decides r, lora_alpha, target_modules, use_rslora, use_dora and modules_to_save, and lora_dropout if not given."""

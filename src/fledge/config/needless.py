@@ -81,9 +81,9 @@ _NEEDLESS = {
     "a token is read from HF_TOKEN, never from a recipe": (
         "hf_hub_token hf_use_auth_token hub_token ms_hub_token use_auth_token"
     ),
-    "a training starts with a fresh adapter; the same command goes on with a run that was stopped": (
-        "adapter_name_or_path auto_resume_from_checkpoints checkpoint_files create_new_adapter "
-        "ignore_data_skip is_trainable lora_model_dir overwrite_output_dir recipe_checkpoint "
+    "lora.init_from starts from an adapter; the same command goes on with a run that was stopped": (
+        "auto_resume_from_checkpoints checkpoint_files create_new_adapter "
+        "ignore_data_skip is_trainable overwrite_output_dir recipe_checkpoint "
         "restore_callback_states_from_checkpoint resume resume_adapter_file resume_from_checkpoint"
     ),
     "what wandb has of its own is set by wandb's environment variables; output.trackers: [wandb] turns it on": (

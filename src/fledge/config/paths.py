@@ -7,6 +7,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
+from fledge.config.adapter_file import adapter_in, base_named_by, is_adapter_folder
 from fledge.config.document import Document, Key
 from fledge.config.nearest import nearest_name
 from fledge.errors import Problem
@@ -69,6 +70,7 @@ class Resolver:
             if output.get("dir", "") == "":
                 output["dir"] = str(self._default_run)
             self._replace(output, ("output", "dir"), self._run_folder)
+        self._replace(tree.get("lora"), ("lora", "init_from"), self._start)
 
     def _sources(self, value: Any, key: Key) -> None:
         parts = [((*key, i), part) for i, part in enumerate(value)] if isinstance(value, tuple) else [(key, value)]
@@ -123,6 +125,9 @@ class Resolver:
             return self._hub_id(text, key)
         if not path.exists():
             self._missing(f"there is no {text}", key, path)
+        elif not (path / "config.json").is_file() and is_adapter_folder(adapter_in(path)):
+            what = f"{text} is {'an adapter' if is_adapter_folder(path) else 'a run folder'}, not a base"
+            self._complain(what, key, _cure_of_adapter(path))
         elif not (path / "config.json").is_file():
             what = f"{text} holds no config.json" if path.is_dir() else f"{text} is a file"
             self._complain(what, key, _base_cure(path))
@@ -155,6 +160,19 @@ class Resolver:
             self._complain(f"{existing} is a file, so no run folder can be there", key, "choose another output.dir")
         elif not os.access(existing, os.W_OK | os.X_OK):
             self._complain(f"the folder {existing} cannot be written", key, "choose another output.dir")
+        return str(path)
+
+    def _start(self, text: str, key: Key) -> str:
+        """A folder that is gone is told later, where the run that started from it has not gone further either."""
+        path = self._absolute(text)
+        output = self._document.tree.get("output")
+        here = output.get("dir") if isinstance(output, dict) else None
+        if path.is_file():
+            self._complain(f"{text} is a file", key, f"write {path.parent}, the folder of the adapter")
+        elif not path.is_dir() and not (isinstance(here, str) and (Path(here) / "recipe.yaml").is_file()):
+            is_id = bool(_HUB_ID.fullmatch(text)) and "/" in text and not text.startswith(_LOCAL_STARTS)
+            fetch = f"an adapter on a hub is fetched first: `hf download {text} --local-dir FOLDER`, and give FOLDER"
+            self._missing(f"there is no {text}", key, path, otherwise=fetch if is_id else "")
         return str(path)
 
     def _hub_id(self, text: str, key: Key) -> str:
@@ -190,6 +208,13 @@ def _id_cure(text: str) -> str:
     return "a hub id is NAME or OWNER/NAME; a local path starts with ./ ../ ~ or /"
 
 
+def _cure_of_adapter(path: Path) -> str:
+    """Where an adapter belongs that was given as the base."""
+    base = base_named_by(adapter_in(path))
+    here = f"set model.name_or_path to {base}, its base" if base else "set model.name_or_path to its base"
+    return f"{here}; to train the adapter on, write lora.init_from: {path} too"
+
+
 def _base_cure(path: Path) -> str:
     """What to give instead of a path that is there and holds no base."""
     if path.is_file() and (path.parent / "config.json").is_file():
@@ -200,6 +225,4 @@ def _base_cure(path: Path) -> str:
             return f"did you mean {inside[0]}?"
     if path.suffix == ".gguf":
         return "a GGUF file cannot be trained: give the folder or hub id of the model that it was made from"
-    if (path / "adapter_config.json").is_file():
-        return "this is an adapter: give the base that it was trained on"
     return "give the folder of a model: config.json, weights, tokenizer"

@@ -24,7 +24,8 @@ def export_to(to: str, source: Source, *, out: Path, probe: Probe, order: Order)
     with _fresh(out) as folder:
         draft = TARGETS[to].write(source, folder, probe=probe, order=order)
         checks = draft.prove(folder, ask_outside(draft.cases))
-        told = {} if draft.remarks is None else {"remarks": list(draft.remarks)}
+        remarks = [*source.remarks, *(draft.remarks or ())]
+        told = {} if draft.remarks is None and not remarks else {"remarks": remarks}
         return certify(source, folder, kind=to, dtype=order.dtype, probe=probe, checks=checks, told=told)
 
 

@@ -27,6 +27,8 @@ class Source:
     load: Callable[[Dtype, Onto], Any]
     about: dict[str, Any]
     """What the certificate says of the run."""
+    remarks: tuple[str, ...] = ()
+    """What else a person should know who reads it."""
 
     @property
     def base_name(self) -> str:

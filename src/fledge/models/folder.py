@@ -43,10 +43,12 @@ def _without_config(folder: Path) -> ModelError:
         base = _read(folder / "adapter_config.json").get("base_model_name_or_path")
         run = folder.parent if (folder.parent / "recipe.yaml").is_file() else None
         merge = f"; or merge it: `fledge export {shlex.quote(str(run))} OUT --to hf`, and give OUT" if run else ""
-        cure = f"set model.name_or_path to its base{f', {base}' if base else ''}{merge}"
+        on = f"; to train the adapter on, write lora.init_from: {folder} too"
+        cure = f"set model.name_or_path to its base{f', {base}' if base else ''}{merge}{on}"
         return ModelError("this is an adapter, not a base", where=where, cure=cure)
     if (folder / "recipe.yaml").is_file() and (folder / "events.jsonl").is_file():
-        cure = f"merge it: `fledge export {shlex.quote(str(folder))} OUT --to hf`, and give OUT"
+        cure = f"merge it: `fledge export {shlex.quote(str(folder))} OUT --to hf`, and give OUT; or set "
+        cure += f"model.name_or_path to its base, and lora.init_from: {folder} to train its adapter on"
         return ModelError("this is a run folder, not a base", where=where, cure=cure)
     if list(_files(folder, "*.gguf")):
         what = "this folder has a GGUF file, which cannot be trained, and no config.json"

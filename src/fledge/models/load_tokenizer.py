@@ -3,13 +3,14 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from fledge.config.data import DataConfig
-from fledge.config.model import ModelConfig
+from fledge.config.model import Dtype, ModelConfig
 from fledge.config.quoted import cure_of, said
 from fledge.errors import DataError, ModelError
 from fledge.models.chat_template import named_template, single, with_defaults
@@ -19,16 +20,16 @@ from fledge.models.new_words import add_words
 from fledge.models.tokenizer import Tokenizer, ids_in, padding_of
 
 
-def load_tokenizer(model: ModelConfig, data: DataConfig) -> Tokenizer:
+def load_tokenizer(model: ModelConfig, data: DataConfig, *, beside: Path | None = None) -> Tokenizer:
     """The base's tokenizer with the recipe's chat template and new tokens, and what the base's decoder starts with
-    where it has one.
+    where it has one. Where `beside` is given, the tokenizer's files are those of that folder, and not the base's.
 
     Raises ModelError where tokenizer or config.json cannot be read, where the tokenizer gives no offsets or cannot be
     saved, where a new token could not be read or written, and for an encoder-decoder that writes targets otherwise than
     sources or does not say what its decoder starts with.
     """
     source = locate(model.name_or_path)
-    hf = _loaded(model, source)
+    hf = _loaded(model, source if beside is None else str(beside))
     config = _config(model, source)
     start = _decoder_start(config, source) if config.is_encoder_decoder else None
     if start is not None and hasattr(hf, "_switch_to_target_mode"):
@@ -117,6 +118,12 @@ def declared_by(model: ModelConfig) -> Declared:
     config = _config(model, locate(model.name_or_path)).get_text_config()
     found = (getattr(config, name, None) for name in ("max_position_embeddings", "hidden_size"))
     return Declared(*(int(value) if value else None for value in found))
+
+
+def declared_dtype(model: ModelConfig) -> Dtype | None:
+    """The number format of the base's weights, as its config.json has it; None where it says none that is known."""
+    named = str(getattr(_config(model, locate(model.name_or_path)), "dtype", None)).removeprefix("torch.")
+    return next((dtype for dtype in get_args(Dtype) if dtype == named), None)
 
 
 def _decoder_start(config: PreTrainedConfig, source: str) -> int:

@@ -3,6 +3,11 @@
 import pytest
 import torch
 
+from fledge.adapters.attach import attach
+from fledge.adapters.read import read_start
+from fledge.adapters.save import save_adapter
+from fledge.adapters.skeleton import check_taken
+from fledge.config.lora import LoraSection
 from fledge.errors import ModelError
 from tests.tiny_models import ARCHITECTURES, VOCABULARY
 from tests.unit.adapters.builders import adapted, base_of
@@ -95,3 +100,38 @@ def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(tmp_path)
     assert len(first) == 28
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+class Doubling(torch.nn.Linear):
+    """A linear that computes more than a product, as routers do."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+def doubling_base(folder):
+    base = base_of("llama", folder)
+    for block in base.model.model.layers:
+        block.mlp.up_proj.__class__ = Doubling
+    return base
+
+
+def test_all_linear_beside_a_start_means_what_it_means_for_a_fresh_adapter(tmp_path):
+    first = adapted(doubling_base(tmp_path / "base"))
+    assert first.left_out == ("up_proj",)
+    assert {name.rsplit(".", 1)[-1] for name in adapted_names(first.model)} == {
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "down_proj"
+    }  # fmt: skip
+    save_adapter(first, tmp_path / "first", base="base", revision="main")
+    some = adapted(doubling_base(tmp_path / "base"), target_modules=("q_proj", "down_proj"))
+    save_adapter(some, tmp_path / "some", base="base", revision="main")
+
+    def start_from(name):
+        base, start = doubling_base(tmp_path / "base"), read_start(tmp_path / name)
+        return attach(base.model, LoraSection(), facts=base.facts, seed=3, start=start)
+
+    again = start_from("first")
+    assert adapted_names(again.model) == adapted_names(first.model)
+    check_taken(again.model, start=tmp_path / "first")
+    with pytest.raises(ModelError, match=r"all-linear is not what the adapter of lora\.init_from has"):
+        start_from("some")

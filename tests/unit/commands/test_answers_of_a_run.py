@@ -12,6 +12,7 @@ from fledge.commands.chat import chat
 from fledge.commands.evaluate import Question, evaluate
 from fledge.commands.generate import Prompt, Sampling, generate
 from fledge.commands.open_run import open_run
+from fledge.commands.opening import Opening
 from fledge.errors import FledgeError, RunError
 
 
@@ -109,7 +110,7 @@ def test_a_run_folder_that_cannot_be_written_is_refused_before_any_work(trained_
 
 
 def test_the_best_adapter_can_be_measured_beside_the_last(run):
-    result = evaluate(run, which="best")
+    result = evaluate(run, opening=Opening("best"))
     best = json.loads((run / "checkpoints/best/best.json").read_text())
     assert result.tuned.loss == pytest.approx(best["validation_loss"], rel=1e-6)
     assert result.folder.name == "validation-best"

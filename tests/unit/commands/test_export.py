@@ -12,6 +12,7 @@ import pytest
 from fledge.adapters import merge as merge_of_adapters
 from fledge.cli.main import run as fledge
 from fledge.commands.export import export
+from fledge.commands.opening import Opening
 from fledge.errors import ModelError, ProofError, RunError
 from fledge.exporting import folder as exporting
 from fledge.exporting import merged, outside, trained
@@ -83,7 +84,7 @@ def test_a_certificate_says_what_was_compared_and_names_every_file(to, chat_run,
 def test_the_best_adapter_is_exported_where_it_is_asked_for(trained_run, tmp_path):
     run = trained_run("llama", train__max_steps=4, evaluate__every_steps=1)
     best = hashlib.sha256((run / "checkpoints/best/adapter_model.safetensors").read_bytes()).hexdigest()
-    exported = export(run, tmp_path / "out", to="hf", which="best")
+    exported = export(run, tmp_path / "out", to="hf", opening=Opening("best"))
     assert exported.certificate["adapter"] == {"which": "best", "sha256": best}
 
 
@@ -234,5 +235,6 @@ def test_a_merged_export_is_read_back_with_the_trust_that_its_base_was_given(tra
 
     monkeypatch.setattr(exporting, "ask_outside", note)
     with pytest.raises(ProofError, match="far enough"):
-        export(trained_run("llama", model__trust_remote_code=True), tmp_path / "out", to="hf", trust_remote_code=True)
+        run = trained_run("llama", model__trust_remote_code=True)
+        export(run, tmp_path / "out", to="hf", opening=Opening(trust_remote_code=True))
     assert [(case.trust_remote_code, case.base) for case in asked] == [(True, None)]

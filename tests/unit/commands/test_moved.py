@@ -12,6 +12,7 @@ from fledge.commands.generate import generate
 from fledge.commands.manifest import base_digest, hub_digest, is_same_base
 from fledge.commands.moved import name_of_base, option_for, placed
 from fledge.commands.open_run import load_tuned, open_run
+from fledge.commands.opening import Opening
 from fledge.commands.train import train
 from fledge.config.load import load_recipe, read_recipe
 from fledge.errors import ModelError, RunError
@@ -78,11 +79,16 @@ def test_a_relative_path_starts_from_the_working_directory(run, tmp_path, monkey
 
 def test_the_base_itself_and_other_functions_take_it(run, tmp_path):
     short = Sampling(2)
-    here, there = (generate(run.root, "two plus", sampling=short, base_path=path) for path in (None, tmp_path / "base"))
+    here, there = (
+        generate(run.root, "two plus", sampling=short, opening=Opening(base_path=path))
+        for path in (None, tmp_path / "base")
+    )
     assert here == there
-    untuned = generate(run.root, "two plus", sampling=short, use_base=True, base_path=tmp_path / "base")
+    untuned = generate(
+        run.root, "two plus", sampling=short, use_base=True, opening=Opening(base_path=tmp_path / "base")
+    )
     assert untuned.prompt == here.prompt
-    assert evaluate(run.root, base_path=tmp_path / "base").tuned == evaluate(run.root).tuned
+    assert evaluate(run.root, opening=Opening(base_path=tmp_path / "base")).tuned == evaluate(run.root).tuned
 
 
 def test_train_takes_the_recipe_with_the_base_by_either_name(run, tmp_path):

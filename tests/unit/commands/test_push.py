@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from fledge.commands.evaluate import Question, evaluate
 from fledge.commands.export import export
+from fledge.commands.opening import Opening
 from fledge.commands.push import Address, Parcel, push
 from fledge.errors import FledgeError, ProofError, RunError
 from fledge.rundir import locked
@@ -143,7 +144,9 @@ def test_a_public_push_says_what_else_everybody_will_see(hub, run, adapter):
 def test_a_merged_model_takes_the_place_of_an_adapter_and_leaves_nothing_to_mix_with(hub, run, adapter, merged):
     push(run, "first", parcel=Parcel(folder=adapter))
     told = []
-    pushed = push(run, "first", parcel=Parcel("hf", "float32", "last", folder=merged), tell=told.append)
+    pushed = push(
+        run, "first", parcel=Parcel("hf", "float32", folder=merged), opening=Opening("last"), tell=told.append
+    )
     assert set(pushed.sent.removed) == {"adapter_config.json", "adapter_model.safetensors"}
     names = {path.name for path in merged.iterdir()} - {"certificate.html"}
     assert set(hub.files("ada/first")) == names | {"README.md", ".gitattributes"}
@@ -274,8 +277,9 @@ def test_what_is_said_of_an_export_must_be_true_of_it(hub, run, adapter, merged)
     said = refused(RunError, run, "first", parcel=Parcel("hf", folder=adapter))
     assert "--to says hf" in said and "is adapter" in said
     assert "--dtype" in refused(RunError, run, "first", parcel=Parcel(dtype="bfloat16", folder=merged))
-    assert "--which" in refused(RunError, run, "first", parcel=Parcel(which="best", folder=adapter))
+    assert "--which" in refused(RunError, run, "first", parcel=Parcel(folder=adapter), opening=Opening("best"))
     assert "no effect" in refused(RunError, run, "first", parcel=Parcel(dtype="bfloat16"))
+    assert "its own recipe" in refused(FledgeError, run, "first", opening=Opening(recipe="recipe.yaml"))
     assert hub.log == []
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fledge.adapters.save import file_digest
+from fledge.adapters.read import file_digest
 from fledge.cli.main import run as fledge
 from fledge.commands import train as module
 from fledge.commands.evaluate import evaluate

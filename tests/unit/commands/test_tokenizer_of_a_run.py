@@ -15,6 +15,7 @@ from fledge.commands.evaluate import evaluate
 from fledge.commands.export import export
 from fledge.commands.generate import Sampling, generate
 from fledge.commands.open_run import open_run
+from fledge.commands.opening import Opening
 from fledge.commands.train import train
 from fledge.config.data import DataConfig
 from fledge.config.model import ModelConfig
@@ -201,7 +202,7 @@ def test_a_run_with_code_of_its_own_is_opened_by_who_allows_it(own, tmp_path, ca
     for verb in ("evaluate", "generate", "train"):
         assert fledge([verb, *arguments[verb], "--trust-remote-code"]) == 0, verb
     assert fledge(["train", str(own / "recipe.yaml"), "model.trust_remote_code=true"]) == 0
-    assert chat(own, sampling=SHORT, trust_remote_code=True).say("ka", on_text=lambda text: None)
+    assert chat(own, sampling=SHORT, opening=Opening(trust_remote_code=True)).say("ka", on_text=lambda text: None)
 
 
 def test_a_run_with_code_of_its_own_goes_on_by_who_allows_it(own, tmp_path, capsys):
@@ -222,11 +223,11 @@ def test_a_run_with_code_of_its_own_has_its_ids_in_each_export_and_no_gguf(own, 
     assert ids_of(own.parent / "base", trusted=True) == expected
     assert ids_of(own / "adapter", trusted=True) == expected
     for to in ("adapter", "hf"):
-        export(own, tmp_path / to, to=to, trust_remote_code=True)
+        export(own, tmp_path / to, to=to, opening=Opening(trust_remote_code=True))
         assert ids_of(tmp_path / to, trusted=True) == expected
         assert (tmp_path / to / "tokenization_own.py").is_file()
     with pytest.raises(ModelError, match="code of its own, and a GGUF file holds no code"):
-        export(own, tmp_path / "gguf", to="gguf", trust_remote_code=True)
+        export(own, tmp_path / "gguf", to="gguf", opening=Opening(trust_remote_code=True))
 
 
 def test_consent_where_none_is_needed_is_refused(copy):

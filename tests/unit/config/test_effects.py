@@ -26,6 +26,7 @@ from fledge.config.template import section_of
 from fledge.engine.block import Keep
 from fledge.engine.run import Engine, Packed
 from fledge.errors import DataError, ModelError, RunError
+from tests.foreign import foreign_adapter
 from tests.runs import load
 from tests.tiny_models import tiny_folder
 
@@ -156,6 +157,7 @@ CASES = [
     Case("lora.init_lora_weights", "gaussian", "weights"),
     Case("lora.loraplus_lr_ratio", 4.0, "weights"),
     Case("lora.modules_to_save", ["lm_head"], "trainable"),
+    Case("lora.init_from", "start", "losses"),
     Case("train.num_epochs", 2.0, "steps", WHOLE),
     Case("train.max_steps", 2, "steps"),
     Case("train.global_batch_size", 4, "tokens"),
@@ -218,6 +220,7 @@ def write_files(folder: Path) -> None:
     (folder / "loud.jinja").write_text(f"{{% for m in messages %}}{turn}{{% endfor %}}")
     tiny_folder("llama", folder / "base")
     tiny_folder("llama", folder / "other", seed=1)
+    foreign_adapter(folder / "base", folder / "start", r=4, lora_alpha=8, target_modules="all-linear")
 
 
 @pytest.fixture(scope="module")
@@ -353,5 +356,5 @@ def test_the_table_covers_every_option() -> None:
 
     known = set().union(*(options(section_of(field), name) for name, field in Recipe.model_fields.items()))
     known |= options(SourceConfig, "data.train") | options(ValidationFraction, "data.validation")
-    assert len(known) == 78
+    assert len(known) == 79
     assert sorted(case.option for case in CASES) == sorted(known)

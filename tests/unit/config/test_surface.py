@@ -21,7 +21,7 @@ OPTIONS = {
     "text_column system_prompt delimiter",
     ValidationFraction: "fraction",
     LoraSection: "r lora_alpha lora_dropout target_modules use_rslora use_dora init_lora_weights loraplus_lr_ratio "
-    "modules_to_save",
+    "modules_to_save init_from",
     TrainConfig: "num_epochs max_steps global_batch_size micro_batch_tokens micro_batch_rows learning_rate "
     "lr_scheduler warmup_ratio warmup_steps weight_decay adam_betas adam_eps max_grad_norm gradient_checkpointing "
     "engine share_prefixes kernels "

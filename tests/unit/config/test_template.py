@@ -37,7 +37,7 @@ def test_the_commented_recipe_shows_every_option_with_its_default() -> None:
             seen += 1
             if not option.is_required() and name != "validation":
                 assert f"  # {name}: {scalar(option.get_default(call_default_factory=True))}" in lines, name
-    assert seen == 63
+    assert seen == 64
     for name, option in SourceConfig.model_fields.items():
         assert option.is_required() or f"    # {name}: {scalar(option.default)}" in lines, name
 
