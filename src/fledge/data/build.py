@@ -6,13 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 from fledge.config.data import DataConfig, Overlong
 from fledge.data.fit import Fitted
 from fledge.data.formats.control import Render, Rendered
 from fledge.data.formats.render import renderer
-from fledge.data.ledger import SourceLedger, Tally
+from fledge.data.ledger import Tally
+from fledge.data.none_left import OTHER_ROWS, Built, Losses
 from fledge.data.pairs import Pairs, limit_keys
 from fledge.data.readers.rows import OpenSource, read_part
 from fledge.data.rows import BrokenRow, RawRow, Refusal, RenderedRow, TokenRow
@@ -27,6 +28,8 @@ _ANSWER_CUT = "the answer was cut, so it is trained but no generated answer is c
 _NO_ROW = "the file holds no row"
 _BATCH_ROWS = 1024
 _BATCH_CHARACTERS = 1 << 21
+_LOOKED_AT = 1000
+"""Rows after an invalid one, of which one that is valid shows that leaving invalid ones out leaves something."""
 
 
 class _Maker(Protocol):
@@ -63,14 +66,14 @@ def build_store(
     tokenizer: TextTokenizer,
     folder: Path,
     progress: Progress,
-) -> tuple[SourceLedger, ...]:
-    """Write the store of all sources into `folder` and return each source's ledger.
+) -> tuple[Built, ...]:
+    """Write the store of all sources into `folder` and return what became of each, with its ledger.
 
     The tokenizer works in a thread of its own (it lets go of the interpreter lock and uses all cores) while this one
     renders the next batch and writes the last, so memory is three batches. Raises DataError for a row that the recipe
     wants no run with, and where a source has no row at all.
     """
-    ledgers, sample = [], TextSample()
+    built, sample = [], TextSample()
     with StoreWriter(folder) as writer, ThreadPoolExecutor(max_workers=1) as pool:
         for number, source in enumerate(sources):
             first_part = sum(len(earlier.part_names()) for earlier in sources[:number])
@@ -78,9 +81,9 @@ def build_store(
             builder.sample = sample
             builder.run(pool, progress)
             source.check_unchanged()
-            ledgers.append(builder.tally.close())
+            built.append(Built(source.config, builder.tally.close(), builder.losses))
     sample.write(folder, tokenizer)
-    return tuple(ledgers)
+    return tuple(built)
 
 
 class _Builder:
@@ -113,6 +116,7 @@ class _Builder:
         self.sample = TextSample()
         """Some of the rendered texts, of all sources together."""
         self.tally = Tally(source.name, source.config.format, has_sides=is_pair)
+        self.losses = Losses()
 
     def run(self, pool: ThreadPoolExecutor, progress: Progress) -> None:
         """Read the whole source: while one batch is tokenised, the one before is written and the next is read."""
@@ -139,10 +143,15 @@ class _Builder:
         for part in range(len(self._names)):
             rows, total = self._rows_of(part)
             self._total = total if len(self._names) == 1 else None
-            is_empty = True
+            is_empty, some_are_valid = True, False
             for row in rows:
-                is_empty = False
-                yield _Item(part, row.number, self._outcome(part, row))
+                is_empty, outcome = False, self._outcome(row)
+                if _is_invalid(outcome) and self._data.invalid_rows == "error":
+                    is_worth_dropping = some_are_valid or self._some_valid(rows)
+                    where = self._source.full_where(part, row.number)
+                    raise _invalid(outcome, where, is_worth_dropping=is_worth_dropping)
+                some_are_valid = some_are_valid or not _is_invalid(outcome)
+                yield _Item(part, row.number, outcome)
             if is_empty:
                 self._source.note(part, _NO_ROW)
             has_rows = has_rows or not is_empty
@@ -159,13 +168,15 @@ class _Builder:
             rows, total = read_part(self._source, part)
         return _told(rows, where), total
 
-    def _outcome(self, part: int, row: RawRow | BrokenRow) -> Rendered:
-        outcome = row.refusal if isinstance(row, BrokenRow) else self._render(row.record)
-        if isinstance(outcome, Refusal) and outcome.reason == "invalid" and self._data.invalid_rows == "error":
-            cure = f"{outcome.cure}; " if outcome.cure else ""
-            cure += "or set data.invalid_rows: drop to leave such rows out and count them"
-            raise DataError(outcome.what, where=self._source.full_where(part, row.number), cure=cure)
-        return outcome
+    def _outcome(self, row: RawRow | BrokenRow) -> Rendered:
+        return row.refusal if isinstance(row, BrokenRow) else self._render(row.record)
+
+    def _some_valid(self, rows: Iterator[RawRow | BrokenRow]) -> bool:
+        """Whether one of the next rows is valid."""
+        try:
+            return any(not _is_invalid(self._outcome(row)) for row in itertools.islice(rows, _LOOKED_AT))
+        except DataError:  # the file is broken further down
+            return False
 
     def _finish(self, items: Sequence[_Item], encodings: Sequence[list[tuple[Encoding, ...]]]) -> None:
         rendered = [row for item in items if not isinstance(item.outcome, Refusal) for row in item.outcome]
@@ -197,6 +208,9 @@ class _Builder:
             assert first.dropped is not None
             what = self._maker.size(row) if first.dropped == "overlong" else ""
             sizes = tuple(sum(side) for side in zip(*(self._maker.sizes(one) for _, one in lost), strict=True))
+            for fit, one in lost:
+                if fit.dropped == "overlong":
+                    self.losses.measure(self._maker.sizes(one))
             self._drop(item, Refusal(first.dropped, what), sizes=sizes)
             return []
         where = self._source.where(item.part, item.number)
@@ -231,6 +245,18 @@ class _Builder:
     def _drop(self, item: _Item, refusal: Refusal, *, sizes: tuple[int, ...]) -> None:
         where = self._source.where(item.part, item.number)
         self.tally.drop(refusal.reason, where, what=refusal.what, sizes=sizes)
+        self.losses.add(refusal)
+
+
+def _is_invalid(outcome: Rendered) -> TypeGuard[Refusal]:
+    return isinstance(outcome, Refusal) and outcome.reason == "invalid"
+
+
+def _invalid(refusal: Refusal, where: str, *, is_worth_dropping: bool) -> DataError:
+    """The error for a row that the recipe wants no run with; to drop such rows is a cure where others are left."""
+    drop = "set data.invalid_rows: drop to leave such rows out and count them"
+    cures = [refusal.cure] * bool(refusal.cure) + [drop] * is_worth_dropping
+    return DataError(refusal.what, where=where, cure="; or ".join(cures) or OTHER_ROWS)
 
 
 def _with_references(fitted: Fitted, rendered: RenderedRow) -> tuple[TokenRow, ...]:

@@ -12,14 +12,14 @@ from fledge.config.recipe import sources as listed
 from fledge.data.build import Progress, build_store
 from fledge.data.cache import fetch, key_of
 from fledge.data.duplicates import count_repeated
-from fledge.data.ledger import Ledger, Role, Share, SourceLedger, as_json, from_json, skipped_by_reason
-from fledge.data.pairs import check_fits, limit_keys
+from fledge.data.ledger import Ledger, Role, Share, as_json, from_json, skipped_by_reason
+from fledge.data.none_left import refuse_nothing
+from fledge.data.pairs import check_fits
 from fledge.data.readers.rows import OpenSource, open_source
 from fledge.data.references import files_in
 from fledge.data.split import hold_out
 from fledge.data.store import FILES, TokenStore
 from fledge.data.tokenize import TextTokenizer
-from fledge.errors import DataError
 
 _META = "meta.json"
 
@@ -111,9 +111,10 @@ def _prepare(
     key = _key(opened, data, tokenizer)
 
     def build(folder: Path) -> None:
-        entries = build_store(opened, data, tokenizer=tokenizer, folder=folder, progress=progress)
+        built = build_store(opened, data, tokenizer=tokenizer, folder=folder, progress=progress)
+        entries = [one.ledger for one in built]
         if not any(entry.rows_kept for entry in entries):
-            _refuse_nothing(entries, role, data=data, limits=limit_keys(tokenizer))
+            raise refuse_nothing(built, role, data=data)
         parts = [part for source in opened for part in source.part_names()]
         noted = [replace(e, file_notes=skipped_by_reason(s.noted)) for e, s in zip(entries, opened, strict=True)]
         meta = {"parts": parts, "ledgers": [as_json(entry) for entry in noted]}
@@ -169,31 +170,3 @@ def _share(store: TokenStore) -> Share:
         tokens=int(store.lengths.sum(dtype=int)),
         supervised_tokens=int(store.supervised.sum(dtype=int)),
     )
-
-
-def _cures(data: DataConfig, limits: str) -> dict[str, str]:
-    """What to do where every row was dropped, by reason."""
-    columns = "the source's options name the columns of its format: are these the right ones?"
-    is_cut = data.overlong == "truncate"
-    return {
-        "invalid": "set data.invalid_rows: error to see what is wrong with the first row",
-        "overlong": f"raise {limits}: the prompts alone fill it"
-        if is_cut
-        else f"raise {limits} or set data.overlong: truncate",
-        "empty": columns,
-        "empty_completion": columns,
-        "empty_prompt": columns,
-        "no_supervised_token": "the tokenizer has no token for any answer: does it belong to the base?",
-    }
-
-
-def _refuse_nothing(entries: tuple[SourceLedger, ...], role: Role, *, data: DataConfig, limits: str) -> None:
-    reasons = [
-        f"{count:,} {reason} (first: {entry.examples[reason][0]})"
-        for entry in entries
-        for reason, count in entry.rows_dropped.items()
-    ]
-    found = {reason for entry in entries for reason in entry.rows_dropped}
-    cure = "; ".join(dict.fromkeys(cure for reason, cure in _cures(data, limits).items() if reason in found))
-    what = f"no row is left of {sum(entry.rows_read for entry in entries):,}: dropped {', '.join(reasons)}"
-    raise DataError(what, where=f"data.{role}", cure=cure)

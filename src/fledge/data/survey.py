@@ -27,6 +27,8 @@ class Survey:
     broken: list[str] = field(default_factory=list)
     """Where rows cannot be read, and why; the first few."""
     num_broken: int = 0
+    cure: str = ""
+    """What mends the first row that cannot be read."""
     is_whole: bool = True
     """Whether all rows were counted; the count ends at a million."""
 
@@ -42,14 +44,16 @@ def survey(source: SourceConfig) -> Survey:
                 return found
             _count(row, opened.where(part, row.number), found)
     if not found.rows:
-        first = f"; the first: {found.broken[0]}" if found.broken else ""
-        raise DataError(f"no row can be read{first}", where=source.path)
+        first = f"no row can be read; the first: {found.broken[0]}" if found.broken else "there is no row in it"
+        cure = found.cure or "write at least one row into it (in a table, below the header), or give other data"
+        raise DataError(first, where=source.path, cure=cure)
     return found
 
 
 def _count(row: RawRow | BrokenRow, where: str, found: Survey) -> None:
     if isinstance(row, BrokenRow):
         found.num_broken += 1
+        found.cure = found.cure or row.refusal.cure
         if len(found.broken) < 3:
             found.broken.append(f"{where}: {row.refusal.what}")
         return

@@ -153,10 +153,11 @@ def test_where_every_row_is_broken_the_cures_say_what_is_wrong_with_the_first(ba
     path.write_text(json.dumps(BROKEN[0]))
     content = recipe_dict(bases["llama"], path, tmp_path / "run", data__invalid_rows="drop")
     problem = told(prepare, tmp_path, content)
-    assert "no row is left of 1" in problem.what
-    problem = told(prepare, tmp_path, followed(content, problem))
-    assert problem.what == "column 'completion' holds a number, not text"
-    assert problem.cure.startswith("write the value as text; or set data.invalid_rows: drop")
+    where = "first: rows.jsonl:1: column 'completion' holds a number, not text"
+    assert (problem.what, problem.cure) == (
+        f"none of the rows can be used: 1 invalid ({where})",
+        "write the value as text",
+    )
 
 
 def test_rows_that_were_written_for_these_mistakes_are_fine_without_them(bases, tmp_path):

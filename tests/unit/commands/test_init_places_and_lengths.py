@@ -182,7 +182,7 @@ def test_a_path_that_is_not_there_starts_from_the_working_folder(tmp_path: Path,
         "data.train.split to one of those",
         "write columns: {a: b} in the source": "write a recipe with `fledge init` without --data, and there: write "
         "columns: {a: b} in data.train",
-        "write the file again, or name another one as the source's path": "write the file again, or name another one "
+        "write rows into it, or name another file as the source's path": "write rows into it, or name another file "
         "as --data",
         "write a recipe with `fledge init`, and name them in the source: columns: {user: NAME}": "write a recipe with "
         "`fledge init`, and name them in the source: columns: {user: NAME}",

@@ -136,7 +136,7 @@ def test_one_row_of_a_conversation_that_is_too_long_is_counted_and_the_others_ar
     assert entry.notes[PART_DROPPED.format(reason="overlong")] == 1 and not entry.rows_dropped
     dropped = sum(entry.tokens_dropped.values())
     assert entry.tokens_read == entry.tokens_trained + entry.tokens_masked + dropped and dropped > 60
-    with pytest.raises(DataError, match=r"no row is left of 1: dropped 1 overlong"):
+    with pytest.raises(DataError, match=r"none of the rows can be used: 1 overlong"):
         prepare(tmp_path, [conversation(60, 60)], tokenizer, form="chat", max_length=60)
 
 

@@ -97,7 +97,7 @@ def test_every_token_of_every_row_is_kept_cut_or_dropped_on_its_side(tmp_path, d
     try:
         prepared = prepare(source, tokenizer=tokenizer, **options)
     except DataError as error:
-        assert "no row is left" in str(error)
+        assert "none of the rows can be used" in str(error)
         return
     assert_ledger_adds_up(prepared.ledger, prepared.train)
     assert prepared.ledger.rows_read == len(rows)
@@ -193,7 +193,8 @@ def test_an_overlong_side_is_dropped_or_refused_with_both_lengths(tmp_path):
     assert "data.max_length is 20 and data.max_target_length 10" in message
     assert "raise data.max_length or data.max_target_length" in message
     only = completions(tmp_path / "long.jsonl", rows[1:])
-    assert "raise data.max_length or data.max_target_length" in problem(only, max_length=20, max_target_length=10)
+    cure = "set data.max_length: 201 and data.max_target_length: 201, as long as the longest row is"
+    assert cure in problem(only, max_length=20, max_target_length=10)
 
 
 def test_people_are_told_of_both_sides(tmp_path):

@@ -96,7 +96,7 @@ def test_every_token_of_every_readable_row_is_in_exactly_one_bin(tmp_path, form,
     try:
         prepared = prepare(source, tokenizer=tokenizer, invalid_rows="drop", **options)
     except DataError as error:
-        assert "no row is left" in str(error)
+        assert "none of the rows can be used" in str(error)
         return
     assert prepared.ledger.rows_read == len(rows)
     assert_ledger_adds_up(prepared.ledger, [prepared.train])
@@ -338,7 +338,7 @@ def test_empty_files_and_sources_with_nothing_left_are_refused(tmp_path):
     assert "the file holds no row" in problem({"path": str(tmp_path / "c.json"), "format": "text"})
     rows = [{"prompt": "a", "completion": ""}] * 3
     message = problem({"path": jsonl(tmp_path / "d.jsonl", rows), "format": "completion"})
-    assert "no row is left of 3: dropped 3 empty_completion (first: d.jsonl:1" in message
+    assert "none of the rows can be used: 3 empty_completion (first: d.jsonl:1" in message
 
 
 def test_an_empty_completion_is_dropped_and_its_tokens_counted(tmp_path):

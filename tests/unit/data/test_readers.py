@@ -128,7 +128,7 @@ def test_a_bad_line_of_json_lines_is_told_and_the_next_is_read(tmp_path, content
 @pytest.mark.parametrize(
     ("content", "broken_at", "said"),
     [
-        (b"a,b\n1,2\n3\n4,5\n", 3, "a ragged line: 1 values where the header has 2 columns"),
+        (b"a,b\n1,2\n3\n4,5\n", 3, "a ragged line: 1 value where the header has 2 columns"),
         (b"a,b\n1,2\n3,4,5\n4,5\n", 3, "a ragged line: 3 values where the header has 2 columns"),
         (b'a,b\n"1\n\n1",2\n3\n4,5\n', 5, "a ragged line"),
         (b"a,b\n1,2\n\xff,4\n4,5\n", 3, "not UTF-8: byte 0xff at offset 8 of the file"),

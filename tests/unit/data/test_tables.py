@@ -214,7 +214,7 @@ def test_columns_at_the_end_without_a_name_are_left_out_where_they_are_empty(tmp
     assert [row.refusal.what for row in rows if isinstance(row, BrokenRow)] == [
         "column 4 has a value and no name in the header",
         "a ragged line: 5 values where the header has 4 columns",
-        "a ragged line: 1 values where the header has 4 columns",
+        "a ragged line: 1 value where the header has 4 columns",
     ]
     assert not opened.noted
 
@@ -293,3 +293,56 @@ def test_a_very_wide_header_is_looked_at_once(tmp_path):
     with pytest.raises(DataError) as caught:
         read(written(tmp_path, f"{twice}\n"))
     assert len(str(caught.value)) < 400
+
+
+def swallowing(*, begin, inside):
+    """A table with a value that is opened in line 4 and never closed, and some lines after it."""
+    good = [f"question {number};answer {number}" for number in range(2, 60)]
+    return "frage;antwort\n" + "\n".join([*good[:2], begin, *good[2:12], *inside, *good[12:]]) + "\n"
+
+
+def test_each_line_after_an_open_quote_is_told_what_is_wrong_with_itself(tmp_path):
+    inside = ["no answer", "yes; or no; or both", "fine;good", 'a ""doubled"" one;x']
+    rows, _ = read(written(tmp_path, swallowing(begin='Was ist "Fläche"?;"Ein offener Wert', inside=inside)))
+    broken = {row.number: row.refusal for row in rows if isinstance(row, BrokenRow)}
+    assert [row.number for row in rows] == list(range(2, 65))
+    assert {number: refusal.what for number, refusal in broken.items()} == {
+        4: "a quote is opened and never closed",
+        15: "a ragged line: 1 value where the header has 2 columns",
+        16: "a ragged line: 3 values where the header has 2 columns",
+        18: "broken CSV: a quote stands in the middle of a value",
+    }
+    assert broken[4].cure == "close the quote at the end of the value, or remove it"
+
+
+@pytest.mark.parametrize("mended", ['Was ist "Fläche"?;"Ein offener Wert"', 'Was ist "Fläche"?;Ein offener Wert'])
+def test_the_cure_of_an_open_quote_cures_and_brings_nothing_new(tmp_path, mended):
+    inside = ["no answer", "fine;good"]
+    before, _ = read(written(tmp_path, swallowing(begin='Was ist "Fläche"?;"Ein offener Wert', inside=inside)))
+    after, _ = read(written(tmp_path, swallowing(begin=mended, inside=inside)))
+    told = [(row.number, row.refusal.what) for row in before if isinstance(row, BrokenRow)]
+    left = [(row.number, row.refusal.what) for row in after if isinstance(row, BrokenRow)]
+    assert told == [(4, "a quote is opened and never closed"), *left]
+    assert [row.number for row in after] == [row.number for row in before]
+
+
+@pytest.mark.parametrize(
+    ("line", "mended"),
+    [
+        ('x;"He said "hi" to me"', ('x;"He said ""hi"" to me"', "x;He said hi to me")),
+        ('x;"a" b', ('x;"""a"" b"', "x;a b")),
+    ],
+)
+def test_the_cure_of_quotes_inside_a_value_cures(tmp_path, line, mended):
+    rows, _ = read(written(tmp_path, f"q;a\n1;2\n{line}\n3;4\n"))
+    [broken] = [row for row in rows if isinstance(row, BrokenRow)]
+    assert broken.refusal.cure.startswith("put the value in quotes and write each quote inside it twice")
+    for each in mended:
+        rows, _ = read(written(tmp_path, f"q;a\n1;2\n{each}\n3;4\n"))
+        assert all(isinstance(row, RawRow) for row in rows) and len(rows) == 3
+
+
+def test_a_header_with_an_open_quote_is_told_to_close_it(tmp_path):
+    with pytest.raises(DataError) as caught:
+        read(written(tmp_path, 'q;"a\n1;2\n'))
+    assert caught.value.problems[0].cure == "close the quote at the end of the value, or remove it"

@@ -29,7 +29,7 @@ class EmptyFile(DataError):
 
 def empty_file(what: str, file: SourceFile) -> EmptyFile:
     """The error for a file that has nothing in it."""
-    return EmptyFile(what, where=str(file.path), cure="write the file again, or name another one as the source's path")
+    return EmptyFile(what, where=str(file.path), cure="write rows into it, or name another file as the source's path")
 
 
 @dataclass(frozen=True, slots=True)

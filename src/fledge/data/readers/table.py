@@ -19,7 +19,9 @@ _SAMPLE_CHARACTERS = 1 << 16
 _ALIKE = 0.9
 """The share of the lines inside a broken value from which on they are taken for rows that an open quote swallowed."""
 _MANY_LINES = 3
-_QUOTES = 'a quote inside a quoted value is written twice: ""'
+_QUOTES = 'put the value in quotes and write each quote inside it twice, as in "a ""b"" c"; or remove the quotes'
+_OPEN = "close the quote at the end of the value, or remove it"
+_STRAY = "broken CSV: a quote stands in the middle of a value"
 _SWALLOWED = "a value holds several lines that look like rows themselves; is a quote left open there?"
 
 
@@ -144,7 +146,7 @@ class _Table:
         trouble = next((line.trouble for line in lines if line.trouble is not None), None)
         text = lines[0].text if len(lines) == 1 else "".join(line.text for line in lines)
         if trouble is None and is_doubtful and self._has_stray_quote(text):
-            trouble = Refusal("invalid", "broken CSV: a quote stands in the middle of a value", _QUOTES)
+            trouble = Refusal("invalid", _STRAY, _QUOTES)
         if trouble is None and not self._fits(values):
             trouble = _ragged(values, self._width, num_lines=len(lines))
         record = trouble or self._record(values)
@@ -182,7 +184,8 @@ class _Table:
             what = f"broken CSV: a quote that is opened here closes in the middle of a value in line {lines[-1].number}"
         if self._num_good == 0 and self._whole_values.search(first.text):
             self._has_plain_rows = False  # a value is in quotes without need, so all may be
-        yield BrokenRow(first.number, first.trouble or Refusal("invalid", what, _QUOTES))
+        cure = _OPEN if is_open or len(lines) > 1 else _QUOTES
+        yield BrokenRow(first.number, first.trouble or Refusal("invalid", what, cure))
         yield from self._inside(lines[1:] if is_open else lines[1:-1], begins=first.number, is_sure=True)
         if not is_open and len(lines) > 1:
             self._lines.take_back(lines[-1:])
@@ -197,13 +200,26 @@ class _Table:
         for line in lines:
             if not line.text.strip("\r\n"):
                 continue
-            values = self._values(line)
-            if are_rows and self._fits(values) and not self._has_stray_quote(line.text):
-                record = line.trouble or self._record(values)
+            if are_rows:
+                record = self._alone(line)
                 yield BrokenRow(line.number, record) if isinstance(record, Refusal) else RawRow(line.number, record)
             else:
                 what = f"the line belongs to the broken row that begins in line {begins}"
-                yield BrokenRow(line.number, Refusal("invalid", what, _QUOTES))
+                yield BrokenRow(line.number, Refusal("invalid", what, f"mend line {begins}: {_OPEN}"))
+
+    def _alone(self, line: _Text) -> dict[str, str] | Refusal:
+        """The record of a line that is a row of its own, or what is wrong with that line, whatever stands before it."""
+        try:
+            values = next(self._values_of([line.text]), [])
+        except csv.Error as error:
+            is_open = "end of data" in str(error)
+            what = "a quote is opened and never closed" if is_open else f"broken CSV: {error}"
+            return line.trouble or Refusal("invalid", what, _OPEN if is_open else _QUOTES)
+        if line.trouble is not None:
+            return line.trouble
+        if self._has_stray_quote(line.text):
+            return Refusal("invalid", _STRAY, _QUOTES)
+        return self._record(values) if self._fits(values) else _ragged(values, self._width, num_lines=1)
 
     def _look_like_rows(self, lines: Sequence[_Text]) -> bool:
         """True where nearly every line has as many values as the header, and rows without quotes are usual here."""
@@ -226,7 +242,8 @@ def _header(reader: Iterator[list[str]], lines: _Lines, file: SourceFile) -> tup
         header = next((values for values in reader if values), [])
     except csv.Error as error:
         number = lines.taken[-1].number if lines.taken else 1
-        raise DataError(f"broken header: {error}", where=f"{file.path}:{number}", cure=_QUOTES) from error
+        cure = _OPEN if "end of data" in str(error) else _QUOTES
+        raise DataError(f"broken header: {error}", where=f"{file.path}:{number}", cure=cure) from error
     trouble = next((line for line in lines.taken if line.trouble is not None), None)
     where = f"{file.path}:{(trouble or lines.taken[-1]).number if lines.taken else 1}"
     if trouble is not None and trouble.trouble is not None:
@@ -249,7 +266,8 @@ def _header(reader: Iterator[list[str]], lines: _Lines, file: SourceFile) -> tup
 
 
 def _ragged(values: list[str], width: int, *, num_lines: int) -> Refusal:
-    what = f"a ragged line: {len(values)} values where the header has {width} columns"
+    several, columns = ("s" if number != 1 else "" for number in (len(values), width))
+    what = f"a ragged line: {len(values)} value{several} where the header has {width} column{columns}"
     cure = "quote values that hold a separator or a line end" if len(values) > width else "fill the missing values"
     if num_lines > 1:
         what, cure = f"{what}, in a row of {num_lines} lines", f"{cure}, or close the quote that is left open"
