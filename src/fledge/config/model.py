@@ -24,7 +24,7 @@ class ModelConfig(Section):
     quantization: Quantization = "none"
     """How the frozen linears of the blocks are held: int8 with a scale for each row, or nf4 at half a byte a weight."""
     keep_dequantized: bool = False
-    """Keep as many quantised weights as memory allows in the form they are multiplied in: faster, the same bits."""
+    """Keep as many quantised weights as memory allows unpacked, once and not in each step: faster, the same bits."""
     attention: Attention = "auto"
     """Which attention code runs: auto is the engine's own, or sdpa; flash needs a GPU and the package flash-attn."""
     placement: Placement = "auto"

@@ -62,9 +62,15 @@ def test_completion_is_written_with_the_option_whose_value_it_is(tmp_path: Path,
 
 
 def test_a_format_that_is_a_columns_name_too_is_written_with_its_option(tmp_path: Path):
-    told = refusal(tmp_path, "  test: {path: rows.jsonl, format: qa}\n")
+    told = refusal(tmp_path, "  test: {path: rows.jsonl, format: prompt_completion}\n")
     assert told.endswith("write data.test.format: completion")
 
 
 def test_a_word_that_is_no_option_is_written_alone(tmp_path: Path):
     assert refusal(tmp_path, "train: {lr_scheduler: constant_with_warmup}\n").endswith("write constant")
+
+
+@pytest.mark.parametrize("word", ["question-answer", "QA", "faq", "question_answer"])
+def test_questions_and_answers_are_told_to_be_chat_with_two_columns(tmp_path: Path, word: str):
+    told = refusal(tmp_path, f"  test: {{path: rows.jsonl, format: {word}}}\n")
+    assert told.endswith("write chat, and columns: {user: NAME, assistant: NAME}")
