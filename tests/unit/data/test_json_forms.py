@@ -169,13 +169,18 @@ def _parquet() -> bytes:
     return stream.getvalue()
 
 
-PACKED = gzip.compress(b'{"text": "a"}\n')
+PACKED = gzip.compress(b'{"text": "a"}\n', mtime=0)
 UNDER_A_WRONG_NAME = [
     ("a.csv", PACKED, "is packed with gzip", "unpack it with gunzip, or name it a.csv.gz"),
     ("a.jsonl", PACKED, "is packed with gzip", "unpack it with gunzip, or name it a.jsonl.gz"),
     ("a.txt", PACKED, "is packed with gzip", "unpack it with gunzip, or name it a.txt.gz"),
     ("a.parquet", PACKED, "is packed with gzip", "unpack it with gunzip"),
-    ("a.jsonl.gz", gzip.compress(PACKED), "inside of the gzip is packed with gzip once more", "unpack it with gunzip"),
+    (
+        "a.jsonl.gz",
+        gzip.compress(PACKED, mtime=0),
+        "inside of the gzip is packed with gzip once more",
+        "unpack it with gunzip",
+    ),
     ("a.csv", _sheet(), "is a spreadsheet (.xlsx), whatever its name says", "name it a.xlsx, or save it as .csv"),
     ("a.json.gz", _sheet(), "is a spreadsheet (.xlsx)", "name it a.xlsx, or save it as .csv"),
     ("a.jsonl", _zip(), "is a zip archive", "unpack it and name the file or folder inside"),
@@ -212,7 +217,9 @@ def test_objects_over_several_lines_are_told_how_to_be_written(tmp_path):
 
 def test_nan_is_read_and_is_an_empty_answer(tmp_path):
     path = tmp_path / "a.jsonl.gz"
-    path.write_bytes(gzip.compress(b'{"prompt": "q", "completion": NaN}\n{"prompt": "NaN", "completion": "NaN"}\n'))
+    path.write_bytes(
+        gzip.compress(b'{"prompt": "q", "completion": NaN}\n{"prompt": "NaN", "completion": "NaN"}\n', mtime=0)
+    )
     rows, _ = read(path)
     assert math.isnan(rows[0].record["completion"])
     data = DataConfig.model_validate({"train": {"path": str(path), "format": "completion"}})
