@@ -107,6 +107,8 @@ def difference(trial: Trial, model: Any, *, alone: Logits, together: Mapping[boo
     with torch.no_grad():
         single = [trial.batch([number], is_packed=False) for number in range(len(trial.rows))]
         wanted = [_seen(alone(batch)) for batch in single]
+        if not all(bool(values.isfinite().all()) for values in wanted):
+            return None  # a base that gives no numbers: the first step names the rows
         again = [_seen(alone(batch)) for batch in reversed(single)][::-1]  # so that others come before each
         scale = _Scale(trial, model, wanted, lambda: [_seen(alone(batch)) for batch in single])
         for one, other in zip(again, wanted, strict=True):
