@@ -17,16 +17,19 @@ from fledge.adapters.targets import check_targets
 from fledge.commands.engine import build_engine, engine_logits, with_blocks
 from fledge.commands.layout import choose_layout
 from fledge.commands.library_loss import alone_loss, plain_loss
+from fledge.commands.train import train
 from fledge.commands.trials import Ids, Trials, Way, make_trials, prove
 from fledge.config.recipe import Recipe
 from fledge.data.rows import Batch, Row
 from fledge.engine.packed import Packed
 from fledge.errors import ModelError
+from fledge.events import Notice
 from fledge.models import documents
 from fledge.models.blocks import blocks
 from fledge.models.facts import read_facts
 from fledge.models.one_of_each import kinds_of_blocks, one_of_each
 from fledge.models.rotary import angles_by_row
+from tests.runs import load, recipe_dict, write_rows
 from tests.tiny_models import ARCHITECTURES, PAIRS, VOCABULARY, tiny_folder
 
 CPU = torch.device("cpu")
@@ -295,6 +298,40 @@ def test_a_recipe_that_rules_out_what_is_left_is_told_which_key():
         choose_layout(recipe(packing=True), model, facts=facts, trials=trials)
     assert choose_layout(recipe(packing=False), model, facts=facts, trials=trials).layout == "padded"
     assert choose_layout(recipe(rows=1), model, facts=facts, trials=trials).layout == "single"
+
+
+def test_the_reason_is_why_the_layout_before_it_fails(monkeypatch):
+    said = {"packed": "no attention of its own", "padded": "rows differ", "single": None}
+    monkeypatch.setattr("fledge.commands.layout._wrong", lambda layout, *_, **__: said[layout])
+    model = of_kind("llama")
+    facts, trials = trials_of(model)
+    chosen = choose_layout(recipe(), model, facts=facts, trials=trials)
+    assert chosen.notice == "each row is computed alone: rows differ"
+
+
+def test_a_row_that_gives_no_numbers_hides_no_fault_of_the_others(tmp_path, monkeypatch):
+    model = named("llama", tmp_path)
+    rows = some_rows().rows
+    rare = np.setdiff1d(rows[1].input_ids, np.concatenate([row.input_ids for row in (rows[0], *rows[2:])]))[0]
+    model.get_base_model().get_input_embeddings().weight.data[rare] = torch.nan
+    facts, _ = trials_of(model)
+    packed = functools.partial(packed_by_library, model, facts)
+    assert found_in(model, packed) == ""
+    with planted("neighbour", monkeypatch):
+        assert "packed into one micro-batch differ" in found_in(model, packed)
+
+
+def test_padding_is_told_whoever_chose_the_librarys_modules(tmp_path):
+    base = tiny_folder("llama", tmp_path / "base")  # for its tokenizer
+    config = AutoConfig.for_model("gpt_neo", **SMALL | FALLING_BACK["gpt_neo"][0])
+    AutoModelForCausalLM.from_config(config).save_pretrained(base)
+    rows = write_rows(tmp_path / "rows.jsonl")
+    for engine in ("auto", "plain"):
+        content = recipe_dict(base, rows, tmp_path / engine, train__engine=engine, train__max_steps=1)
+        told: list[Any] = []
+        train(load(tmp_path / f"of-{engine}", content), observers=[told.append])
+        texts = [each.text for each in told if isinstance(each, Notice)]
+        assert any(text.startswith("rows are padded, not packed: ") for text in texts), engine
 
 
 def test_blocks_of_one_kind_hand_on_and_the_model_is_as_before_afterwards(tmp_path):

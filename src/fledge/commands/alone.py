@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,10 @@ class Trial:
             made = collate_pairs(rows, numbers, is_packed=is_packed, pad_id=self.pad_id, start_id=start)
         return to_device(made, self.device)
 
+    def one_by_one(self) -> list[Batch]:
+        """Each row as a micro-batch of its own."""
+        return [self.batch([number], is_packed=False) for number in range(len(self.rows))]
+
     def whole(self, *, is_packed: bool) -> Batch:
         """A micro-batch of all rows."""
         return self.batch(range(len(self.rows)), is_packed=is_packed)
@@ -75,7 +79,8 @@ def _chosen(row: Row, numbers: Sequence[int], *, most: int, is_pair: bool) -> tu
     """The row with only the compared positions predicting, and the bands of these."""
     if is_pair:
         count = int(row.trained.sum())
-        return row, tuple(_band_of(place, _edges(count, numbers)) for place in range(count))
+        edges = _edges(count, numbers)
+        return row, tuple(_band_of(place, edges) for place in range(count))
     edges = _edges(len(row.input_ids) - 1, numbers)
     trained: NDArray[np.bool_] = np.zeros(len(row.input_ids), dtype=np.bool_)
     per_band = max(PER_BAND, most // len(edges))
@@ -105,10 +110,10 @@ def difference(trial: Trial, model: Any, *, alone: Logits, together: Mapping[boo
     a row gives the same again when others were computed before it. The yardstick is measured where it is needed.
     """
     with torch.no_grad():
-        single = [trial.batch([number], is_packed=False) for number in range(len(trial.rows))]
-        wanted = [_seen(alone(batch)) for batch in single]
-        if not all(bool(values.isfinite().all()) for values in wanted):
-            return None  # a base that gives no numbers: the first step names the rows
+        trial, wanted = _of_numbers(trial, alone)
+        if not wanted:
+            return None
+        single = trial.one_by_one()
         again = [_seen(alone(batch)) for batch in reversed(single)][::-1]  # so that others come before each
         scale = _Scale(trial, model, wanted, lambda: [_seen(alone(batch)) for batch in single])
         for one, other in zip(again, wanted, strict=True):
@@ -122,6 +127,14 @@ def difference(trial: Trial, model: Any, *, alone: Logits, together: Mapping[boo
             if why := scale.beyond(list(found)):
                 return f"rows {'packed' if is_packed else 'padded'} into one micro-batch differ from each alone: {why}"
     return None
+
+
+def _of_numbers(trial: Trial, alone: Logits) -> tuple[Trial, list[torch.Tensor]]:
+    """The trial of those rows that give numbers alone, and these. The first step of a training names the others."""
+    found = [_seen(alone(batch)) for batch in trial.one_by_one()]
+    kept = [number for number, values in enumerate(found) if bool(values.isfinite().all())]
+    rows, bands = tuple(trial.rows[number] for number in kept), tuple(trial.bands[number] for number in kept)
+    return replace(trial, rows=rows, bands=bands), [found[number] for number in kept]
 
 
 class _Scale:

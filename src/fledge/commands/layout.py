@@ -20,7 +20,7 @@ _SAID = {"padded": "rows are padded, not packed", "single": "each row is compute
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A layout that is proven on the model at hand, and why none of those before it is taken."""
+    """A layout that is proven on the model at hand, and why the one before it is not taken."""
 
     layout: Layout
     why: str = ""
@@ -41,7 +41,7 @@ def choose_layout(recipe: Recipe, model: Any, *, facts: ModelFacts, trials: Tria
         found = _wrong(layout, model, facts=facts, trials=trials)
         if found is None:
             return Chosen(layout, why)
-        why = why or found
+        why = found
     raise _refused(recipe, facts, why)
 
 

@@ -189,10 +189,10 @@ def _open(
     if why_plain is not None and (recipe.train.engine == "auto" or is_padded):
         padded = ", on padded rows" if is_padded and not chosen.notice else ""
         tell(Notice(text=f"the library's own modules compute each step{padded}: {why_plain}"))
-        if chosen.notice:
-            tell(Notice(text=chosen.notice))
     elif why_plain is None and recipe.train.kernels == "auto" and not runs_on(device):
         tell(Notice(text=f"no fused kernels, so each step takes longer: {why_not(device)}"))
+    if chosen.notice:
+        tell(Notice(text=chosen.notice))
     return Workshop(settled, run, tokenizer, data, base.facts, adapted, device, mesh)
 
 
