@@ -128,7 +128,7 @@ def test_what_is_exported_is_what_peft_merges(place: Place) -> None:
     assert ours.keys() == theirs.keys()
     for name, tensor in theirs.items():
         torch.testing.assert_close(ours[name], tensor, rtol=1e-6, atol=1e-7)
-    assert any("comes from no run of Fledge" in text for text in done.findings())
+    assert any("was opened by itself and not as a run's" in text for text in done.findings())
     assert not (place.adapter / "certificate.json").exists()
 
 
@@ -241,7 +241,7 @@ def test_an_adapter_of_another_shape_or_with_tensors_too_many_or_too_few_is_refu
 def test_the_command_line_takes_an_adapter_and_its_recipe(llama: Place) -> None:
     done = fledge("evaluate", str(llama.adapter), "--recipe", str(llama.recipe), "--on", "train", "--json")
     assert json.loads(done.stdout)["rows"] == 8
-    assert "note: no run of Fledge wrote this adapter" in done.stderr
+    assert "note: this adapter is opened by itself and not as a run's" in done.stderr
 
 
 def short(adapter: Path, opening: Opening) -> Generated:

@@ -40,8 +40,8 @@ _TEXTS = (
 )
 """Stand in for rows where the run's data are not there any more."""
 _NOT_TRAINED_HERE = (
-    "the adapter comes from no run of Fledge: that it lies on the base that it was trained on was told by the shapes "
-    "of its tensors alone, and its tokenizer was compared with no training"
+    "the adapter was opened by itself and not as a run's: that it lies on the base that it was trained on was told by "
+    "the shapes of its tensors alone, and its tokenizer was compared with no training"
 )
 _BASES = {"dequantized": "the dequantised base", "full": "the base in full precision"}
 

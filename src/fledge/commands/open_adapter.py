@@ -1,4 +1,4 @@
-"""Opens what a person gives to a verb: a run folder, or an adapter in peft's format that no run of Fledge wrote."""
+"""Opens what a person gives to a verb: a run folder, or the folder of an adapter in peft's format by itself."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from fledge.rundir import RunDir
 
 _TOKENS = 2048
 """Of a micro-batch, where the recipe leaves that to the machine: nothing is kept for a backward pass."""
-_NOT_COMPARED = "no run of Fledge wrote this adapter, so base, tokenizer and rows are compared with no training"
+_NOT_COMPARED = "this adapter is opened by itself and not as a run's: it is compared with no training"
 
 
 def open_tuned(given: Path | str, opening: Opening | None = None) -> OpenRun:
