@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft.utils import CONFIG_NAME
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GptOssConfig, LlamaConfig, PreTrainedModel
 
 from fledge import evaluate, export, train
 from fledge.errors import ModelError
 from fledge.events import Event, Notice
+from fledge.models.load import load_base
 from tests.runs import load, recipe_dict, write_rows
 from tests.tiny_models import VOCABULARY, _tokenizer
 
@@ -72,27 +74,36 @@ def mxfp4_base(folder: Path) -> tuple[Path, dict[str, torch.Tensor]]:
     return written(model, folder, tensors=tensors, settings=settings), whole
 
 
+def added(adapter: Path) -> dict[str, torch.Tensor]:
+    """What an adapter adds to each weight: B A, scaled."""
+    tensors, config = load_file(adapter / "adapter_model.safetensors"), json.loads((adapter / CONFIG_NAME).read_text())
+    names = [name.removesuffix(".lora_A.weight") for name in tensors if name.endswith(".lora_A.weight")]
+    scale = config["lora_alpha"] / config["r"]
+    products = {n: scale * tensors[f"{n}.lora_B.weight"] @ tensors[f"{n}.lora_A.weight"] for n in names}
+    return {f"{name.removeprefix('base_model.model.')}.weight": product for name, product in products.items()}
+
+
 @pytest.mark.parametrize("make", [fp8_base, mxfp4_base])
 def test_it_trains_on_the_weights_that_its_files_stand_for_and_its_merge_has_them(make, tmp_path):
     base, whole = make(tmp_path / "base")
     told: list[Event] = []
     rows = write_rows(tmp_path / "rows.jsonl")
-    recipe = load(tmp_path, recipe_dict(base, rows, tmp_path / "run", train__max_steps=3))
+    content = recipe_dict(base, rows, tmp_path / "run", train__max_steps=3, data__validation={"fraction": 0.2})
+    recipe = load(tmp_path, content)
     result = train(recipe, observers=[told.append])
     assert any("weights are made whole in float32" in each.text for each in told if isinstance(each, Notice))
     assert result.summary["last_loss"] < result.summary["first_loss"]
-    assert evaluate(result.run, question=None).tuned.loss > 0 if recipe.data.validation else True
+    assert evaluate(result.run).tuned.loss == pytest.approx(result.summary["validation_loss"], rel=1e-6)
+    loaded = load_base(recipe.model, device=torch.device("cpu")).model.state_dict()
+    assert len(whole) >= 4
+    assert all(torch.equal(loaded[name], values) for name, values in whole.items())
     export(result.run, tmp_path / "merged", to="hf")
-    merged = load_file(tmp_path / "merged" / "model.safetensors")
     config = json.loads((tmp_path / "merged" / "config.json").read_text())
     assert "quantization_config" not in config
-    untouched = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32).state_dict()
-    assert len(whole) >= 4
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32).state_dict()
+    parts = added(result.run / "adapter")
     for name, values in whole.items():
-        found = untouched[name]
-        assert found.shape == values.shape
-        assert (found - values).norm() < 0.2 * values.norm(), name  # with the adapter's part, where it has one
-    assert merged
+        torch.testing.assert_close(merged[name], values + parts.get(name, 0), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
