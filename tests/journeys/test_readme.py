@@ -13,8 +13,8 @@ from tests.runs import environment, recipe_dict, write_recipe, write_rows
 from tests.tiny_models import tiny_folder
 
 TOKEN = "hf_" + "readersown" * 3
-BY_OTHERS = {"make quickstart", "make test", "make check", "make help"}
-"""`.ci/run` and the Makefile's own tests run these."""
+BY_OTHERS = {"make quickstart", "make test", "make check", "make help", "source .venv/bin/activate"}
+"""`.ci/run` and the Makefile's own tests run these; a shell that finds `fledge` is what the others begin with."""
 ASKED = {"fledge chat runs/recipe": "three plus four =\n"}
 """What is typed into a command that asks."""
 
