@@ -20,6 +20,11 @@ def test_the_quickstart_is_measured_by_rouge_from_the_recipe_to_the_last_number(
     assert summary["rouge_after"]["rouge1"] > summary["rouge_before"]["rouge1"] + 0.3
     low, high = summary["rouge_intervals"]["difference"]["rouge1"]
     assert 0 < low < high
+    phases = summary["phases"]
+    assert {"loading", "check", "answers", "steps", "validation", "saving"} <= set(phases)
+    assert all(phase["seconds"] > 0 for phase in phases.values())
+    peaks = [phase["peak_memory_bytes"] for phase in phases.values()]
+    assert max(peak for peak in peaks if peak is not None) == summary["peak_memory_bytes"]
 
     told = json.loads(fledge("evaluate", str(run), "--json").stdout)
     rows = [json.loads(line) for line in (run / "evaluation/predictions.jsonl").read_text().split("\n")[:-1]]

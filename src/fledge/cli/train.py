@@ -70,7 +70,7 @@ def run(
 
 
 def _lines(run: Path, summary: dict[str, Any]) -> dict[str, str]:
-    from fledge.units import format_bytes, format_count, format_seconds
+    from fledge.units import format_count, format_seconds
 
     lines = {"run folder": str(run), "steps": f"{summary['steps']:,}"}
     if summary.get("stopped_early"):
@@ -96,7 +96,16 @@ def _lines(run: Path, summary: dict[str, Any]) -> dict[str, str]:
     if summary["tokens_per_second"] is not None:
         lines["tokens per second"] = format_count(summary["tokens_per_second"])
     lines["training time"] = format_seconds(summary["wall_seconds"])
-    lines["peak memory"] = format_bytes(summary["peak_memory_bytes"])
+    lines["peak memory"] = _peak(summary)
     step = summary.get("adapter_step", summary["steps"])
     lines["adapter"] = f"{run / 'adapter'}" + (f", of step {step:,}, the best" if step != summary["steps"] else "")
     return lines
+
+
+def _peak(summary: dict[str, Any]) -> str:
+    """The peak of the run, and of each phase of its last start."""
+    from fledge.units import format_bytes
+
+    peaks = {name: phase["peak_memory_bytes"] for name, phase in summary.get("phases", {}).items()}
+    by_phase = ", ".join(f"{name} {format_bytes(peak)}" for name, peak in peaks.items() if peak is not None)
+    return format_bytes(summary["peak_memory_bytes"]) + (f": {by_phase}" if by_phase else "")

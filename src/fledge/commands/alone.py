@@ -103,29 +103,36 @@ def _band_of(place: int, edges: Sequence[int]) -> int:
     return next(number for number, edge in enumerate(edges[1:]) if place < edge)
 
 
-def difference(trial: Trial, model: Any, *, alone: Logits, together: Mapping[bool, Logits]) -> str | None:
+def difference(
+    trial: Trial, model: Any, *, alone: Logits, together: Mapping[bool, Logits], is_repeated: bool = True
+) -> str | None:
     """In what rows computed together differ from each alone, in words; None where they agree as far as rounding goes.
 
-    `together` has a function for packed (True) or padded (False) micro-batches, or none: then it is only asked whether
-    a row gives the same again when others were computed before it. The yardstick is measured where it is needed.
+    `together` has a function for packed (True) or padded (False) micro-batches, or none. `is_repeated` asks, too,
+    whether a row gives the same again when others were computed before it. The yardstick is measured where needed.
     """
     with torch.no_grad():
         trial, wanted = _of_numbers(trial, alone)
         if not wanted:
             return None
         single = trial.one_by_one()
-        again = [_seen(alone(batch)) for batch in reversed(single)][::-1]  # so that others come before each
         scale = _Scale(trial, model, wanted, lambda: [_seen(alone(batch)) for batch in single])
-        for one, other in zip(again, wanted, strict=True):
-            if not torch.equal(one, other):  # the same numbers in the same shapes: there is no rounding to explain it
-                far = float(_apart(one, other).max())
-                return (
-                    f"what is computed of a row depends on the rows before it: logits differ by {far:.1e} of their size"
-                )
+        if is_repeated and (why := _carried(single, wanted, alone=alone)):
+            return why
         for is_packed, logits in together.items():
             found = _seen(logits(trial.whole(is_packed=is_packed))).split([len(bands) for bands in trial.bands])
             if why := scale.beyond(list(found)):
                 return f"rows {'packed' if is_packed else 'padded'} into one micro-batch differ from each alone: {why}"
+    return None
+
+
+def _carried(single: Sequence[Batch], wanted: Sequence[torch.Tensor], *, alone: Logits) -> str | None:
+    """Whether rows give something else after others; in reverse, so that others come before each."""
+    again = [_seen(alone(batch)) for batch in reversed(single)][::-1]
+    for one, other in zip(again, wanted, strict=True):
+        if not torch.equal(one, other):  # the same numbers in the same shapes: there is no rounding to explain it
+            far = float(_apart(one, other).max())
+            return f"what is computed of a row depends on the rows before it: logits differ by {far:.1e} of their size"
     return None
 
 

@@ -88,14 +88,15 @@ def _answers(shop: Workshop, who: str, tell: Tell) -> tuple[Prediction, ...]:
     assert store is not None
     count = len(store) if settings.max_rows is None else min(settings.max_rows, len(store))
     tell(Notice(text=f"the {who} answers {count:,} validation rows"))
-    return answer_rows(
-        shop.adapted.model,
-        shop.tokenizer,
-        store=store,
-        sampling=Sampling(settings.max_new_tokens, num_beams=settings.num_beams),
-        max_rows=settings.max_rows,
-        max_positions=shop.facts.max_positions,
-    )
+    with shop.phases.during("answers"):
+        return answer_rows(
+            shop.adapted.model,
+            shop.tokenizer,
+            store=store,
+            sampling=Sampling(settings.max_new_tokens, num_beams=settings.num_beams),
+            max_rows=settings.max_rows,
+            max_positions=shop.facts.max_positions,
+        )
 
 
 def _entries(marks: Marks) -> dict[str, Any]:

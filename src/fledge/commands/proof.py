@@ -153,6 +153,10 @@ def _on_trunk(begin: torch.Tensor, rest: Sequence[torch.Tensor]) -> list[Packed]
     return batches
 
 
+Gradients = list[torch.Tensor | None]
+"""Of each trained tensor; None of those that take no part, as in a block that is left out."""
+
+
 def _difference(
     engine: Engine,
     batches: Sequence[Packed],
@@ -171,8 +175,7 @@ def _difference(
     for number in range(count):
         wanted, parts = _by_library(library_loss, model, row=number)
         wanted_loss += wanted
-        while parts:
-            apart[len(parts) - 1].sub_(parts.pop())
+        _add(apart, parts, times=-1)
     far, loss_apart = FAR[model.dtype], abs(found_loss - wanted_loss) / max(abs(wanted_loss), 1.0)
     if not math.isfinite(wanted_loss):
         return f"the library's own loss is {wanted_loss} on this base"
@@ -186,22 +189,18 @@ def _difference(
     return f"its gradients differ from the library's by {distance / max(size, 1e-30):.1%}"
 
 
-def _by_engine(engine: Engine, batches: Sequence[Packed], model: Any) -> tuple[float, list[torch.Tensor]]:
+def _by_engine(engine: Engine, batches: Sequence[Packed], model: Any) -> tuple[float, Gradients]:
     """The engine's loss over the batches, and its gradients."""
     trained = _trained(model)
-    total, sums = 0.0, [torch.zeros_like(p, dtype=torch.float32) for p in trained]
+    total, sums = 0.0, _nothing(model)
     for batch in batches:
         loss = engine.loss(batch)
         total += loss.item()
-        parts = _gradients(loss, trained)
-        while parts:
-            sums[len(parts) - 1].add_(parts.pop())
+        _add(sums, _gradients(loss, trained))
     return total, sums
 
 
-def _by_library(
-    library_loss: Callable[[int], torch.Tensor], model: Any, *, row: int
-) -> tuple[float, list[torch.Tensor]]:
+def _by_library(library_loss: Callable[[int], torch.Tensor], model: Any, *, row: int) -> tuple[float, Gradients]:
     """The library's loss of one row, and its gradients."""
     with wide_linears(model.dtype, model.device.type):
         loss = library_loss(row)
@@ -212,27 +211,38 @@ def _trained(model: Any) -> list[torch.Tensor]:
     return [p for p in model.parameters() if p.requires_grad]
 
 
-def _gradients(loss: torch.Tensor, trained: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The gradient of each trained tensor; an empty one of those that take no part, as in a block that is left out."""
-    found = torch.autograd.grad(loss, trained, allow_unused=True)
-    return [p.new_zeros(()) if grad is None else grad for p, grad in zip(trained, found, strict=True)]
+def _nothing(model: Any) -> Gradients:
+    return [None] * len(_trained(model))
+
+
+def _gradients(loss: torch.Tensor, trained: Sequence[torch.Tensor]) -> Gradients:
+    return list(torch.autograd.grad(loss, trained, allow_unused=True))
+
+
+def _add(sums: Gradients, parts: Gradients, *, times: int = 1) -> None:
+    """Add the parts to the sums in float32, and give them up one by one."""
+    while parts:
+        part, place = parts.pop(), len(parts)
+        before = sums[place]
+        if part is not None and before is None:
+            sums[place] = part.float() * times
+        elif part is not None and before is not None:
+            before.add_(part, alpha=times)
 
 
 def _moved_by_rounding(library_loss: Callable[[int], torch.Tensor], model: Any, *, count: int) -> float:
     """How far the library's own gradients move when what each layer gives is off by the number format's precision."""
-    moved = [torch.zeros_like(p) for p in _trained(model)]
+    moved = _nothing(model)
     for number in range(count):
-        for plain, into in zip(_by_library(library_loss, model, row=number)[1], moved, strict=True):
-            into.add_(plain)
+        _add(moved, _by_library(library_loss, model, row=number)[1])
         with off_by_rounding(model, seed=number):
-            parts = _by_library(library_loss, model, row=number)[1]
-        while parts:
-            moved[len(parts) - 1].sub_(parts.pop())
+            _add(moved, _by_library(library_loss, model, row=number)[1], times=-1)
     return _norm(moved)
 
 
-def _norm(tensors: Sequence[torch.Tensor]) -> float:
-    return float(torch.stack([tensor.float().norm() for tensor in tensors]).norm())
+def _norm(tensors: Gradients) -> float:
+    norms = [tensor.float().norm() for tensor in tensors if tensor is not None]
+    return float(torch.stack(norms).norm()) if norms else 0.0
 
 
 def _draw(model: Any, lengths: Sequence[int], text: torch.Tensor | None, *, number: int) -> list[torch.Tensor]:

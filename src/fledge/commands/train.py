@@ -43,6 +43,7 @@ from fledge.rundir import EventLog, RunDir, locked, remove_leftovers, whole_fold
 from fledge.runtime.device import choose_device, make_deterministic
 from fledge.runtime.memory import available_bytes, peak_bytes
 from fledge.runtime.mesh import Mesh, is_first_rank, joined_mesh, local_rank
+from fledge.runtime.phases import Phases
 from fledge.training.checkpoint import load_best, load_newest
 from fledge.training.loop import Parts, Plan, run_loop
 from fledge.training.state import Progress
@@ -125,23 +126,19 @@ def _train(recipe: Recipe, run: RunDir, tell: Tell, *, stands: Standing, on_prep
     if stands.damage:
         what = f"the adapter or the summary of this finished run is damaged ({stands.damage})"
         tell(Notice(text=f"{what}: written anew from the last checkpoint, and nothing is trained"))
-    tokenizer = load_tokenizer(recipe.model, recipe.data)
-    data = prepare_training(recipe.data, tokenizer, seed=recipe.train.seed, progress=on_prepare)
-    if is_first_rank():
-        prove_saved(tokenizer, samples_of(data), base=recipe.model.name_or_path)
-    _tell_prepared(data, tell)
-    check_steps(recipe, data, tell=tell)
-    for text in tokenizer.notes:
-        tell(Notice(text=text))
     device = choose_device(recipe.model.placement, local_rank=local_rank())
+    phases = Phases(device)
+    with phases.during("rows"):
+        rows = _rows(recipe, tell, on_prepare)
     make_deterministic(device)
     with kernels_of(recipe), joined_mesh(device) as mesh:
         use_threads(run, tell)  # before the base, whose scales in nf4 hang on it too
-        base = load_base(recipe.model, device=device, tell=lambda text: tell(Notice(text=text)))
-        shop = _open(recipe, run, tokenizer, data, base=base, mesh=mesh, tell=tell)
+        with phases.during("loading"):
+            base = load_base(recipe.model, device=device, tell=lambda text: tell(Notice(text=text)))
+        shop = _open(recipe, run, rows, base=base, mesh=mesh, phases=phases, tell=tell)
         answer_before(shop, tell)
         stop = StopRequest()
-        with at_work(shop, tell, stop=stop) as (parts, plan):
+        with phases.during("steps"), at_work(shop, tell, stop=stop) as (parts, plan):
             _tell_start(shop, plan.total_steps, tell)
             found = load_newest(run, parts.trained)
             mesh.barrier()
@@ -156,28 +153,51 @@ def _train(recipe: Recipe, run: RunDir, tell: Tell, *, stands: Standing, on_prep
         return _finish(shop, progress, tell, marks_after(shop, tell))
 
 
-def _open(
-    recipe: Recipe, run: RunDir, tokenizer: Tokenizer, data: PreparedData, *, base: Base, mesh: Mesh, tell: Tell
-) -> Workshop:
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Prepared rows, and what made their tokens."""
+
+    tokenizer: Tokenizer
+    data: PreparedData
+
+
+def _rows(recipe: Recipe, tell: Tell, on_prepare: OnPrepare) -> _Rows:
+    """The rows as they are trained. Raises FledgeError where a saved tokenizer would read them otherwise."""
+    tokenizer = load_tokenizer(recipe.model, recipe.data)
+    data = prepare_training(recipe.data, tokenizer, seed=recipe.train.seed, progress=on_prepare)
+    if is_first_rank():
+        prove_saved(tokenizer, samples_of(data), base=recipe.model.name_or_path)
+    _tell_prepared(data, tell)
+    check_steps(recipe, data, tell=tell)
+    for text in tokenizer.notes:
+        tell(Notice(text=text))
+    return _Rows(tokenizer, data)
+
+
+def _open(recipe: Recipe, run: RunDir, rows: _Rows, *, base: Base, mesh: Mesh, phases: Phases, tell: Tell) -> Workshop:
     """Settle what `auto` left open, write down what the run stands on, and put the adapter on the base."""
     device, start = base.model.device, start_of(recipe, run)
-    adapted = _attached(recipe, run, tokenizer, data, base=base, start=start, tell=tell)
+    tokenizer, data = rows.tokenizer, rows.data
+    with phases.during("loading"):
+        adapted = _attached(recipe, run, tokenizer, data, base=base, start=start, tell=tell)
     for store in (data.train, data.validation):
         if store is not None:
             check_known(store, adapted.model, tokenizer=tokenizer, base=recipe.model.name_or_path)
     if recipe.train.engine != "plain" and must_compile(device):
         tell(Notice(text="compiling kernels for this CPU, once"))
-    trials = _trials(adapted.model, base.facts, data, tokenizer)
-    why_plain = can_be_fast(recipe, Probe(adapted.model, base.facts, device, text_of(data.train), trials))
-    chosen = Chosen("packed")
-    if why_plain is not None:
-        chosen = choose_layout(recipe, adapted.model, facts=base.facts, trials=trials)
+    with phases.during("check"):
+        trials = _trials(adapted.model, base.facts, data, tokenizer)
+        why_plain = can_be_fast(recipe, Probe(adapted.model, base.facts, device, text_of(data.train), trials))
+        chosen = Chosen("packed")
+        if why_plain is not None:
+            chosen = choose_layout(recipe, adapted.model, facts=base.facts, trials=trials)
     computes = kernels_named(device) if why_plain is None else "the library's own modules"
     hardware = hardware_of(device, world_size=mesh.world_size, computes=computes)
     if mesh.rank == 0:
         remove_leftovers(run)
         attention = named(str(base.model.config._attn_implementation))
-        fast_tokens = _fast_tokens(recipe, data, base, tell=tell) if why_plain is None else None
+        with phases.during("sizes"):
+            fast_tokens = _fast_tokens(recipe, data, base, tell=tell) if why_plain is None else None
         settled = settle(
             recipe, base.facts, attention=attention, device=device, fast_tokens=fast_tokens, layout=chosen.layout
         )
@@ -193,7 +213,7 @@ def _open(
         tell(Notice(text=f"no fused kernels, so each step takes longer: {why_not(device)}"))
     if chosen.notice:
         tell(Notice(text=chosen.notice))
-    return Workshop(settled, run, tokenizer, data, base.facts, adapted, device, mesh)
+    return Workshop(settled, run, tokenizer, data, base.facts, adapted, device, mesh, phases)
 
 
 def _attached(
@@ -308,6 +328,8 @@ def _peak(shop: Workshop, progress: Progress) -> int:
 def _finish(shop: Workshop, progress: Progress, tell: Tell, marks: dict[str, Any]) -> dict[str, Any]:
     """Write adapter/ and, last of all, summary.json, which says that the run is complete."""
     digest, chosen = adapter_digest(shop.adapted.model), adapter_step(shop.recipe, progress)
+    with shop.phases.during("saving"):
+        saved = _save_adapter(shop) if shop.mesh.rank == 0 else {}
     summary = {
         "steps": progress.step,
         "rows": progress.rows,
@@ -323,15 +345,13 @@ def _finish(shop: Workshop, progress: Progress, tell: Tell, marks: dict[str, Any
         "tokens_per_second": progress.tokens / progress.seconds if progress.seconds else None,
         "prepare_seconds": shop.data.seconds,
         "peak_memory_bytes": max(int(peak) for peak in shop.mesh.gather([str(_peak(shop, progress))])),
+        "phases": shop.phases.told(),
         "wall_seconds": progress.seconds,
         "adapter_sha256": digest,
         **marks,
+        **saved,
     }
     if shop.mesh.rank == 0:
-        with whole_folder(shop.run.adapter) as folder:
-            summary["adapter_file_sha256"] = shop.save_adapter(folder)
-            check_saved_taken(shop.adapted.model.get_base_model(), folder)
-            summary["settings_sha256"] = settings_digest(folder)
         tell(
             Finished(
                 step=progress.step,
@@ -344,3 +364,11 @@ def _finish(shop: Workshop, progress: Progress, tell: Tell, marks: dict[str, Any
         write_json(shop.run.summary, summary)
     shop.mesh.barrier()
     return summary
+
+
+def _save_adapter(shop: Workshop) -> dict[str, str | None]:
+    """Write adapter/, which plain peft takes. Returns the summary's entries on its files."""
+    with whole_folder(shop.run.adapter) as folder:
+        weights = shop.save_adapter(folder)
+        check_saved_taken(shop.adapted.model.get_base_model(), folder)
+        return {"adapter_file_sha256": weights, "settings_sha256": settings_digest(folder)}

@@ -38,6 +38,7 @@ from fledge.ops.grain import grain_of
 from fledge.rundir import RunDir
 from fledge.runtime.memory import available_bytes
 from fledge.runtime.mesh import Mesh
+from fledge.runtime.phases import Phases
 from fledge.runtime.precision import TORCH_DTYPES, scaler_for
 from fledge.training.checkpoint import Trained
 from fledge.training.fast_loss import FastLoss
@@ -65,6 +66,7 @@ class Workshop:
     adapted: Adapted
     device: torch.device
     mesh: Mesh
+    phases: Phases
 
     @property
     def num_trainable(self) -> int:
@@ -186,6 +188,7 @@ def _parts(shop: Workshop, order: RowOrder, loss_of: LossOf, tell: Callable[[Eve
         run=shop.run,
         tell=tell,
         stop=stop,
+        during=shop.phases.during,
     )
 
 

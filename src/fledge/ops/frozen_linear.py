@@ -11,6 +11,7 @@ from torch import nn
 from fledge.ops.held import Held, HeldInt8, HeldNf4, HeldValues, Scratch, dequantized
 from fledge.ops.int8 import Int8
 from fledge.ops.nf4 import BLOCK, SCALES_BLOCK, Nf4
+from fledge.ops.product import must_widen, over_rows
 
 PARTS: dict[str, tuple[str, ...]] = {
     "int8": ("codes", "scale"),
@@ -94,11 +95,15 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, held: Held) -> torch.Tensor:
         ctx.held = held
-        y = nn.functional.linear(x, held.whole())
+        y = over_rows(x, held.whole().t()) if _must_widen(x, held) else nn.functional.linear(x, held.whole())
         return y if held.scale is None else y.mul_(held.scale)
 
     @staticmethod
     def backward(ctx: Any, *given: torch.Tensor) -> tuple[torch.Tensor | None, None]:
         held: Held = ctx.held
         dy = given[0] if held.scale is None else (given[0] * held.scale).to(given[0].dtype)
-        return dy @ held.whole(), None
+        return over_rows(dy, held.whole()) if _must_widen(dy, held) else dy @ held.whole(), None
+
+
+def _must_widen(x: torch.Tensor, held: Held) -> bool:
+    return x.dtype == held.dtype and must_widen(x.dtype, x.device.type)

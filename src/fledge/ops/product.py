@@ -34,6 +34,12 @@ def mm(a: torch.Tensor, b: torch.Tensor, *, out: torch.Tensor, add: torch.Tensor
     return reference_mm(a, b, out=out, add=add)
 
 
+def over_rows(x: torch.Tensor, b: torch.Tensor, *, add: torch.Tensor | None = None) -> torch.Tensor:
+    """x b for x [..,K] and b [K,M], with `add` [M] where given: [..,M]."""
+    rows = x.reshape(-1, x.shape[-1])
+    return mm(rows, b, out=x.new_empty(rows.shape[0], b.shape[1]), add=add).view(*x.shape[:-1], b.shape[1])
+
+
 def reference_mm(a: torch.Tensor, b: torch.Tensor, *, out: torch.Tensor, add: torch.Tensor | None) -> torch.Tensor:
     """The same by torch's own product."""
     return torch.mm(a, b, out=out) if add is None else torch.addmm(add, a, b, out=out)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
-from fledge.ops.product import mm, must_widen
+from fledge.ops.product import must_widen, over_rows
 
 
 def wide_linears(dtype: torch.dtype, device_type: str) -> contextlib.AbstractContextManager[Any]:
@@ -37,13 +37,8 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         ctx.weight = weight
-        return _over_rows(x, weight.t(), bias)
+        return over_rows(x, weight.t(), add=bias)
 
     @staticmethod
     def backward(ctx: Any, *given: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return _over_rows(given[0], ctx.weight, None), None, None
-
-
-def _over_rows(x: torch.Tensor, b: torch.Tensor, add: torch.Tensor | None) -> torch.Tensor:
-    rows = x.reshape(-1, x.shape[-1])
-    return mm(rows, b, out=x.new_empty(rows.shape[0], b.shape[1]), add=add).view(*x.shape[:-1], b.shape[1])
+        return over_rows(given[0], ctx.weight), None, None

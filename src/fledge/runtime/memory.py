@@ -17,14 +17,48 @@ UNKNOWN = 8_000_000_000
 """What is taken for the memory at hand where the system does not tell."""
 
 
+_CLEAR = Path("/proc/self/clear_refs")
+_PEAK_ONLY = "5"
+"""What Linux takes there for "the peak begins anew at what is held now"."""
+_before: dict[str, int] = {}
+"""Peaks of the times before the system's own count was begun anew."""
+
+
 def peak_bytes(device: torch.device) -> int:
     """The most memory this process has held: resident set on a CPU, reserved by torch on a GPU."""
+    return max(_before.get(device.type, 0), _counted(device))
+
+
+def peak_since(device: torch.device) -> int | None:
+    """The most memory held since the last call, which begins the system's count anew. None where the system has one
+    count for the whole process and it did not rise since then.
+    """
+    counted, before = _counted(device), _before.get(device.type, 0)
+    _before[device.type] = max(before, counted)
+    if _begin_anew(device) or counted > before:
+        return counted
+    return None
+
+
+def _counted(device: torch.device) -> int:
+    """The system's own count."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_reserved(device))
     if not _HAS_USAGE:
         return _peak_of_windows()
     unit = 1 if sys.platform == "darwin" else 1024
     return int(getrusage(RUSAGE_SELF).ru_maxrss) * unit
+
+
+def _begin_anew(device: torch.device) -> bool:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    try:
+        _CLEAR.write_text(_PEAK_ONLY, encoding="ascii")
+    except OSError:  # not Linux, or a kernel without it
+        return False
+    return True
 
 
 def available_bytes(device: torch.device) -> int:

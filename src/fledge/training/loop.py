@@ -3,6 +3,7 @@
 for each step:  batches -> train_step -> tell(step) -> [validate] -> [save] -> [stop]
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -68,6 +69,8 @@ class Parts:
     run: RunDir
     tell: Callable[[Event], None]
     stop: StopRequest
+    during: Callable[[str], contextlib.AbstractContextManager[None]] = lambda name: contextlib.nullcontext()
+    """Within `during(name)` what is done is the phase `name`, as time and memory are told."""
 
 
 def run_loop(parts: Parts, plan: Plan, *, progress: Progress) -> Progress:
@@ -78,16 +81,19 @@ def run_loop(parts: Parts, plan: Plan, *, progress: Progress) -> Progress:
     """
     watch = GradientWatch(parts.trained.model, parts.trained.optimizer, may_rest=plan.may_rest)
     if progress.step == 0:
-        _save(parts, plan, progress)
+        with parts.during("saving"):
+            _save(parts, plan, progress)
     while progress.step < plan.total_steps and not progress.stopped_early:
         progress = _one_step(parts, plan, progress, watch)
         is_last = progress.step == plan.total_steps
         if parts.validate is not None and (is_last or progress.step % plan.validate_every == 0):
-            progress = _validate(parts, plan, progress)
+            with parts.during("validation"):
+                progress = _validate(parts, plan, progress)
         is_last = is_last or progress.stopped_early
         signal_number = _agree_to_stop(parts)
         if is_last or signal_number or progress.step % plan.save_every == 0:
-            _save(parts, plan, progress)
+            with parts.during("saving"):
+                _save(parts, plan, progress)
         if signal_number and not is_last:
             parts.tell(Interrupted(step=progress.step, signal=signal_number))
             raise StoppedBySignal(signal_number, step=progress.step, run=str(parts.run.root))

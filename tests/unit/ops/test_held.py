@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from fledge.ops import frozen_linear, product
 from fledge.ops.frozen_linear import PARTS, FrozenLinear, tensors_of
 from fledge.ops.held import HeldInt8, HeldNf4, HeldValues, Scratch, dequantized
 from fledge.ops.int8 import dequantize_int8, quantize_int8
@@ -125,6 +126,28 @@ def test_the_layer_computes_and_differentiates_what_a_plain_one_with_its_weight_
         dy = normal(*wanted.shape, seed=3)
         [dx], [dx_wanted] = torch.autograd.grad(y, x, dy), torch.autograd.grad(wanted, x, dy)
         assert_near([y, dx], [wanted, dx_wanted])
+
+
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_without_half_precision_instructions_the_layer_takes_float32_tiles_forward_and_backward(kind, monkeypatch):
+    layer = layer_of(kind, normal(24, 128).bfloat16())
+    x, dy = normal(2, 5, 128).bfloat16().requires_grad_(), normal(2, 5, 24).bfloat16()
+    taken = []
+
+    def counted(a, b, *, out, add=None):
+        taken.append(tuple(b.shape))
+        return product.widened_mm(a, b, out=out, add=add)
+
+    monkeypatch.setattr(frozen_linear, "must_widen", lambda dtype, kind: True)
+    monkeypatch.setattr(product, "mm", counted)
+    y = layer(x)
+    (dx,) = torch.autograd.grad(y, x, dy)
+    assert taken == [(128, 24), (24, 128)]
+    weight = layer.dequantize().float()
+    torch.testing.assert_close(
+        y.float(), x.detach().float() @ weight.t(), rtol=2e-2, atol=2e-2 * float(y.detach().abs().max())
+    )
+    torch.testing.assert_close(dx.float(), dy.float() @ weight, rtol=2e-2, atol=2e-2 * float(dx.abs().max()))
 
 
 @pytest.mark.parametrize("kind", ["int8", "nf4"])
