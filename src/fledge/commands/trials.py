@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fledge.commands.alone import Logits, Trial, difference, make_trial
+from fledge.commands.choices import decided_by_width
 from fledge.commands.library_loss import alone_loss
 from fledge.data.rows import Row
 from fledge.data.store import TokenStore
@@ -73,7 +74,11 @@ def prove(trials: Trials, model: Any, *, alone: Logits, way: Way | None) -> str 
     """
     few = {} if way is None else {way.is_packed: way.few}
     with one_of_each(model.get_base_model(), trials.kinds):
-        why = difference(trials.long, model, alone=alone, together=few)
+        why = None
+        if way is not None:
+            why = decided_by_width(trials.long, alone=alone, together=way.few, is_packed=way.is_packed)
+        if why is None:
+            why = difference(trials.long, model, alone=alone, together=few)
     if why is None and not trials.is_whole:
         whole = {} if way is None else {way.is_packed: way.whole}
         why = difference(trials.short, model, alone=alone, together=whole)
