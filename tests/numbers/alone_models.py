@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+from bench.families_config import small_config
+from bench.families_flags import FAMILIES
 from fledge.adapters.targets import check_targets
 from fledge.commands.engine import build_engine, engine_logits, with_blocks
 from fledge.commands.library_loss import alone_loss, plain_loss
@@ -74,6 +76,13 @@ def of_kind(kind: str, **settings: Any) -> Any:
     base = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **SMALL | settings)).eval()
     angles_by_row(base)
     return with_adapter(base)
+
+
+def small_model(kind: str, **settings: Any) -> Any:
+    """As small a model as the bench makes of a kind."""
+    torch.manual_seed(0)
+    config = small_config(kind, FAMILIES.get(kind, {}) | settings)
+    return with_adapter(AutoModelForCausalLM.from_config(config).eval())
 
 
 def trials_of(model: Any) -> tuple[Any, Trials]:

@@ -4,26 +4,17 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
-from bench.families_config import small_config
-from bench.families_flags import FAMILIES
 from fledge.commands.choices import choices
 from fledge.commands.layout import Chosen, choose_layout
 from fledge.commands.library_loss import plain_loss
-from tests.numbers.alone_models import LENGTHS, recipe, trials_of, with_adapter
+from tests.numbers.alone_models import LENGTHS, recipe, small_model, trials_of
 
 INDEXED = ("axk2", "hy_v4", "deepseek_v32", "glm_moe_dsa", "deepseek_v4")
 """Their indexers sum what relu leaves of a few heads, so some keys of a row have a score of zero."""
 OF_EACH_POSITION = "qwen4_exp_text"
 """The same, but each position ranks what it alone may see, however wide the row is."""
 OF_EXPERTS = ("mixtral", "deepseek_v3")
-
-
-def model_of(kind: str, **settings: Any) -> Any:
-    torch.manual_seed(0)
-    config = small_config(kind, FAMILIES.get(kind, {}) | settings)
-    return with_adapter(AutoModelForCausalLM.from_config(config).eval())
 
 
 def chosen_for(model: Any) -> Chosen:
@@ -33,7 +24,7 @@ def chosen_for(model: Any) -> Chosen:
 
 @pytest.mark.parametrize("kind", INDEXED)
 def test_rows_whose_keys_rank_alike_are_computed_alone(kind):
-    chosen = chosen_for(model_of(kind))
+    chosen = chosen_for(small_model(kind))
     assert chosen.layout == "single"
     assert chosen.notice == (
         "each row is computed alone: the model takes the 8 highest of a row's scores, and which of equal ones depends "
@@ -43,11 +34,11 @@ def test_rows_whose_keys_rank_alike_are_computed_alone(kind):
 
 @pytest.mark.parametrize("kind", INDEXED)
 def test_rows_of_which_no_key_is_left_out_are_padded(kind):
-    assert chosen_for(model_of(kind, index_topk=max(LENGTHS))).layout == "padded"
+    assert chosen_for(small_model(kind, index_topk=max(LENGTHS))).layout == "padded"
 
 
 def test_a_choice_that_does_not_depend_on_the_width_costs_nothing():
-    model = model_of(OF_EACH_POSITION)
+    model = small_model(OF_EACH_POSITION)
     facts, trials = trials_of(model)
     seen = choices(lambda batch: plain_loss(facts, None).logits(model, batch), trials.long.batch([1], is_packed=False))
     assert seen.tied
@@ -56,7 +47,7 @@ def test_a_choice_that_does_not_depend_on_the_width_costs_nothing():
 
 @pytest.mark.parametrize("kind", OF_EXPERTS)
 def test_a_router_chooses_among_its_experts_and_not_among_positions(kind):
-    model = model_of(kind)
+    model = small_model(kind)
     facts, trials = trials_of(model)
     seen = choices(lambda batch: plain_loss(facts, None).logits(model, batch), trials.long.batch([1], is_packed=False))
     assert seen.slots

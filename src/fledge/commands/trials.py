@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from fledge.commands.alone import Logits, Trial, difference, make_trial
 from fledge.commands.choices import decided_by_width
@@ -81,6 +82,9 @@ def prove(trials: Trials, model: Any, *, alone: Logits, way: Way | None) -> str 
             why = difference(trials.long, model, alone=alone, together=few)
     if why is None and not trials.is_whole:
         whole = {} if way is None else {way.is_packed: way.whole}
+        for is_packed, logits in whole.items():
+            with torch.no_grad():  # so that a micro-batch comes before the one that is looked at, as above
+                logits(trials.short.whole(is_packed=is_packed))
         why = difference(trials.short, model, alone=alone, together=whole)
     return why
 
