@@ -2,13 +2,15 @@
 
 import copy
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import safe_open
 from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 from fledge.adapters.state import SAME, Differences, Shapes, differences, shapes_of, state_of
 from fledge.errors import ModelError
@@ -26,6 +28,17 @@ def check_taken(model: PeftModel, *, start: Path | None = None) -> None:
     if why is not None:
         cure = "leave these modules out of lora.target_modules, or give another base"
         raise ModelError(f"plain peft could not load this adapter: {why}", where="lora.target_modules", cure=cure)
+
+
+def lost_targets(base: PreTrainedModel, names: Sequence[str]) -> tuple[str, ...]:
+    """Of the modules `names`, those whose adapters plain peft would leave as they begin when it loads them, because
+    the library renames what it loads. Costs a skeleton of the base where the library does so for its kind at all.
+    """
+    if not names or get_checkpoint_conversion_mapping(base.config.model_type) is None:
+        return ()
+    adapted = _skeleton(base, LoraConfig(target_modules=list(names)))
+    lacking = _not_loaded(adapted, shapes_of(state_of(adapted))).lacking
+    return tuple(name for name in names if any(f".{name}.lora_" in tensor for tensor in lacking))
 
 
 def check_saved_taken(base: PreTrainedModel, folder: Path) -> None:
