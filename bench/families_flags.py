@@ -193,6 +193,11 @@ VARIANTS: dict[str, Changes] = {
     "ernie4_5+bias": {"use_bias": True, "tie_word_embeddings": False},
     "ernie4_5_moe+dense-first": {"moe_layer_start_index": 1},
     "gpt_oss+full": {"layer_types": ["full_attention"] * 2},
+    "minimax_m3_vl_text+sparse": {
+        "layer_types": ["full_attention", "minimax_m3_sparse"],
+        "index_block_size": 4,
+        "index_topk_blocks": 2,
+    },
     "minimax+linear": {"layer_types": ["linear_attention"] * 2},
     "mamba+no-conv-bias": {"use_conv_bias": False, "use_bias": True},
     "qwen3_next+full": {"layer_types": ["full_attention"] * 2, "num_hidden_layers": 2},
@@ -227,7 +232,7 @@ NOT_TEXT = frozenset(
 
 SLICE = tuple(
     "llama llama+rope-dynamic phi3+rope-longrope qwen2+window qwen2_moe mistral gemma2 gemma3_text gpt2 gpt_neox "
-    "falcon+alibi bloom mpt opt bert gptj cohere2 llama4_text smollm3+no-rope deepseek_v3 gpt_oss mixtral mamba jamba "
-    "qwen3_next granite+scaled t5 bart+pair prophetnet+pair rwkv".split()
+    "falcon+alibi bloom mpt opt roberta gptj cohere2 llama4_text smollm3+no-rope deepseek_v3 gpt_oss mixtral mamba "
+    "jamba qwen3_next granite+scaled t5 bart+pair prophetnet+pair rwkv".split()
 )
-"""Thirty that stand for every kind, for a test."""
+"""Thirty that stand for every kind, for a test. RoBERTa is BERT with a table of positions that begins elsewhere."""

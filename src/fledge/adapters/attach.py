@@ -1,6 +1,7 @@
 """Attaches a LoRA adapter to a frozen base, by peft's own definition of it."""
 
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,8 @@ class Adapted:
     """The adapter's first weights where the base was changed to go with them (pissa), else empty."""
     left_out: tuple[str, ...] = ()
     """Names of linears that all-linear cannot take in this model."""
+    lost: tuple[str, ...] = ()
+    """Names, within a block, of those whose adapters plain peft would not load."""
 
 
 def attach(
@@ -52,7 +55,7 @@ def attach(
     the others, and only their rows are trained. Raises ModelError where a target or an initialisation does not fit.
     """
     targets = check_targets(model, lora.target_modules, facts=facts) if start is None else Targets("")
-    everything = all_linears(model)[0] if start is not None and lora.target_modules == ALL_LINEAR else None
+    everything = all_linears(model).names if start is not None and lora.target_modules == ALL_LINEAR else None
     check_saved(model, lora.modules_to_save)
     _check_quantized(model, lora)
     if lora.init_lora_weights == "pissa" and model.dtype != torch.float32:
@@ -87,7 +90,7 @@ def attach(
     initial = (
         {n: p.detach().clone() for n, p in adapted.named_parameters() if p.requires_grad} if is_base_changed else {}
     )
-    return Adapted(adapted, keys, initial, targets.left_out)
+    return Adapted(adapted, keys, initial, targets.left_out, targets.lost)
 
 
 def _fresh(lora: LoraSection, targets: str | list[str], rows: NewRows, *, facts: ModelFacts) -> LoraConfig:
@@ -128,7 +131,7 @@ def _not_fitting(error: Exception, start: Start | None) -> ModelError:
     return ModelError(what, where="lora", cure=cure)
 
 
-def _check_all(model: PreTrainedModel, everything: list[str]) -> None:
+def _check_all(model: PreTrainedModel, everything: Collection[str]) -> None:
     """Raise ModelError where the adapter that `model` has is not on all that all-linear means, and on nothing else.
     A module that is trained whole takes no adapter.
     """

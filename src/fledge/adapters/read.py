@@ -2,15 +2,17 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from fledge.adapters.state import differences, shapes_of, state_of
 from fledge.adapters.vocabulary import NewRows
 from fledge.config.adapter_file import Described, describe_adapter
 from fledge.config.quoted import said
@@ -93,20 +95,19 @@ def check_tensors(adapted: PeftModel, tensors: dict[str, torch.Tensor], *, folde
 
     A tensor of the base's own that is the same there may lie among them: peft saves an embedding with its adapter.
     """
-    wanted = {_plain(name): tuple(tensor.shape) for name, tensor in _state(adapted).items()}
-    found = {_plain(name): tuple(tensor.shape) for name, tensor in tensors.items()}
+    plain = {_plain(name): tensor for name, tensor in tensors.items()}
+    found, wanted = shapes_of(plain), {_plain(name): shape for name, shape in shapes_of(state_of(adapted)).items()}
     where, cure = str(folder), "give the base that the adapter was trained on, as model.name_or_path"
-    other = sorted(name for name in wanted.keys() & found.keys() if wanted[name] != found[name])
-    if other:
-        name = other[0]
+    apart = differences(found, wanted)
+    if apart.others:
+        name = apart.others[0]
         what = f"{name} is {list(found[name])} in the adapter and would be {list(wanted[name])} on this base"
         raise ModelError(f"this adapter is of a base of another shape: {what}", where=where, cure=cure)
-    if missing := sorted(wanted.keys() - found.keys()):
-        what = f"the adapter's settings ask for tensors that its weights file has not: {_listed(missing)}"
+    if apart.lacking:
+        what = f"the adapter's settings ask for tensors that its weights file has not: {_listed(apart.lacking)}"
         raise ModelError(what, where=where, cure=cure)
     own = adapted.state_dict()
-    more = sorted(name for name in tensors if _plain(name) not in wanted and not _is_base_own(name, tensors, own))
-    if more:
+    if more := [name for name in apart.extra if not _is_same(plain[name], own.get(name))]:
         what = f"the adapter's weights file has tensors that its settings do not ask for on this base: {_listed(more)}"
         raise ModelError(what, where=where, cure=cure)
 
@@ -122,20 +123,14 @@ def check_rows(described: Described, rows: NewRows) -> None:
             raise ModelError(what, where=str(described.folder), cure=cure)
 
 
-def _state(adapted: PeftModel) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    return state
-
-
 def _plain(name: str) -> str:
     """DoRA's magnitudes have two names."""
     return name.removesuffix(_OLD) + _NEW if name.endswith(_OLD) else name
 
 
-def _is_base_own(name: str, tensors: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> bool:
-    found, ours = tensors[name], own.get(name)
-    return ours is not None and found.shape == ours.shape and torch.equal(found.to(ours), ours)
+def _is_same(tensor: torch.Tensor, ours: torch.Tensor | None) -> bool:
+    return ours is not None and tensor.shape == ours.shape and torch.equal(tensor.to(ours), ours)
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -6,13 +6,14 @@ import warnings
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from fledge.adapters.attach import Adapted
 from fledge.adapters.read import check_rows, config_of, put_weights
+from fledge.adapters.state import state_of
 from fledge.adapters.vocabulary import make_room
 from fledge.config.adapter_file import Described, describe_adapter
 from fledge.config.quoted import said
@@ -28,7 +29,7 @@ def save_adapter(adapted: Adapted, folder: Path, *, base: str, revision: str) ->
     folder.mkdir(parents=True, exist_ok=True)
     config = adapted.model.peft_config["default"]
     saved = type(config)(**config.to_dict())
-    state = get_peft_model_state_dict(adapted.model, save_embedding_layers=False)
+    state = state_of(adapted.model)
     if adapted.initial:
         state = _difference(state, _initial_state(adapted))
         saved.lora_alpha = config.lora_alpha * (math.sqrt(2) if config.use_rslora else 2)

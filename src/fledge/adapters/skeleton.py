@@ -2,18 +2,18 @@
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import safe_open
 from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
+from fledge.adapters.state import SAME, Differences, Shapes, differences, shapes_of, state_of
 from fledge.errors import ModelError
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 def check_taken(model: PeftModel, *, start: Path | None = None) -> None:
@@ -21,15 +21,24 @@ def check_taken(model: PeftModel, *, start: Path | None = None) -> None:
 
     `start` is the folder of the adapter that training starts from, which decides which modules there are.
     """
-    state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    why = _left_over(model.get_base_model(), model.peft_config["default"], shapes)
+    why = _left_over(model.get_base_model(), model.peft_config["default"], shapes_of(state_of(model)))
     if why is not None and start is not None:
         cure = "give the base that the adapter was trained on, as model.name_or_path"
         raise ModelError(f"plain peft could not load this adapter on this base: {why}", where=str(start), cure=cure)
     if why is not None:
         cure = "leave these modules out of lora.target_modules, or give another base"
         raise ModelError(f"plain peft could not load this adapter: {why}", where="lora.target_modules", cure=cure)
+
+
+def lost_targets(base: PreTrainedModel, names: Sequence[str]) -> tuple[str, ...]:
+    """Of the modules `names`, those whose adapters plain peft would leave as they begin when it loads them, because
+    the library renames what it loads. Costs a skeleton of the base where the library does so for its kind at all.
+    """
+    if not names or get_checkpoint_conversion_mapping(base.config.model_type) is None:
+        return ()
+    adapted = _skeleton(base, LoraConfig(target_modules=list(names)))
+    lacking = _not_loaded(adapted, shapes_of(state_of(adapted))).lacking
+    return tuple(name for name in names if any(f".{name}.lora_" in tensor for tensor in lacking))
 
 
 def check_saved_taken(base: PreTrainedModel, folder: Path) -> None:
@@ -48,13 +57,14 @@ def _left_over(base: PreTrainedModel, config: PeftConfig, shapes: Shapes) -> str
     It is loaded too, for the library may rename what it loads, and then its own names are not those it looks for.
     """
     adapted = _skeleton(base, config)
-    state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    wanted = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    lacking, extra = sorted(wanted.keys() - shapes.keys()), sorted(shapes.keys() - wanted.keys())
-    others = [name for name in sorted(wanted.keys() & shapes.keys()) if wanted[name] != shapes[name]]
-    if not (lacking or extra or others):
-        lacking, extra = _not_loaded(adapted, shapes)
-    found = ((lacking, "it lacks"), (extra, "the base has no place for"), (others, "the base has other sizes of"))
+    apart = differences(shapes, shapes_of(state_of(adapted)))
+    if apart == SAME:
+        apart = _not_loaded(adapted, shapes)
+    found = (
+        (apart.lacking, "it lacks"),
+        (apart.extra, "the base has no place for"),
+        (apart.others, "the base has other sizes of"),
+    )
     for names, what in found:
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
@@ -62,14 +72,14 @@ def _left_over(base: PreTrainedModel, config: PeftConfig, shapes: Shapes) -> str
     return None
 
 
-def _not_loaded(adapted: PeftModel, shapes: Shapes) -> tuple[list[str], list[str]]:
+def _not_loaded(adapted: PeftModel, shapes: Shapes) -> Differences:
     """The trained tensors that a loading leaves as they are, and those of the adapter that it leaves over."""
     trained = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
     tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = set_peft_model_state_dict(adapted, tensors, low_cpu_mem_usage=True)
-    return sorted(trained & set(found.missing_keys)), sorted(found.unexpected_keys)
+    return Differences(tuple(sorted(trained & set(found.missing_keys))), tuple(sorted(found.unexpected_keys)), ())
 
 
 def _skeleton(base: PreTrainedModel, config: PeftConfig) -> PeftModel:

@@ -11,12 +11,15 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from fledge.adapters.skeleton import lost_targets
 from fledge.errors import ModelError
 from fledge.facts import ModelFacts
 from fledge.ops.frozen_linear import FrozenLinear
 
 _KEY = "lora.target_modules"
 ALL_LINEAR = "all-linear"
+_NUMBERED = re.compile(r"^.*\.\d+\.")
+"""What comes before a module's name within its block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,8 @@ class Targets:
     names: str | list[str]
     left_out: tuple[str, ...] = ()
     """Last names of what all-linear would take and cannot: what computes more than a product, and what peft refuses."""
+    lost: tuple[str, ...] = ()
+    """The same of what plain peft would not load, as names within a block."""
 
 
 def check_targets(model: nn.Module, targets: str | tuple[str, ...], *, facts: ModelFacts) -> Targets:
@@ -36,21 +41,25 @@ def check_targets(model: nn.Module, targets: str | tuple[str, ...], *, facts: Mo
 
 
 def _all_linear(model: nn.Module) -> Targets:
-    kept, left_out = all_linears(model)
-    return Targets(kept, left_out) if left_out else Targets(ALL_LINEAR)
+    found = all_linears(model)
+    return found if found.left_out or found.lost else Targets(ALL_LINEAR)
 
 
-def all_linears(model: nn.Module) -> tuple[list[str], tuple[str, ...]]:
-    """Full names of what all-linear means, and last names of what it leaves out.
+def all_linears(model: nn.Module) -> Targets:
+    """What all-linear means, by full names.
 
     What peft takes for it, but for modules that an adapter would break: a router gives more than a product, and the
-    fused kernels of Mamba kinds go past some of their modules.
+    fused kernels of Mamba kinds go past some of their modules. And but for those whose adapters plain peft would not
+    load, for what is trained must be what is exported.
     """
     head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
     linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D) and m is not head}
     refused = {last for last in {_last(name) for name in linears} if _peft_refuses(model, last)}
     kept = [name for name, module in linears.items() if _last(name) not in refused and _is_product(module)]
-    return kept, tuple(dict.fromkeys(_last(name) for name in linears if name not in kept))
+    left_out = tuple(dict.fromkeys(_last(name) for name in linears if name not in kept))
+    lost = lost_targets(model, kept) if isinstance(model, PreTrainedModel) else ()
+    within = dict.fromkeys(_NUMBERED.sub("", name) for name in lost)
+    return Targets([name for name in kept if name not in lost], left_out, tuple(within))
 
 
 def _last(name: str) -> str:

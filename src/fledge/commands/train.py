@@ -239,6 +239,10 @@ def _attached(
     if adapted.left_out:
         text = f"all-linear leaves out {', '.join(adapted.left_out)}: an adapter would break this model there"
         tell(Notice(text=text))
+    if adapted.lost:
+        tell(
+            Notice(text=f"all-linear leaves out {', '.join(adapted.lost)}: plain peft could not load an adapter there")
+        )
     return adapted
 
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from fledge.commands.alone import Logits, Trial, difference, make_trial
+from fledge.commands.choices import decided_by_width
 from fledge.commands.library_loss import alone_loss
 from fledge.data.rows import Row
 from fledge.data.store import TokenStore
@@ -74,9 +76,17 @@ def prove(trials: Trials, model: Any, *, alone: Logits, way: Way | None) -> str 
     """
     few = {} if way is None else {way.is_packed: way.few}
     with one_of_each(model.get_base_model(), trials.kinds):
-        why = difference(trials.long, model, alone=alone, together=few)
-    if why is None and not trials.is_whole and way is not None:
-        why = difference(trials.short, model, alone=alone, together={way.is_packed: way.whole}, is_repeated=False)
+        why = None
+        if way is not None:
+            why = decided_by_width(trials.long, alone=alone, together=way.few, is_packed=way.is_packed)
+        if why is None:
+            why = difference(trials.long, model, alone=alone, together=few)
+    if why is None and not trials.is_whole:
+        whole = {} if way is None else {way.is_packed: way.whole}
+        for is_packed, logits in whole.items():
+            with torch.no_grad():  # so that a micro-batch comes before the one that is looked at, as above
+                logits(trials.short.whole(is_packed=is_packed))
+        why = difference(trials.short, model, alone=alone, together=whole, is_repeated=way is None)
     return why
 
 

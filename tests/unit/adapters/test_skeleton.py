@@ -1,5 +1,6 @@
 """An adapter that plain peft could not load is found before it is trained, and none that it loads is taken for one."""
 
+import copy
 import json
 
 import pytest
@@ -8,8 +9,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+from fledge.adapters.attach import attach
+from fledge.adapters.save import save_adapter
 from fledge.adapters.skeleton import check_saved_taken, check_taken
+from fledge.config.lora import LoraSection
 from fledge.errors import ModelError
+from fledge.models.facts import read_facts
 from tests.tiny_models import ARCHITECTURES, PAIRS, tiny_folder
 
 WEIGHTS = "adapter_model.safetensors"
@@ -57,8 +62,8 @@ def test_a_tensor_missing_left_over_or_of_another_shape_is_told_by_name(fault, t
         check_saved_taken(model.get_base_model(), folder)
 
 
-def test_what_the_library_renames_as_it_loads_is_found_before_the_training():
-    """Laguna's shared experts: peft saves one name and looks for another. When this fails, they agree."""
+def laguna():
+    """Its library renames the tensors of shared experts as it loads them."""
     config = AutoConfig.for_model(
         "laguna",
         vocab_size=64,
@@ -76,9 +81,33 @@ def test_what_the_library_renames_as_it_loads_is_found_before_the_training():
         layer_types=["full_attention", "full_attention"],
         mlp_layer_types=["dense", "sparse"],
     )
-    model = adapted(AutoModelForCausalLM.from_config(config))
+    return AutoModelForCausalLM.from_config(config)
+
+
+def test_what_the_library_renames_as_it_loads_is_found_before_the_training():
+    """Laguna's shared experts: peft saves one name and looks for another. When this fails, they agree."""
+    model = adapted(laguna())
     with pytest.raises(ModelError, match="plain peft could not load this adapter"):
         check_taken(model)
+
+
+def test_all_linear_leaves_out_what_the_library_renames_and_plain_peft_loads_the_rest(tmp_path):
+    torch.manual_seed(0)
+    base = laguna()
+    weights = copy.deepcopy(base.state_dict())
+    found = attach(base, LoraSection(r=4), facts=read_facts(base), seed=0)
+    assert set(found.lost) == {f"mlp.shared_experts.{name}_proj" for name in ("gate", "up", "down")}
+    check_taken(found.model)
+    trained = {name: p for name, p in found.model.named_parameters() if p.requires_grad}
+    assert any(".layers.1.self_attn.q_proj." in name for name in trained)
+    assert any(".layers.0.mlp.down_proj." in name for name in trained), "a dense layer has the same last name"
+    for parameter in trained.values():
+        parameter.data = torch.randn_like(parameter)
+    save_adapter(found, tmp_path, base="laguna", revision="main")
+    again = laguna()
+    again.load_state_dict(weights)
+    loaded = dict(PeftModel.from_pretrained(again, tmp_path).named_parameters())
+    assert all(torch.equal(loaded[name], parameter) for name, parameter in trained.items())
 
 
 def test_a_configuration_that_names_other_modules_is_found(tmp_path):
