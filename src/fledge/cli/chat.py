@@ -22,7 +22,7 @@ from fledge.cli.options import (
     Which,
 )
 from fledge.cli.sampling import drawn
-from fledge.cli.show import echo, show_json, show_notices
+from fledge.cli.show import echo, say, show_json, show_notices
 from fledge.cli.streams import as_text
 from fledge.errors import FledgeError
 
@@ -59,6 +59,7 @@ def run(
         use_base=use_base,
         opening=Opening(which, trust_remote_code, base_path, recipe),
         system=system,
+        say=say,
     )
     show_notices(conversation.notices)
     is_person = sys.stdin.isatty() and not as_json

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fledge.cli.options import AdaptersRecipe, AsJson, BasePath, RunOrAdapter, TrustRemoteCode, Which
-from fledge.cli.show import as_points, counting, echo, show_beside, show_json, show_notices
+from fledge.cli.show import as_points, counting, echo, say, show_beside, show_json, show_notices
 from fledge.errors import FledgeError
 from fledge.units import for_terminal
 
@@ -65,6 +65,7 @@ def run(
             opening=Opening(which, trust_remote_code, base_path, recipe),
             on_prepare=screen.preparing,
             on_answers=answering,
+            say=say,
         )
     show_notices(result.notices)
     if as_json:

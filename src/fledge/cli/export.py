@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fledge.cli.options import AdaptersRecipe, AsJson, BasePath, RunOrAdapter, TrustRemoteCode, Which
-from fledge.cli.show import echo, show_json, show_notices
+from fledge.cli.show import echo, say, show_json, show_notices
 
 
 class To(StrEnum):
@@ -71,6 +71,7 @@ def run(
         dtype=dtype.value if dtype else None,
         onto=onto.value,
         opening=Opening(which, trust_remote_code, base_path, recipe),
+        say=say,
     )
     show_notices(result.notices)
     if as_json:

@@ -20,7 +20,7 @@ from fledge.cli.options import (
     Which,
 )
 from fledge.cli.sampling import drawn
-from fledge.cli.show import echo, show_json, show_notices
+from fledge.cli.show import echo, say, show_json, show_notices
 from fledge.cli.streams import as_text
 
 
@@ -60,6 +60,7 @@ def run(
         use_base=use_base,
         opening=Opening(which, trust_remote_code, base_path, recipe),
         on_text=write,
+        say=say,
     )
     show_notices(result.notices)
     if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from fledge.cli.options import AsJson, BasePath, Run, TrustRemoteCode
-from fledge.cli.show import echo, show_json
+from fledge.cli.show import echo, say, show_json
 
 if TYPE_CHECKING:
     from fledge.commands.push import Pushed
@@ -67,7 +67,7 @@ def run(
         parcel=Parcel(to.value if to else None, dtype.value if dtype else None, export),
         address=Address(revision, public, commit_message),
         opening=Opening(which, trust_remote_code, base_path),
-        tell=lambda line: echo(line, err=True),
+        tell=say,
         shows_bars=sys.stderr.isatty() and not as_json,
     )
     if as_json:

@@ -52,6 +52,11 @@ def echo(text: object = "", *, nl: bool = True, err: bool = False) -> None:
     stream.flush()
 
 
+def say(line: str) -> None:
+    """Print what is being done, on stderr, so that nobody waits in front of an empty screen."""
+    echo(line, err=True)
+
+
 def show_marked(pieces: Iterable[tuple[str, bool]]) -> None:
     """Print a text piece by piece. A marked piece is green on a terminal, and stands between [[ and ]] elsewhere."""
     green, plain = ("\x1b[1;32m", "\x1b[0m") if sys.stdout.isatty() else ("[[", "]]")

@@ -13,8 +13,9 @@ from fledge.commands.finished import ADAPTER_FILES, going_on, mending, own_adapt
 from fledge.commands.manifest import base_digest, hub_digest, is_same_base, read_manifest, read_object
 from fledge.commands.moved import check_there, name_of_base, noted_base, placed, unproven
 from fledge.commands.opening import Which
+from fledge.commands.progress import Say, say_nothing
 from fledge.config.load import read_recipe
-from fledge.config.model import Dtype
+from fledge.config.model import Dtype, ModelConfig
 from fledge.config.recipe import Recipe
 from fledge.errors import ModelError, RunError
 from fledge.facts import ModelFacts
@@ -153,18 +154,19 @@ def _not_there(run: RunDir, recipe: Recipe, which: Which, missing: list[str]) ->
     )
 
 
-def load_tuned(opened: OpenRun, *, dtype: Dtype | None = None, kind: Onto = "trained") -> Tuned:
+def load_tuned(opened: OpenRun, *, dtype: Dtype | None = None, kind: Onto = "trained", say: Say = say_nothing) -> Tuned:
     """The base with the run's adapter, on a GPU where there is one unless the recipe says cpu.
 
     `dtype` is for the base, the recipe's where None. `kind` is how a quantised base is held: as in the training; as
-    plain modules with the weights that it stands for; or as it came, in full precision. Raises RunError where the base
-    is gone, or is not the one that was trained.
+    plain modules with the weights that it stands for; or as it came, in full precision. `say` is told before it is
+    read. Raises RunError where the base is gone, or is not the one that was trained.
     """
     model = opened.recipe.model
     check_base(opened)
     device = choose_device("cpu" if model.placement == "cpu" else "auto")
     held = {"quantization": "none"} if kind == "full" else {}
     asked = model.model_copy(update={"dtype": dtype or model.dtype} | held)
+    say(f"reading the base {model.name_or_path}, {_held_in(asked, kind)}")
     base = load_base(asked, device=device, as_plain=kind == "dequantized")
     check_base(opened, is_loaded=True)
     try:
@@ -179,6 +181,12 @@ def load_tuned(opened: OpenRun, *, dtype: Dtype | None = None, kind: Onto = "tra
             cure="put back the base that it was trained on, or the adapter of this run",
         ) from error
     return Tuned(tuned, base.facts, device)
+
+
+def _held_in(asked: ModelConfig, kind: Onto) -> str:
+    """How the weights of the base are held, in words."""
+    how = {"none": "in"}.get(asked.quantization, f"in {asked.quantization}, computing in")
+    return f"dequantised, in {asked.dtype}" if kind == "dequantized" else f"{how} {asked.dtype}"
 
 
 def check_base(opened: OpenRun, *, is_loaded: bool = False) -> None:

@@ -23,9 +23,11 @@ def export_to(to: str, source: Source, *, out: Path, probe: Probe, order: Order)
     """
     with _fresh(out) as folder:
         draft = TARGETS[to].write(source, folder, probe=probe, order=order)
+        source.say("probing: a fresh process without Fledge loads what was written, and the two are compared")
         checks = draft.prove(folder, ask_outside(draft.cases))
         remarks = [*source.remarks, *(draft.remarks or ())]
         told = {} if draft.remarks is None and not remarks else {"remarks": remarks}
+        source.say("certifying: each file is hashed")
         return certify(source, folder, kind=to, dtype=order.dtype, probe=probe, checks=checks, told=told)
 
 

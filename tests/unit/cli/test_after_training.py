@@ -115,9 +115,42 @@ def test_export_says_what_was_compared(run, capsys, tmp_path):
     assert fledge(["export", run, str(tmp_path / "out"), "--to", "hf"]) == 0
     told = capsys.readouterr().out
     assert "merging in float32: largest difference" in told and "greedy text: 4 of 4 the same" in told
+    limits = re.findall(r"largest difference \S+, \S+ of the largest logit \(allowed (\S+)\)", told)
+    assert limits == ["0.0001", "0.0001"]
     assert fledge(["export", run, str(tmp_path / "out"), "--to", "hf", "--json"]) == 2
     error = json.loads(capsys.readouterr().out)
     assert error["error"] == "RunError" and "something in this folder" in error["problems"][0]["what"]
+
+
+READ = ["preparing the rows", "reading the base", "computing"]
+MERGED = [*READ, "reading the base", "merging the adapter"]
+PROVEN = ["probing", "certifying"]
+PHASES = {
+    "adapter": [*READ, "writing the adapter", *PROVEN],
+    "hf": [*MERGED, "writing the merged model, in float32", *PROVEN],
+    "gguf": [*MERGED, "writing the merged model as one file", *PROVEN],
+}
+
+
+@pytest.mark.parametrize("to", PHASES)
+def test_export_tells_its_phases_on_stderr(to, run, capsys, tmp_path):
+    assert fledge(["export", run, str(tmp_path / "out"), "--to", to, "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["to"] == to
+    lines = told.err.splitlines()
+    assert len(lines) == len(PHASES[to])
+    assert all(line.startswith(begin) for line, begin in zip(lines, PHASES[to], strict=True)), lines
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "generate", "chat"])
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_a_line_on_stderr_says_that_the_base_is_being_read(verb, flags, run, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("zero plus zero =\n"))
+    assert fledge([verb, run, *flags]) == 0
+    told = capsys.readouterr()
+    lines = told.err.splitlines()
+    assert sum(line.startswith("reading the base /") for line in lines) == 1 and "reading" not in told.out
+    assert any(line.endswith("in float32") for line in lines)
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "generate", "chat", "export"])
