@@ -74,7 +74,7 @@ def run(
     _show(result)
     for row in _predictions(result.folder, SHOWN if show is None else show):
         echo()
-        echo(f"prompt     {_brief(row['prompt'])}")
+        echo(f"prompt     {_brief_end(row['prompt'])}")
         reference, *both = (_whole(row, name) for name in ("reference", "base", "tuned"))
         echo(f"reference  {_brief(reference)}")
         show_beside(*zip(("base", "tuned"), both, strict=True))
@@ -133,5 +133,16 @@ def _whole(row: dict[str, str], name: str) -> str:
 
 
 def _brief(text: str) -> str:
-    words = " ".join(for_terminal(text).split())
+    """The beginning of a text, on one line."""
+    words = _on_one_line(text)
     return words if len(words) <= LONGEST_LINE else f"{words[: LONGEST_LINE - 4]} ..."
+
+
+def _brief_end(text: str) -> str:
+    """The end of a text, on one line: of a prompt the question, which comes after system text and template."""
+    words = _on_one_line(text)
+    return words if len(words) <= LONGEST_LINE else f"... {words[4 - LONGEST_LINE :]}"
+
+
+def _on_one_line(text: str) -> str:
+    return " ".join(for_terminal(text).split())

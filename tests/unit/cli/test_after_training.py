@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fledge.cli.evaluate import _predictions
+from fledge.cli.evaluate import LONGEST_LINE, _brief, _brief_end, _predictions
 from fledge.cli.main import run as fledge
 from fledge.observe.console import Console
 from fledge.units import for_terminal
@@ -69,6 +69,24 @@ def test_answers_are_read_back_whatever_ends_a_line_in_them(sign, tmp_path):
     assert _predictions(tmp_path, 2) == [row, row]
     assert _predictions(tmp_path, 9) == [row, row, row]
     assert _predictions(tmp_path / "none", 2) == []
+
+
+def test_of_a_long_prompt_the_end_is_shown_and_of_a_long_reference_the_beginning():
+    text = "You are helpful.\n" * 20 + "What is 2 + 2?"
+    assert _brief_end(text).startswith("... ") and _brief_end(text).endswith("You are helpful. What is 2 + 2?")
+    assert _brief(text).endswith(" ...") and _brief(text).startswith("You are helpful. You")
+    assert len(_brief_end(text)) == len(_brief(text)) == LONGEST_LINE
+    fitting = "x" * LONGEST_LINE
+    assert _brief_end(fitting) == _brief(fitting) == fitting
+    assert _brief_end("a\n b") == "a b"
+
+
+def test_evaluate_shows_the_question_of_a_prompt_that_begins_with_a_long_template(trained_run, capsys):
+    run = str(trained_run("llama", fmt="alpaca", data__max_length=512))
+    assert fledge(["evaluate", run, "--exact-match", "--max-rows", "2", "--max-new-tokens", "2"]) == 0
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("prompt ")]
+    assert len(shown) == 2 and all(line.startswith("prompt     ... ") for line in shown)
+    assert "Instruction: say 0 ### Response:" in shown[0] and "say 1 ### Input: tas ### Response:" in shown[1]
 
 
 def test_evaluate_shows_how_many_rows_are_prepared(run, capsys, monkeypatch):
