@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fledge.cli.options import AsJson
-from fledge.cli.show import echo, show_json, show_marked
+from fledge.cli.show import echo, show_json, show_marked, show_marks
 from fledge.units import for_terminal
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Write a recipe. With --model and --data it is short and made for these rows, three of which are shown with the
-    trained part coloured. Else it has every option, its default and what it does. A file that exists is left alone.
+    trained part marked. Else it has every option, its default and what it does. A file that exists is left alone.
     """
     from fledge.commands.init import init
 
@@ -36,6 +36,9 @@ def run(
         return
     for remark in written.remarks:
         echo(remark)
+    if written.rows:
+        echo()
+        show_marks("in these rows, what the model learns to write")
     for number, row in enumerate(written.rows, 1):
         echo(f"\nrow {number}:")
         _show(row)
