@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import itertools
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -79,6 +81,13 @@ class RunDir:
             return []
         names = (path.name for path in self.checkpoints.iterdir() if path.is_dir())
         return sorted(int(name[5:]) for name in names if name.startswith("step-") and name[5:].isdigit())
+
+
+def new_place(root: Path) -> str:
+    """The setting that puts a training into a folder beside `root` that is not there yet, quoted for the shell."""
+    whole = root.resolve()
+    numbered = (whole.with_name(f"{whole.name}-{number}") for number in itertools.count(2))
+    return shlex.quote(f"output.dir={next(path for path in numbered if not path.exists())}")
 
 
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
@@ -168,11 +177,12 @@ def locked(root: Path) -> Iterator[None]:
         root.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
-        cure = "wait for it, stop it, or choose another output.dir"
+        cure = f"wait until it ends or stop it, and run the same command again; or add {new_place(root)}"
         raise RunError("another process is training in this run folder", where=str(root), cure=cure) from error
     except (OSError, NotImplementedError) as error:
         what = f"the output folder cannot be written or locked: {getattr(error, 'strerror', None) or error}"
-        raise RunError(what, where=str(root), cure="choose another output.dir") from error
+        cure = "give this user the right to write there, or add output.dir=FOLDER with one that can be written"
+        raise RunError(what, where=str(root), cure=cure) from error
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from fledge.commands.answers import warnings_of
@@ -180,7 +181,7 @@ def evaluate(
     asked = _settled(question or Question(), opened)
     _check_effects(question or Question(), asked)
     usual = _folder(opened, asked.on, which)
-    check_writable(usual, cure="make it writable, or evaluate a copy of the run folder")
+    check_writable(usual, cure=f"make it writable, or copy the run: `cp -r {quote(str(opened.run.root))} COPY`")
     rows = rows_of(opened, asked.on, on_prepare=on_prepare)
     store = rows.store
     extent = _extent(asked, len(store))

@@ -137,7 +137,7 @@ def export(
     """
     out = Path(out).resolve()
     check_free(out)
-    check_writable(out.parent, cure="give another folder to write into")
+    check_writable(out.parent, cure="give another OUT, in a folder that can be written")
     opening = opening or Opening()
     opened = open_tuned(run, opening)
     check_base(opened)

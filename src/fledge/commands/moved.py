@@ -38,7 +38,10 @@ def placed(recipe: Recipe, run: RunDir, *, base_path: Path | str | None) -> Reci
         raise RunError(what, where=where, cure=f"leave {OPTION} out: the recipe names {recipe.model.name_or_path}")
     what = f"this is not the base that the run in {run.root} was trained on: {_apart(files_noted(noted), now or {})}"
     raise RunError(
-        what, where=where, cure="give the folder that holds that base, with the files of its weights as they were"
+        what,
+        where=where,
+        cure=f"give {OPTION} the folder that holds that base, its weights files as they were, or leave {OPTION} out: "
+        f"the recipe names {recipe.model.name_or_path}",
     )
 
 
@@ -57,7 +60,7 @@ def folder_of(base_path: Path | str) -> str:
     folder = os.path.normpath(Path.cwd() / Path(base_path).expanduser())
     if not Path(folder).is_dir():
         what = "this is a file" if Path(folder).exists() else "there is no such folder"
-        cure = "give the folder of the base: config.json, weights, tokenizer"
+        cure = f"give {OPTION} the folder with the base's config.json, weights and tokenizer"
         raise RunError(what, where=f"{OPTION} {folder}", cure=cure)
     return folder
 
@@ -115,7 +118,7 @@ def check_run_exists(run: RunDir, base_path: Path | str | None) -> None:
     if base_path is None or run.recipe.is_file():
         return
     what = f"there is no run in {run.root} whose base could have moved"
-    cure = f"leave it out, and write {_KEY}: {folder_of(base_path)}"
+    cure = f"leave {OPTION} out, and add {shlex.quote(f'{_KEY}={folder_of(base_path)}')}"
     raise RunError(what, where=OPTION, cure=cure)
 
 
