@@ -134,6 +134,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def check_free(out: Path) -> None:
+    """Raises RunError where `out` is a file, or a folder with something in it."""
+    if out.is_dir() and any(out.iterdir()):
+        cure = "give a folder that is not there yet"
+        raise RunError("there is something in this folder already", where=str(out), cure=cure)
+    if out.exists() and not out.is_dir():
+        raise RunError("this is a file", where=str(out), cure="give a folder that is not there yet")
+
+
 @contextlib.contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target` that becomes `target` at the end, or vanishes on an error.

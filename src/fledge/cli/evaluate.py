@@ -53,16 +53,21 @@ def run(
         cure = "leave one of the two out; predictions.jsonl has every answer"
         raise FledgeError("has no effect with --json", where="--show", cure=cure)
 
+    from fledge.commands.given import check_given
+    from fledge.commands.opening import Opening
+
+    opening = Opening(which, trust_remote_code, base_path, recipe)
+    check_given(run, opening)
+
     from fledge.commands.console import console
     from fledge.commands.evaluate import Question, evaluate
-    from fledge.commands.opening import Opening
 
     question = Question(on.value, max_rows, exact_match, max_new_tokens, rouge, num_beams, show)
     with console() as screen, counting("answering", "answers") as answering:
         result = evaluate(
             run,
             question=question,
-            opening=Opening(which, trust_remote_code, base_path, recipe),
+            opening=opening,
             on_prepare=screen.preparing,
             on_answers=answering,
             say=say,

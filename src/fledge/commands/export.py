@@ -11,7 +11,7 @@ from fledge.commands.open_adapter import open_tuned
 from fledge.commands.open_run import OpenRun, check_base, load_tuned
 from fledge.commands.opening import Opening, Which
 from fledge.commands.progress import Say, say_nothing
-from fledge.commands.writable import check_writable
+from fledge.commands.writable import check_out
 from fledge.config.model import ModelConfig
 from fledge.data.pipeline import prepare_training, samples_of
 from fledge.errors import DataError, RunError
@@ -19,7 +19,7 @@ from fledge.evaluation.generate import Sampling
 from fledge.evaluation.generate import generate as answers_of
 from fledge.exporting.behaviour import Probe, fit_rows
 from fledge.exporting.certificate import file_copies
-from fledge.exporting.folder import check_free, export_to
+from fledge.exporting.folder import export_to
 from fledge.exporting.merging import Asked
 from fledge.exporting.targets.draft import Order
 from fledge.exporting.targets.table import TARGETS
@@ -136,8 +136,7 @@ def export(
     no effect, or `out` is taken or cannot be written.
     """
     out = Path(out).resolve()
-    check_free(out)
-    check_writable(out.parent, cure="give another OUT, in a folder that can be written")
+    check_out(out)
     opening = opening or Opening()
     opened = open_tuned(run, opening)
     check_base(opened)

@@ -10,6 +10,7 @@ import torch
 from fledge.adapters.save import load_adapter
 from fledge.commands.consent import check_consent
 from fledge.commands.finished import ADAPTER_FILES, going_on, mending, own_adapter
+from fledge.commands.given import check_is_run
 from fledge.commands.manifest import base_digest, hub_digest, is_same_base, read_manifest, read_object
 from fledge.commands.moved import check_there, name_of_base, noted_base, placed, unproven
 from fledge.commands.opening import Which
@@ -101,12 +102,7 @@ def open_run(
     needs code and nobody has allowed it, or where `base_path` holds another base.
     """
     run = RunDir(Path(folder))
-    if not run.recipe.is_file():
-        near = RunDir(run.root.parent)
-        cure = (
-            f"the run folder is {near.root}" if near.recipe.is_file() else "give the folder that `fledge train` wrote"
-        )
-        raise RunError("this is not a run folder: it has no recipe.yaml", where=str(run.root), cure=cure)
+    check_is_run(run)
     recipe = placed(read_recipe(run.recipe), run, base_path=base_path)
     check_consent(recipe, where=str(run.recipe), trust_remote_code=trust_remote_code)
     adapter = run.best if which == "best" else run.adapter

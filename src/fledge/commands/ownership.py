@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fledge.commands.base_path import check_run_exists
 from fledge.config.dump import flow
 from fledge.config.load import read_recipe
 from fledge.config.recipe import Recipe
@@ -59,6 +60,15 @@ def settled_recipe(recipe: Recipe, run: RunDir, *, is_moved: bool = False) -> Re
         what = f"the run in this folder was begun with another recipe than this one: {apart}"
         raise RunError(what, where=str(run.root), cure=cure)
     return adopted
+
+
+def check_owned(recipe: Recipe, *, base_path: Path | None) -> None:
+    """Raises RunError where the recipe's run folder belongs to another recipe, or holds something else, and where a
+    base is said to have moved of a run that has not begun.
+    """
+    run = RunDir(Path(recipe.output.dir))
+    check_run_exists(run, base_path)
+    settled_recipe(recipe, run, is_moved=base_path is not None)
 
 
 def training_on(run: RunDir) -> str:

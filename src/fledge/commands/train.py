@@ -11,6 +11,7 @@ from fledge.adapters.read import Start
 from fledge.adapters.save import adapter_digest
 from fledge.adapters.skeleton import check_saved_taken, check_taken
 from fledge.commands.answers import answer_before, marks_after
+from fledge.commands.base_path import check_run_exists
 from fledge.commands.beginnings import settle_machine, use_threads, write_beginnings
 from fledge.commands.engine import Probe, can_be_fast, kernels_of, text_of
 from fledge.commands.finished import Standing, adapter_step, finished, settings_digest, standing
@@ -18,7 +19,7 @@ from fledge.commands.known_ids import check_known
 from fledge.commands.layout import Chosen, choose_layout
 from fledge.commands.manifest import hardware_of
 from fledge.commands.measure import fastest_size
-from fledge.commands.moved import check_run_exists, placed, unproven
+from fledge.commands.moved import placed, unproven
 from fledge.commands.ownership import settled_recipe
 from fledge.commands.progress import OnPrepare, ignore_progress
 from fledge.commands.settle import GPU_TOKENS, activation_bytes, settle
