@@ -151,6 +151,9 @@ class Evaluation:
         return about | beside | models | places | noted
 
 
+_COPY = "make it writable, or evaluate a copy of the run folder, made by `cp -r {} COPY`"
+
+
 def evaluate(
     run: Path | str,
     *,
@@ -181,7 +184,7 @@ def evaluate(
     asked = _settled(question or Question(), opened)
     _check_effects(question or Question(), asked)
     usual = _folder(opened, asked.on, which)
-    check_writable(usual, cure=f"make it writable, or copy the run: `cp -r {quote(str(opened.run.root))} COPY`")
+    check_writable(usual, cure=_COPY.format(quote(str(opened.run.root))))
     rows = rows_of(opened, asked.on, on_prepare=on_prepare)
     store = rows.store
     extent = _extent(asked, len(store))

@@ -10,7 +10,7 @@ from fledge.rundir import check_free
 def check_out(out: Path) -> None:
     """Raises RunError where an export cannot be written to `out`: there is something, or its folder is closed."""
     check_free(out)
-    check_writable(out.parent, cure="give another OUT, in a folder that can be written")
+    check_writable(out.parent, cure="give another folder as OUT, in a place that can be written")
 
 
 def check_writable(folder: Path, *, cure: str) -> None:
