@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import itertools
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -81,6 +83,13 @@ class RunDir:
         return sorted(int(name[5:]) for name in names if name.startswith("step-") and name[5:].isdigit())
 
 
+def new_place(root: Path) -> str:
+    """The setting that puts a training into a folder beside `root` that is not there yet, quoted for the shell."""
+    whole = root.resolve()
+    numbered = (whole.with_name(f"{whole.name}-{number}") for number in itertools.count(2))
+    return shlex.quote(f"output.dir={next(path for path in numbered if not path.exists())}")
+
+
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
 """What disks of other systems, shared ones and those in user space say of a folder."""
 
@@ -123,6 +132,15 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON document whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def check_free(out: Path) -> None:
+    """Raises RunError where `out` is a file, or a folder with something in it."""
+    if out.is_dir() and any(out.iterdir()):
+        cure = "give a folder that is not there yet"
+        raise RunError("there is something in this folder already", where=str(out), cure=cure)
+    if out.exists() and not out.is_dir():
+        raise RunError("this is a file", where=str(out), cure="give a folder that is not there yet")
 
 
 @contextlib.contextmanager
@@ -168,11 +186,12 @@ def locked(root: Path) -> Iterator[None]:
         root.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
-        cure = "wait for it, stop it, or choose another output.dir"
+        cure = f"wait until it ends or stop it, and run the same command again; or add {new_place(root)}"
         raise RunError("another process is training in this run folder", where=str(root), cure=cure) from error
     except (OSError, NotImplementedError) as error:
         what = f"the output folder cannot be written or locked: {getattr(error, 'strerror', None) or error}"
-        raise RunError(what, where=str(root), cure="choose another output.dir") from error
+        cure = "give this user the right to write there, or add output.dir=FOLDER with one that can be written"
+        raise RunError(what, where=str(root), cure=cure) from error
     try:
         yield
     finally:

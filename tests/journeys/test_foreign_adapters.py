@@ -19,6 +19,7 @@ from fledge.commands import evaluate as evaluation
 from fledge.commands.evaluate import Question
 from fledge.commands.generate import Generated, Prompt, Sampling
 from fledge.commands.open_run import OpenRun, Tuned
+from fledge.commands.progress import Say
 from fledge.commands.steps import row_order
 from fledge.config.recipe import Recipe
 from fledge.data.pipeline import PreparedData, prepare_training
@@ -334,9 +335,9 @@ def test_rows_are_computed_alone_where_rows_together_change_each_other(
     expected = evaluate(llama.adapter, question=asked, opening=opening)
     right = evaluation.load_tuned
 
-    def loaded(opened: OpenRun) -> Tuned:
+    def loaded(opened: OpenRun, *, say: Say) -> Tuned:
         """A base whose first block gives the more the more rows there are."""
-        tuned = right(opened)
+        tuned = right(opened, say=say)
         block = tuned.model.get_base_model().model.layers[0]
         block.register_forward_hook(lambda _module, _given, out: out * out.shape[0])
         return tuned

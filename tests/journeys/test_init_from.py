@@ -60,7 +60,8 @@ def test_a_finished_run_is_given_more_steps_in_a_new_folder_as_its_refusal_says(
     with pytest.raises(FledgeError) as caught:
         train(recipe_of(place, "first", train__max_steps=8))
     cure = caught.value.problems[0].cure
-    assert f"write lora.init_from: {place / 'first'} and another output.dir" in cure
+    assert f"add lora.init_from={place / 'first'} output.dir={place / 'first-2'}" in cure
+    assert f"to train this recipe, add output.dir={place / 'first-2'};" in cure
     recipe = recipe_of(place, "more", start="first", train__max_steps=2)
     result = train(recipe)
     assert losses(result.run)[0] < losses(place / "first")[0]
@@ -142,7 +143,7 @@ def test_changed_rows_of_a_finished_run_are_refused_and_trained_on_from_it(place
         train(recipe)
     [problem] = caught.value.problems
     assert problem.what == "this run is finished, and the rows have changed since it was trained"
-    assert f"to train its adapter on, write lora.init_from: {folder / 'run'} and another output.dir" in problem.cure
+    assert f"add lora.init_from={folder / 'run'} output.dir={folder / 'run-2'}" in problem.cure
     assert train(recipe_of(folder, "run-2", start="run", train__max_steps=1)).summary["steps"] == 1
 
 

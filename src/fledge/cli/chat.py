@@ -22,7 +22,7 @@ from fledge.cli.options import (
     Which,
 )
 from fledge.cli.sampling import drawn
-from fledge.cli.show import echo, show_json, show_notices
+from fledge.cli.show import echo, say, show_json, show_notices
 from fledge.cli.streams import as_text
 from fledge.errors import FledgeError
 
@@ -49,16 +49,22 @@ def run(
     """Talk with RUN: one line is one message; /reset forgets what was said, /exit or the end of the input ends it."""
     draws = drawn(temperature, top_p=top_p, seed=seed)
 
-    from fledge.commands.chat import Sampling, chat
+    from fledge.commands.given import check_given
     from fledge.commands.opening import Opening
+
+    opening = Opening(which, trust_remote_code, base_path, recipe)
+    check_given(run, opening)
+
+    from fledge.commands.chat import Sampling, chat
 
     sampling = Sampling(max_new_tokens, *draws)
     conversation = chat(
         run,
         sampling=sampling,
         use_base=use_base,
-        opening=Opening(which, trust_remote_code, base_path, recipe),
+        opening=opening,
         system=system,
+        say=say,
     )
     show_notices(conversation.notices)
     is_person = sys.stdin.isatty() and not as_json

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fledge.cli.options import AdaptersRecipe, AsJson, BasePath, RunOrAdapter, TrustRemoteCode, Which
-from fledge.cli.show import as_points, counting, echo, show_beside, show_json, show_notices
+from fledge.cli.show import as_points, counting, echo, say, show_beside, show_json, show_notices
 from fledge.errors import FledgeError
 from fledge.units import for_terminal
 
@@ -53,18 +53,24 @@ def run(
         cure = "leave one of the two out; predictions.jsonl has every answer"
         raise FledgeError("has no effect with --json", where="--show", cure=cure)
 
+    from fledge.commands.given import check_given
+    from fledge.commands.opening import Opening
+
+    opening = Opening(which, trust_remote_code, base_path, recipe)
+    check_given(run, opening)
+
     from fledge.commands.console import console
     from fledge.commands.evaluate import Question, evaluate
-    from fledge.commands.opening import Opening
 
     question = Question(on.value, max_rows, exact_match, max_new_tokens, rouge, num_beams, show)
     with console() as screen, counting("answering", "answers") as answering:
         result = evaluate(
             run,
             question=question,
-            opening=Opening(which, trust_remote_code, base_path, recipe),
+            opening=opening,
             on_prepare=screen.preparing,
             on_answers=answering,
+            say=say,
         )
     show_notices(result.notices)
     if as_json:
@@ -73,7 +79,7 @@ def run(
     _show(result)
     for row in _predictions(result.folder, SHOWN if show is None else show):
         echo()
-        echo(f"prompt     {_brief(row['prompt'])}")
+        echo(f"prompt     {_brief_end(row['prompt'])}")
         reference, *both = (_whole(row, name) for name in ("reference", "base", "tuned"))
         echo(f"reference  {_brief(reference)}")
         show_beside(*zip(("base", "tuned"), both, strict=True))
@@ -132,5 +138,16 @@ def _whole(row: dict[str, str], name: str) -> str:
 
 
 def _brief(text: str) -> str:
-    words = " ".join(for_terminal(text).split())
+    """The beginning of a text, on one line."""
+    words = _on_one_line(text)
     return words if len(words) <= LONGEST_LINE else f"{words[: LONGEST_LINE - 4]} ..."
+
+
+def _brief_end(text: str) -> str:
+    """The end of a text, on one line: of a prompt the question, which comes after system text and template."""
+    words = _on_one_line(text)
+    return words if len(words) <= LONGEST_LINE else f"... {words[4 - LONGEST_LINE :]}"
+
+
+def _on_one_line(text: str) -> str:
+    return " ".join(for_terminal(text).split())

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fledge.cli.options import AdaptersRecipe, AsJson, BasePath, RunOrAdapter, TrustRemoteCode, Which
-from fledge.cli.show import echo, show_json, show_notices
+from fledge.cli.show import echo, say, show_json, show_notices
 
 
 class To(StrEnum):
@@ -61,8 +61,15 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Write RUN's adapter, alone or merged into its base, and compare it with what was trained before it counts."""
-    from fledge.commands.export import export
+    from fledge.commands.given import check_given
     from fledge.commands.opening import Opening
+    from fledge.commands.writable import check_out
+
+    opening = Opening(which, trust_remote_code, base_path, recipe)
+    check_given(run, opening)
+    check_out(out.resolve())
+
+    from fledge.commands.export import export
 
     result = export(
         run,
@@ -70,7 +77,8 @@ def run(
         to=to.value,
         dtype=dtype.value if dtype else None,
         onto=onto.value,
-        opening=Opening(which, trust_remote_code, base_path, recipe),
+        opening=opening,
+        say=say,
     )
     show_notices(result.notices)
     if as_json:

@@ -20,7 +20,7 @@ from fledge.cli.options import (
     Which,
 )
 from fledge.cli.sampling import drawn
-from fledge.cli.show import echo, show_json, show_notices
+from fledge.cli.show import echo, say, show_json, show_notices
 from fledge.cli.streams import as_text
 
 
@@ -43,11 +43,15 @@ def run(
 ) -> None:
     """Answer one prompt as RUN learnt to; the prompt is put into the format of the run's first source."""
     draws = drawn(temperature, top_p=top_p, seed=seed)
+    from fledge.commands.given import check_given
+    from fledge.commands.opening import Opening
+
+    opening = Opening(which, trust_remote_code, base_path, recipe)
+    check_given(run, opening)
     text = sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt
     text, context = as_text(text, where="the prompt"), as_text(context, where="--input")
 
     from fledge.commands.generate import Prompt, Sampling, generate
-    from fledge.commands.opening import Opening
 
     def write(piece: str) -> None:
         if not as_json:
@@ -58,8 +62,9 @@ def run(
         Prompt(text, context, is_raw, system),
         sampling=Sampling(max_new_tokens, *draws),
         use_base=use_base,
-        opening=Opening(which, trust_remote_code, base_path, recipe),
+        opening=opening,
         on_text=write,
+        say=say,
     )
     show_notices(result.notices)
     if as_json:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fledge.cli.options import AsJson
-from fledge.cli.show import echo, show_json, show_marked
+from fledge.cli.show import echo, show_json, show_marked, show_marks
 from fledge.units import for_terminal
 
 if TYPE_CHECKING:
-    from fledge.commands.init import ShownRow
+    from fledge.commands.init_commented import ShownRow
 
 _LONGEST = 700
 """Characters of a row that are shown."""
@@ -26,16 +26,25 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Write a recipe. With --model and --data it is short and made for these rows, three of which are shown with the
-    trained part coloured. Else it has every option, its default and what it does. A file that exists is left alone.
+    trained part marked. Else it has every option, its default and what it does. A file that exists is left alone.
     """
-    from fledge.commands.init import init
+    from fledge.commands.init_commented import check_asked, commented
 
-    written = init(path, model=model, data=data)
+    check_asked(path, model=model, data=data)
+    if data is None:
+        written = commented(path, model=model)
+    else:  # what reads rows and tokenizers is heavy
+        from fledge.commands.init import init
+
+        written = init(path, model=model, data=data)
     if as_json:
         show_json(written)
         return
     for remark in written.remarks:
         echo(remark)
+    if written.rows:
+        echo()
+        show_marks("in these rows, what the model learns to write")
     for number, row in enumerate(written.rows, 1):
         echo(f"\nrow {number}:")
         _show(row)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from fledge.cli.options import AsJson, BasePath, Run, TrustRemoteCode
-from fledge.cli.show import echo, show_json
+from fledge.cli.show import echo, say, show_json
 
 if TYPE_CHECKING:
     from fledge.commands.push import Pushed
@@ -58,7 +58,12 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Send RUN's adapter, or base and adapter merged, to a model hub: proven, with a model card, in one commit."""
+    from fledge.commands.given import check_run
     from fledge.commands.opening import Opening
+
+    opening = Opening(which, trust_remote_code, base_path)
+    check_run(run, opening)
+
     from fledge.commands.push import Address, Parcel, push
 
     result = push(
@@ -66,8 +71,8 @@ def run(
         repo,
         parcel=Parcel(to.value if to else None, dtype.value if dtype else None, export),
         address=Address(revision, public, commit_message),
-        opening=Opening(which, trust_remote_code, base_path),
-        tell=lambda line: echo(line, err=True),
+        opening=opening,
+        tell=say,
         shows_bars=sys.stderr.isatty() and not as_json,
     )
     if as_json:

@@ -20,6 +20,8 @@ from fledge.units import for_terminal
 
 _WIDTH_OF_NAMES = 24
 _SECONDS_OF_SILENCE = 30.0
+_SIGNS = ("[[", "]]")
+"""Around a marked piece of text where there are no colours. They are no part of the text."""
 
 
 def is_first_rank() -> bool:
@@ -52,9 +54,21 @@ def echo(text: object = "", *, nl: bool = True, err: bool = False) -> None:
     stream.flush()
 
 
+def say(line: str) -> None:
+    """Print what is being done, on stderr, so that nobody waits in front of an empty screen."""
+    echo(line, err=True)
+
+
+def show_marks(what: str) -> None:
+    """Print a line that explains the marks of `show_marked`: `what` is marked."""
+    echo(f"{what} is green" if sys.stdout.isatty() else f"{what} stands between {' and '.join(_SIGNS)}")
+
+
 def show_marked(pieces: Iterable[tuple[str, bool]]) -> None:
-    """Print a text piece by piece. A marked piece is green on a terminal, and stands between [[ and ]] elsewhere."""
-    green, plain = ("\x1b[1;32m", "\x1b[0m") if sys.stdout.isatty() else ("[[", "]]")
+    """Print a text piece by piece. A marked piece is green on a terminal, and stands between [[ and ]] elsewhere; call
+    `show_marks` before the first text.
+    """
+    green, plain = ("\x1b[1;32m", "\x1b[0m") if sys.stdout.isatty() else _SIGNS
     for text, is_marked in pieces:
         clean = for_terminal(text)
         sys.stdout.write(f"{green}{clean}{plain}" if is_marked else clean)

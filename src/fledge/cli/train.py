@@ -1,14 +1,18 @@
 """`fledge train RECIPE [key=value ...]`: the main job."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fledge.cli.options import AsJson
 from fledge.cli.show import as_points, echo, is_first_rank, show_json, show_pairs
 from fledge.errors import FledgeError
+
+if TYPE_CHECKING:
+    from fledge.config.recipe import Recipe
 
 
 def run(
@@ -30,21 +34,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Train the adapter that RECIPE describes, or go on where its run folder stopped; a finished run is left alone."""
-    from fledge.commands.consent import check_recipe, with_consent
-    from fledge.commands.extras import check_extras
-    from fledge.commands.moved_run import check_moved_run
-    from fledge.config.load import load_recipe
-
-    settings = with_consent(overrides or (), trust_remote_code=trust_remote_code)
-    found = settings
-    if base_path is not None:  # what compares a base is heavy, and is asked for here alone
-        from fledge.commands.moved import with_base_path
-
-        found = with_base_path(settings, base_path)
-    loaded = load_recipe(recipe, found)
-    check_recipe(loaded, path=recipe, overrides=settings)
-    check_moved_run(loaded, path=recipe, overrides=settings)
-    check_extras(loaded)
+    settings, loaded = _checked(recipe, overrides or (), base_path=base_path, trust_remote_code=trust_remote_code)
     if nproc > 1 and sys.platform == "win32":
         what, cure = "several processes of one training need Linux or macOS", "run it in WSL, or without --nproc"
         raise FledgeError(what, where="--nproc", cure=cure)
@@ -67,6 +57,27 @@ def run(
     if result.was_finished:
         echo(f"this run is finished; nothing was done{f' ({result.note})' if result.note else ''}")
     show_pairs(_lines(result.run, result.summary))
+
+
+def _checked(
+    path: Path, overrides: Sequence[str], *, base_path: Path | None, trust_remote_code: bool
+) -> "tuple[list[str], Recipe]":
+    """The settings and the recipe, all that is wrong with them told before anything heavy is loaded."""
+    from fledge.commands.base_path import with_base_path
+    from fledge.commands.consent import check_recipe, with_consent
+    from fledge.commands.extras import check_extras
+    from fledge.commands.moved_run import check_moved_run
+    from fledge.commands.ownership import check_owned
+    from fledge.config.load import load_recipe
+
+    settings = with_consent(overrides, trust_remote_code=trust_remote_code)
+    recipe = load_recipe(path, with_base_path(settings, base_path))
+    check_recipe(recipe, path=path, overrides=settings)
+    check_moved_run(recipe, path=path, overrides=settings)
+    check_extras(recipe)
+    if is_first_rank():  # the others may find what the first one has just written
+        check_owned(recipe, base_path=base_path)
+    return settings, recipe
 
 
 def _lines(run: Path, summary: dict[str, Any]) -> dict[str, str]:

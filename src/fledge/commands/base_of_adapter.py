@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from fledge.commands.base_path import OPTION, folder_of
 from fledge.commands.manifest import base_digest, is_same_base
-from fledge.commands.moved import OPTION, folder_of
 from fledge.config.adapter_file import Described
 from fledge.errors import RunError
 from fledge.models.locate import BUILTIN

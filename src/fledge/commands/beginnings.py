@@ -15,7 +15,7 @@ from fledge.data.pipeline import PreparedData
 from fledge.errors import RunError
 from fledge.events import Event, Notice
 from fledge.models.tokenizer import DIGEST_KIND, Tokenizer
-from fledge.rundir import RunDir, write_json, write_text
+from fledge.rundir import RunDir, new_place, write_json, write_text
 
 Tell = Callable[[Event], None]
 
@@ -77,5 +77,5 @@ def _check_same_ground(before: dict[str, Any], now: dict[str, Any], run: RunDir)
         raise RunError(
             f"{', '.join(changed)} changed since this run began",
             where=str(run.root),
-            cure="put it back, or choose another output.dir",
+            cure=f"put it back, or add {new_place(run.root)} to train anew",
         )

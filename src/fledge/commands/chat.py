@@ -7,6 +7,7 @@ from pathlib import Path
 from fledge.commands.open_adapter import open_tuned
 from fledge.commands.open_run import OpenRun, Tuned, load_tuned
 from fledge.commands.opening import Opening
+from fledge.commands.progress import Say, say_nothing
 from fledge.commands.prompts import Prompt, conversation_ids, prompt_ids, shared_options, shared_system, source_of
 from fledge.config.columns import columns_in
 from fledge.data.formats.template import parts_of, prompt_of
@@ -93,24 +94,24 @@ def chat(
     use_base: bool = False,
     system: str | None = None,
     opening: Opening | None = None,
+    say: Say = say_nothing,
 ) -> Conversation:
     """Begin a conversation with a run's adapter, or with the base alone where `use_base`. `run` may be a plain
     adapter's folder too, with a recipe or without.
 
     It begins with `system`, or where that is None with the system text that all training rows share, if they do. Greedy
-    unless `sampling` says otherwise. `opening` says how the run is opened. Raises FledgeError
-    where the run cannot be opened, where its format has no place for a system text, where its prompts are made of
-    several columns, which no message is, and where its base is an encoder-decoder: it was trained to answer one text
-    and has no place for what was said before.
+    unless `sampling` says otherwise. `opening` says how the run is opened; `say` gets a line before the base is read.
+    Raises FledgeError where the run cannot be opened, where its format has no place for a system text, where its
+    prompts are made of several columns, which no message is, and where its base is an encoder-decoder: it was trained
+    to answer one text and has no place for what was said before.
     """
     opened = open_tuned(run, opening)
     if opened.tokenizer.decoder_start_id is not None:
         what = "this run's base is an encoder-decoder, which answers one text and holds no conversation"
         raise RunError(what, where=str(opened.run.root), cure="use `fledge generate`")
     _check_takes_messages(opened)
-    return Conversation(
-        opened, load_tuned(opened), sampling or Sampling(max_new_tokens=512), use_base=use_base, system=system
-    )
+    tuned = load_tuned(opened, say=say)
+    return Conversation(opened, tuned, sampling or Sampling(max_new_tokens=512), use_base=use_base, system=system)
 
 
 def _check_takes_messages(opened: OpenRun) -> None:

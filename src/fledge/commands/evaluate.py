@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from fledge.commands.answers import warnings_of
@@ -14,7 +15,7 @@ from fledge.commands.measured_rows import Split, check_has_rows, rows_of
 from fledge.commands.open_adapter import open_tuned, with_layout
 from fledge.commands.open_run import OpenRun, Tuned, check_base, load_tuned
 from fledge.commands.opening import Opening, Which
-from fledge.commands.progress import OnPrepare, ignore_progress
+from fledge.commands.progress import OnPrepare, Say, ignore_progress, say_nothing
 from fledge.commands.results import (
     DIGEST,
     PREDICTIONS,
@@ -150,6 +151,9 @@ class Evaluation:
         return about | beside | models | places | noted
 
 
+_COPY = "make it writable, or evaluate a copy of the run folder, made by `cp -r {} COPY`"
+
+
 def evaluate(
     run: Path | str,
     *,
@@ -157,13 +161,14 @@ def evaluate(
     opening: Opening | None = None,
     on_prepare: OnPrepare = ignore_progress,
     on_answers: OnAnswers = ignore_answers,
+    say: Say = say_nothing,
 ) -> Evaluation:
     """Loss, perplexity and, where asked, exact match and ROUGE of a run's adapter and of its base on the same rows.
 
     `run` may be a plain adapter's folder too, with a recipe that has the rows: its results lie in that folder then.
 
     Both are measured on the same answers; `on_answers` is told how many are written, those of both models together.
-    `opening` says how the run is opened.
+    `say` gets a line for each part of the work. `opening` says how the run is opened.
 
     Each file whole or not at all, result.json and, where answers were generated, predictions.jsonl are written into
     the run's evaluation/ folder; for other rows than the validation's, or the best adapter, into a folder inside it;
@@ -179,16 +184,15 @@ def evaluate(
     asked = _settled(question or Question(), opened)
     _check_effects(question or Question(), asked)
     usual = _folder(opened, asked.on, which)
-    check_writable(usual, cure="make it writable, or evaluate a copy of the run folder")
+    check_writable(usual, cure=_COPY.format(quote(str(opened.run.root))))
     rows = rows_of(opened, asked.on, on_prepare=on_prepare)
     store = rows.store
     extent = _extent(asked, len(store))
     trained = _extent(_settled(Question(), opened), len(store))
     place = place_of(extent, usual, trained=trained, rows=rows.digest)
-    opened, tuned = _loaded(opened, store)
-    learnt, tokens = _mean_loss(opened, tuned, store, asked)
-    with tuned.as_base():
-        untaught, _ = _mean_loss(opened, tuned, store, asked)
+    opened, tuned = _loaded(opened, store, say=say)
+    say(f"measuring the loss on {extent.rows:,} rows, with the adapter and without")
+    (untaught, learnt), tokens = _losses(opened, tuned, store, asked)
     marks = _marks(opened, tuned, store, asked, on_answers)
     base_share, tuned_share = (marks.exact_match if marks else None) or (None, None)
     evaluation = Evaluation(
@@ -266,12 +270,12 @@ def _extent(asked: Question, num_rows: int) -> Extent:
     return Extent(rows, asked.measures, *lengths)
 
 
-def _loaded(opened: OpenRun, store: TokenStore) -> tuple[OpenRun, Tuned]:
+def _loaded(opened: OpenRun, store: TokenStore, *, say: Say) -> tuple[OpenRun, Tuned]:
     """The model, and for a plain adapter how its rows are computed together.
 
     Raises FledgeError where rows are of tokens, or may be of a length, that the base has not.
     """
-    tuned = load_tuned(opened)
+    tuned = load_tuned(opened, say=say)
     if opened.plain is not None:
         check_lengths(opened.recipe, tuned.facts)
     check_known(store, tuned.model, tokenizer=opened.tokenizer, base=opened.recipe.model.name_or_path)
@@ -299,6 +303,14 @@ class _AsTheyLie:
 
     def rows_of_step(self, step: int) -> tuple[int, ...]:
         return ()
+
+
+def _losses(opened: OpenRun, tuned: Tuned, store: TokenStore, asked: Question) -> tuple[tuple[float, float], int]:
+    """The mean loss of base and tuned, and the supervised tokens that it is taken over."""
+    learnt, tokens = _mean_loss(opened, tuned, store, asked)
+    with tuned.as_base():
+        untaught, _ = _mean_loss(opened, tuned, store, asked)
+    return (untaught, learnt), tokens
 
 
 def _mean_loss(opened: OpenRun, tuned: Tuned, store: TokenStore, asked: Question) -> tuple[float, int]:

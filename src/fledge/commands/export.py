@@ -10,7 +10,8 @@ from fledge.commands.manifest import base_digest
 from fledge.commands.open_adapter import open_tuned
 from fledge.commands.open_run import OpenRun, check_base, load_tuned
 from fledge.commands.opening import Opening, Which
-from fledge.commands.writable import check_writable
+from fledge.commands.progress import Say, say_nothing
+from fledge.commands.writable import check_out
 from fledge.config.model import ModelConfig
 from fledge.data.pipeline import prepare_training, samples_of
 from fledge.errors import DataError, RunError
@@ -18,7 +19,7 @@ from fledge.evaluation.generate import Sampling
 from fledge.evaluation.generate import generate as answers_of
 from fledge.exporting.behaviour import Probe, fit_rows
 from fledge.exporting.certificate import file_copies
-from fledge.exporting.folder import check_free, export_to
+from fledge.exporting.folder import export_to
 from fledge.exporting.merging import Asked
 from fledge.exporting.targets.draft import Order
 from fledge.exporting.targets.table import TARGETS
@@ -73,7 +74,7 @@ class Exported:
         checks = self.certificate["checks"]
         logits, text, effect = checks["logits"], checks["text"], checks["effect"]
         lines = [
-            f"logits: largest difference {logits['max_abs']:.3g}, mean KL {logits['mean_kl']:.3g} "
+            f"logits: largest difference {_with_limit(logits)}, mean KL {logits['mean_kl']:.3g} "
             f"(allowed {logits['tolerance']['mean_kl']:.2g}) at {logits['positions']} positions",
             f"greedy text: {text['same']} of {text['prompts']} the same"
             + f", {text['ties']} tied" * bool(text["ties"]),
@@ -103,7 +104,13 @@ def _said_of_merging(found: dict[str, Any]) -> str:
             f"merging in float32: the products of {found['layers']} layers differ by {found['relative']:.2g} at most "
             f"(allowed {found['tolerance']['relative']:.2g}); the whole model in float32 has no room in memory"
         )
-    return f"merging in float32: largest difference {found['max_abs']:.3g}"
+    return f"merging in float32: largest difference {_with_limit(found)}"
+
+
+def _with_limit(figures: dict[str, Any]) -> str:
+    """The largest difference of a logit, and the limit beside it, which is a share of the largest logit."""
+    allowed = figures["tolerance"]["relative"]
+    return f"{figures['max_abs']:.3g}, {figures['relative']:.2g} of the largest logit (allowed {allowed:.2g})"
 
 
 def export(
@@ -114,6 +121,7 @@ def export(
     dtype: Format | None = None,
     onto: Asked = "auto",
     opening: Opening | None = None,
+    say: Say = say_nothing,
 ) -> Exported:
     """Write the adapter of a run, or a plain one from its folder, into `out`: as an adapter in peft's format, or merged
     into its base, as a Hugging Face folder or as a GGUF file.
@@ -122,19 +130,19 @@ def export(
     with what was trained: logits, greedy text, tokenizer, template, BOS and stop tokens. The figures are in its
     certificate.json and, for people, certificate.html, and copies of both in the run folder where that can be written.
     `dtype` is for the merged weights, the recipe's where None. `onto` is what a quantised run is merged onto; auto is
-    what measures closest to the trained model. With a `base_path` in `opening` a local
-    base is then called by that place in what is written, and a hub id stays the base's name. Raises ProofError with
-    nothing left where they differ, RunError where the run cannot be opened, an option has no effect, or `out` is taken
-    or cannot be written.
+    what measures closest to the trained model. `say` gets a line for each part of the work that begins. With a
+    `base_path` in `opening` a local base is then called by that place in what is written, and a hub id stays the base's
+    name. Raises ProofError with nothing left where they differ, RunError where the run cannot be opened, an option has
+    no effect, or `out` is taken or cannot be written.
     """
     out = Path(out).resolve()
-    check_free(out)
-    check_writable(out.parent, cure="give another folder to write into")
+    check_out(out)
     opening = opening or Opening()
     opened = open_tuned(run, opening)
     check_base(opened)
     order = order_for(opened.recipe.model, to, dtype=dtype, onto=onto)
-    source = source_of(opened, opening.chosen)
+    source = source_of(opened, opening.chosen, say=say)
+    say("preparing the rows to compare on")
     certificate = export_to(to, source, out=out, probe=probe_of(opened), order=order)
     notices = (*opened.notices, *(_for_others(opened) if to == "adapter" else ()))
     is_filed = opened.plain is None and file_copies(certificate, opened.run)
@@ -161,15 +169,16 @@ def order_for(base: ModelConfig, to: To, *, dtype: Format | None = None, onto: A
     return Order(dtype=dtype or target.own_format(base.dtype), onto=onto)
 
 
-def source_of(opened: OpenRun, which: Which) -> Source:
-    """What is exported of a run."""
+def source_of(opened: OpenRun, which: Which, *, say: Say = say_nothing) -> Source:
+    """What is exported of a run; `say` gets a line for each part of the work."""
     return Source(
         base=opened.recipe.model,
         adapter=opened.adapter,
         tokenizer=opened.tokenizer,
-        load=lambda asked, kind: load_tuned(opened, dtype=asked, kind=kind).model,
+        load=lambda asked, kind: load_tuned(opened, dtype=asked, kind=kind, say=say).model,
         about=_about(opened, which),
         remarks=() if opened.plain is None else (_NOT_TRAINED_HERE,),
+        say=say,
     )
 
 

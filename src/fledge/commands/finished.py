@@ -12,7 +12,7 @@ from typing import Any
 from fledge.adapters.read import file_digest
 from fledge.commands.manifest import START, base_digest, is_same_base, read_manifest, read_object, versions
 from fledge.commands.moved import option_for
-from fledge.commands.ownership import training_on
+from fledge.commands.ownership import train_command, training_on
 from fledge.commands.progress import OnPrepare
 from fledge.commands.start import digest_of_start
 from fledge.config.recipe import Recipe, names_a_hub
@@ -20,7 +20,7 @@ from fledge.data.pipeline import prepare_training
 from fledge.errors import FledgeError, RunError
 from fledge.models.load_tokenizer import load_tokenizer, saved_tokenizer
 from fledge.models.tokenizer import DIGEST_KIND, Tokenizer, digest_of
-from fledge.rundir import RunDir, read_events
+from fledge.rundir import RunDir, new_place, read_events
 from fledge.training.state import Progress
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "tokenizer.json")
@@ -31,7 +31,6 @@ _NO_SETTINGS = ("base_model_name_or_path", "revision", "transformers_version")
 _READ_BY = ("transformers", "tokenizers")
 _WEIGHTS = "weights.safetensors"
 _TENSORS = (_WEIGHTS, "optimizer.safetensors", "generators.safetensors")
-_CURE = "put back what was trained on, or choose another output.dir to train anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,7 @@ def finished(recipe: Recipe, run: RunDir, *, summary: Mapping[str, Any], on_prep
         what = f"what this run was trained on cannot be read any more: {problem.what}"
         if names_a_hub(recipe):
             return Finished(kept, f"not compared with what was trained: {problem.what}")
-        raise RunError(what, where=problem.where or str(run.root), cure=problem.cure or _CURE) from error
+        raise RunError(what, where=problem.where or str(run.root), cure=problem.cure or _cure_of([], run)) from error
     changed = [name for name, value in now.items() if name in before and value not in (None, before[name])]
     if changed:
         raise RunError(_told(changed, noted), where=str(run.root), cure=_cure_of(changed, run))
@@ -127,7 +126,8 @@ def _ground(recipe: Recipe, on_prepare: OnPrepare, before: dict[str, Any]) -> di
 
 def _cure_of(changed: list[str], run: RunDir) -> str:
     """What to do where something has changed since a run was trained; new rows are trained on from its adapter."""
-    return f"{_CURE}; {training_on(run)}" if changed == ["data"] else _CURE
+    anew = f"put back what was trained on, or add {new_place(run.root)} to train anew"
+    return f"{anew}; {training_on(run)}" if changed == ["data"] else anew
 
 
 def _told(changed: list[str], noted: dict[str, Any]) -> str:
@@ -254,7 +254,7 @@ def mending(recipe: Recipe, run: RunDir) -> str:
     if twin := _twin(recipe, run):
         there, here = (shlex.quote(str(path.resolve())) for path in (twin, run.adapter))
         return f"`mkdir -p {here} && cp {there}/* {here}/`: the same adapter lies there too"
-    return "choose another output.dir to train anew: its checkpoints cannot give the adapter"
+    return f"add {new_place(run.root)} to train anew: its checkpoints cannot give the adapter"
 
 
 def going_on(recipe: Recipe, run: RunDir) -> str:
@@ -263,11 +263,8 @@ def going_on(recipe: Recipe, run: RunDir) -> str:
 
 
 def _train_again(recipe: Recipe, run: RunDir) -> str:
-    """The command that trains into this folder, even where it was moved since."""
-    moved = Path(recipe.output.dir).resolve() != run.root.resolve()
-    here = f" output.dir={shlex.quote(str(run.root.resolve()))}" if moved else ""
-    more = option_for(recipe, run) + " --trust-remote-code" * recipe.model.trust_remote_code
-    return f"`fledge train {shlex.quote(str(run.recipe))}{here}{more}`"
+    """The command that trains into this folder, with the base where `recipe` has it."""
+    return train_command(recipe, run, options=option_for(recipe, run))
 
 
 def _twin(recipe: Recipe, run: RunDir) -> Path | None:

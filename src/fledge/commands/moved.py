@@ -1,21 +1,17 @@
 """A base that lies elsewhere than its run's recipe says: found with `--base-path`, and proven by its hash."""
 
-import json
 import os
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fledge.commands.base_path import OPTION, folder_of
 from fledge.commands.manifest import base_digest, files_noted, is_same_base, read_manifest
 from fledge.commands.ownership import with_changes
 from fledge.config.load import read_recipe
 from fledge.config.recipe import Recipe
 from fledge.errors import ModelError, RunError
 from fledge.rundir import RunDir
-
-OPTION = "--base-path"
-_KEY = "model.name_or_path"
 
 
 def placed(recipe: Recipe, run: RunDir, *, base_path: Path | str | None) -> Recipe:
@@ -38,28 +34,11 @@ def placed(recipe: Recipe, run: RunDir, *, base_path: Path | str | None) -> Reci
         raise RunError(what, where=where, cure=f"leave {OPTION} out: the recipe names {recipe.model.name_or_path}")
     what = f"this is not the base that the run in {run.root} was trained on: {_apart(files_noted(noted), now or {})}"
     raise RunError(
-        what, where=where, cure="give the folder that holds that base, with the files of its weights as they were"
+        what,
+        where=where,
+        cure=f"give {OPTION} the folder that holds that base, its weights files as they were, or leave {OPTION} out: "
+        f"the recipe names {recipe.model.name_or_path}",
     )
-
-
-def with_base_path(overrides: Sequence[str], base_path: Path | str) -> list[str]:
-    """The settings of a command line with the base where it lies now, so that nothing looks for it where it lay.
-
-    Raises RunError where there is no folder, ModelError where it holds no base.
-    """
-    folder = folder_of(base_path)
-    base_digest(folder)  # raises where it is no base, in words about it
-    return [*overrides, f"{_KEY}={json.dumps(folder)}"]
-
-
-def folder_of(base_path: Path | str) -> str:
-    """The folder that is meant, absolute. Raises RunError where there is none."""
-    folder = os.path.normpath(Path.cwd() / Path(base_path).expanduser())
-    if not Path(folder).is_dir():
-        what = "this is a file" if Path(folder).exists() else "there is no such folder"
-        cure = "give the folder of the base: config.json, weights, tokenizer"
-        raise RunError(what, where=f"{OPTION} {folder}", cure=cure)
-    return folder
 
 
 def noted_base(run: RunDir) -> Any:
@@ -108,15 +87,6 @@ def check_there(recipe: Recipe, run: RunDir) -> None:
     near = _along_with_run(recipe, run)
     cure = f"add {OPTION} {shlex.quote(near)}: the same base lies there" if near else _ANYWHERE
     raise RunError(f"the base of this run is not there any more: {name}", where=str(run.recipe), cure=cure)
-
-
-def check_run_exists(run: RunDir, base_path: Path | str | None) -> None:
-    """Raises RunError where a base is named for a run that has not begun."""
-    if base_path is None or run.recipe.is_file():
-        return
-    what = f"there is no run in {run.root} whose base could have moved"
-    cure = f"leave it out, and write {_KEY}: {folder_of(base_path)}"
-    raise RunError(what, where=OPTION, cure=cure)
 
 
 _ANYWHERE = f"add {OPTION} FOLDER: where the base lies now; it is compared with the hash that the run noted"

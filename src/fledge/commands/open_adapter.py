@@ -6,22 +6,19 @@ from typing import Any
 
 from fledge.adapters.read import file_digest, read_start
 from fledge.commands.base_of_adapter import BaseFound, base_of
-from fledge.commands.consent import check_recipe, with_consent
+from fledge.commands.given import is_run, recipe_given
 from fledge.commands.layout import choose_layout
-from fledge.commands.moved import with_base_path
 from fledge.commands.open_run import OpenRun, Plain, Tuned, open_run
 from fledge.commands.opening import Opening
 from fledge.commands.ownership import with_changes
 from fledge.commands.start import check_words
 from fledge.commands.trials import Ids, make_trials
-from fledge.config.adapter_file import Described, describe_adapter, is_adapter_folder
+from fledge.config.adapter_file import Described, describe_adapter
 from fledge.config.data import DataConfig, SourceConfig
-from fledge.config.load import load_recipe
 from fledge.config.model import ModelConfig
 from fledge.config.output import OutputConfig
 from fledge.config.recipe import Recipe
 from fledge.data.store import TokenStore
-from fledge.errors import FledgeError
 from fledge.models.load_tokenizer import declared_dtype, load_tokenizer
 from fledge.rundir import RunDir
 
@@ -36,19 +33,8 @@ def open_tuned(given: Path | str, opening: Opening | None = None) -> OpenRun:
     Raises RunError, ModelError or RecipeError where it cannot be opened, and FledgeError for an option without effect.
     """
     folder, opening = Path(given), opening or Opening()
-    recipe = opening.recipe
-    if RunDir(folder).recipe.is_file() and not is_adapter_folder(folder):
-        if recipe is not None:
-            what, cure = f"has no effect: {folder} is a run, which has its own recipe", "leave --recipe away"
-            raise FledgeError(what, where="--recipe", cure=cure)
+    if is_run(folder, opening):
         return _open_run(folder, opening)
-    around = RunDir(folder.parent)  # which may be somebody's own folder, with a recipe of that name
-    is_of_run = folder.name == "adapter" and around.recipe.is_file() and around.events.is_file()
-    if recipe is None and (is_of_run or not is_adapter_folder(folder)):
-        return _open_run(folder, opening)
-    if opening.which not in (None, "last"):
-        what = f"has no effect: {folder} is one adapter, and no run that has several"
-        raise FledgeError(what, where="--which", cure="leave --which away")
     return _open_adapter(folder.resolve(), opening)
 
 
@@ -60,7 +46,7 @@ def _open_run(folder: Path, opening: Opening) -> OpenRun:
 def _open_adapter(folder: Path, opening: Opening) -> OpenRun:
     described = describe_adapter(folder)
     recipe_path = None if opening.recipe is None else Path(opening.recipe)
-    asked = _recipe_of(recipe_path, opening)
+    asked = recipe_given(opening)
     name = None if asked is None else asked.model.name_or_path
     base = base_of(described, asked=name, recipe=recipe_path, base_path=opening.base_path)
     model = _model_of(described, asked, base, opening)
@@ -82,15 +68,6 @@ def _open_adapter(folder: Path, opening: Opening) -> OpenRun:
     return OpenRun(
         RunDir(folder), recipe, folder, sha256, tokenizer, tuple(notices), plain=plain, base_path=opening.base_path
     )
-
-
-def _recipe_of(path: Path | None, opening: Opening) -> Recipe | None:
-    if path is None:
-        return None
-    settings = with_consent((), trust_remote_code=opening.trust_remote_code)
-    recipe = load_recipe(path, settings if opening.base_path is None else with_base_path(settings, opening.base_path))
-    check_recipe(recipe, path=path, overrides=settings)
-    return recipe
 
 
 def _settled(recipe: Recipe) -> Recipe:

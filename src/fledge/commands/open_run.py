@@ -10,11 +10,13 @@ import torch
 from fledge.adapters.save import load_adapter
 from fledge.commands.consent import check_consent
 from fledge.commands.finished import ADAPTER_FILES, going_on, mending, own_adapter
+from fledge.commands.given import check_is_run
 from fledge.commands.manifest import base_digest, hub_digest, is_same_base, read_manifest, read_object
 from fledge.commands.moved import check_there, name_of_base, noted_base, placed, unproven
 from fledge.commands.opening import Which
+from fledge.commands.progress import Say, say_nothing
 from fledge.config.load import read_recipe
-from fledge.config.model import Dtype
+from fledge.config.model import Dtype, ModelConfig
 from fledge.config.recipe import Recipe
 from fledge.errors import ModelError, RunError
 from fledge.facts import ModelFacts
@@ -100,12 +102,7 @@ def open_run(
     needs code and nobody has allowed it, or where `base_path` holds another base.
     """
     run = RunDir(Path(folder))
-    if not run.recipe.is_file():
-        near = RunDir(run.root.parent)
-        cure = (
-            f"the run folder is {near.root}" if near.recipe.is_file() else "give the folder that `fledge train` wrote"
-        )
-        raise RunError("this is not a run folder: it has no recipe.yaml", where=str(run.root), cure=cure)
+    check_is_run(run)
     recipe = placed(read_recipe(run.recipe), run, base_path=base_path)
     check_consent(recipe, where=str(run.recipe), trust_remote_code=trust_remote_code)
     adapter = run.best if which == "best" else run.adapter
@@ -153,18 +150,19 @@ def _not_there(run: RunDir, recipe: Recipe, which: Which, missing: list[str]) ->
     )
 
 
-def load_tuned(opened: OpenRun, *, dtype: Dtype | None = None, kind: Onto = "trained") -> Tuned:
+def load_tuned(opened: OpenRun, *, dtype: Dtype | None = None, kind: Onto = "trained", say: Say = say_nothing) -> Tuned:
     """The base with the run's adapter, on a GPU where there is one unless the recipe says cpu.
 
     `dtype` is for the base, the recipe's where None. `kind` is how a quantised base is held: as in the training; as
-    plain modules with the weights that it stands for; or as it came, in full precision. Raises RunError where the base
-    is gone, or is not the one that was trained.
+    plain modules with the weights that it stands for; or as it came, in full precision. `say` is told before it is
+    read. Raises RunError where the base is gone, or is not the one that was trained.
     """
     model = opened.recipe.model
     check_base(opened)
     device = choose_device("cpu" if model.placement == "cpu" else "auto")
     held = {"quantization": "none"} if kind == "full" else {}
     asked = model.model_copy(update={"dtype": dtype or model.dtype} | held)
+    say(f"reading the base {model.name_or_path}, {_held_in(asked, kind)}")
     base = load_base(asked, device=device, as_plain=kind == "dequantized")
     check_base(opened, is_loaded=True)
     try:
@@ -179,6 +177,12 @@ def load_tuned(opened: OpenRun, *, dtype: Dtype | None = None, kind: Onto = "tra
             cure="put back the base that it was trained on, or the adapter of this run",
         ) from error
     return Tuned(tuned, base.facts, device)
+
+
+def _held_in(asked: ModelConfig, kind: Onto) -> str:
+    """How the weights of the base are held, in words."""
+    how = {"none": "in"}.get(asked.quantization, f"in {asked.quantization}, computing in")
+    return f"dequantised, in {asked.dtype}" if kind == "dequantized" else f"{how} {asked.dtype}"
 
 
 def check_base(opened: OpenRun, *, is_loaded: bool = False) -> None:

@@ -1,18 +1,24 @@
 """Whether a run folder belongs to a recipe, and what an earlier start of the run has settled."""
 
 import shlex
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from fledge.commands.base_path import check_run_exists
+from fledge.config.dump import flow
 from fledge.config.load import read_recipe
 from fledge.config.recipe import Recipe
 from fledge.config.start import FROM_ADAPTER
 from fledge.errors import RunError
-from fledge.rundir import RunDir
+from fledge.rundir import RunDir, new_place
 
 FREE = ("output.", "data.test", "train.save_every_steps", "train.keep_checkpoints", "model.keep_dequantized")
 """Keys that may change between two starts of one run: they do not change what is trained."""
 
 BASE = "model.name_or_path"
+_NAMED = 3
+"""Files that a refusal names."""
 SETTLED = (
     "data.packing",
     "model.attention",
@@ -42,19 +48,53 @@ def settled_recipe(recipe: Recipe, run: RunDir, *, is_moved: bool = False) -> Re
     free = (*FREE, BASE) if is_moved else FREE
     differing = [key for key in sorted(ours | theirs) if ours.get(key) != theirs.get(key) and not key.startswith(free)]
     if differing:
-        shown = "; ".join(f"{key}: {theirs.get(key)} there, {ours.get(key)} here" for key in differing)
-        cure = "choose another output.dir, or train with the recipe.yaml that lies in it"
-        if run.summary.exists():
-            cure = f"{training_on(run)}; to train anew, choose another output.dir alone"
+        apart = "; ".join(line for key in differing for line in _apart(key, theirs.get(key), ours.get(key)))
+        cure = f"to train this recipe, add {new_place(run.root)}"
+        cure += (
+            f"; {training_on(run)}"
+            if run.summary.exists()
+            else f"; to go on with that run, {train_command(saved, run)}"
+        )
         if differing == [BASE] and ours[BASE].startswith("/"):
             cure += f"; if it is the same base in another place, add --base-path {shlex.quote(ours[BASE])}"
-        raise RunError(f"this run folder belongs to another recipe ({shown})", where=str(run.root), cure=cure)
+        what = f"the run in this folder was begun with another recipe than this one: {apart}"
+        raise RunError(what, where=str(run.root), cure=cure)
     return adopted
+
+
+def check_owned(recipe: Recipe, *, base_path: Path | None) -> None:
+    """Raises RunError where the recipe's run folder belongs to another recipe, or holds something else, and where a
+    base is said to have moved of a run that has not begun.
+    """
+    run = RunDir(Path(recipe.output.dir))
+    check_run_exists(run, base_path)
+    settled_recipe(recipe, run, is_moved=base_path is not None)
 
 
 def training_on(run: RunDir) -> str:
     """What trains the adapter of a finished run further, as a cure."""
-    return f"to train its adapter on, write lora.init_from: {run.root.resolve()} and another output.dir"
+    start = shlex.quote(f"lora.init_from={run.root.resolve()}")
+    return f"to train its adapter on, add {start} {new_place(run.root)}"
+
+
+def train_command(recipe: Recipe, run: RunDir, *, options: str = "") -> str:
+    """The command that goes on with a run in its folder, even where that was moved since; `recipe` is its own."""
+    is_moved = Path(recipe.output.dir).resolve() != run.root.resolve()
+    here = f" {shlex.quote(f'output.dir={run.root.resolve()}')}" if is_moved else ""
+    consent = " --trust-remote-code" * recipe.model.trust_remote_code
+    return f"`fledge train {shlex.quote(str(run.recipe))}{here}{options}{consent}`"
+
+
+def _apart(key: str, theirs: Any, ours: Any) -> Iterator[str]:
+    """Where two values of a recipe's key differ, a line for each option in them that does."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for name in dict.fromkeys((*theirs, *ours)):
+            yield from _apart(f"{key}.{name}", theirs.get(name), ours.get(name))
+    elif isinstance(theirs, list) and isinstance(ours, list) and len(theirs) == len(ours):
+        for place, pair in enumerate(zip(theirs, ours, strict=True)):
+            yield from _apart(f"{key}.{place}", *pair)
+    elif theirs != ours:
+        yield f"{key} is {flow(theirs)} there and {flow(ours)} here"
 
 
 def _check_is_free(run: RunDir) -> None:
@@ -62,8 +102,10 @@ def _check_is_free(run: RunDir) -> None:
     if run.root.is_dir() and any(not path.name.startswith(".") for path in run.root.iterdir()):
         if run.events.exists():
             return
-        cure = "choose another output.dir, or empty this folder"
-        raise RunError("the output folder holds files that are not a run's", where=str(run.root), cure=cure)
+        names = sorted(path.name for path in run.root.iterdir() if not path.name.startswith("."))
+        held = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+        cure = f"add {new_place(run.root)}, or remove what lies there"
+        raise RunError(f"this folder holds files that are no run's: {held}", where=str(run.root), cure=cure)
 
 
 def _adopt(recipe: Recipe, saved: Recipe) -> Recipe:

@@ -191,7 +191,7 @@ def _made(
         shutil.rmtree(folder)
     tell(f"exporting and certifying: {folder}")
     opening = Opening(which, trust_remote_code=_is_trusted(opened), base_path=opened.base_path)
-    export(opened.run.root, folder, to=to, dtype=dtype, opening=opening)
+    export(opened.run.root, folder, to=to, dtype=dtype, opening=opening, say=tell)
     sealed = read_sealed(folder)
     _check_of_run(sealed, opened)
     return sealed

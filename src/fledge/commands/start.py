@@ -14,7 +14,7 @@ from fledge.errors import FledgeError, ModelError, RunError
 from fledge.events import Event, Notice
 from fledge.models.load_tokenizer import saved_tokenizer
 from fledge.models.tokenizer import Tokenizer
-from fledge.rundir import RunDir
+from fledge.rundir import RunDir, new_place
 
 
 def start_of(recipe: Recipe, run: RunDir) -> Start | None:
@@ -31,7 +31,7 @@ def start_of(recipe: Recipe, run: RunDir) -> Start | None:
     folder = Path(recipe.lora.init_from)
     if not folder.is_dir():
         what = "the adapter that this run starts from is gone, and the run has no checkpoint yet"
-        cure = f"put it back, or choose another lora.init_from and another output.dir; {run.root} has no step of use"
+        cure = f"put it back, or add lora.init_from=RUN {new_place(run.root)}: {run.root} has no step of use"
         raise RunError(f"{what}: {folder}", where="lora.init_from", cure=cure)
     return read_start(adapter_in(folder))
 

@@ -11,6 +11,7 @@ from fledge.adapters.read import Start
 from fledge.adapters.save import adapter_digest
 from fledge.adapters.skeleton import check_saved_taken, check_taken
 from fledge.commands.answers import answer_before, marks_after
+from fledge.commands.base_path import check_run_exists
 from fledge.commands.beginnings import settle_machine, use_threads, write_beginnings
 from fledge.commands.engine import Probe, can_be_fast, kernels_of, text_of
 from fledge.commands.finished import Standing, adapter_step, finished, settings_digest, standing
@@ -18,7 +19,7 @@ from fledge.commands.known_ids import check_known
 from fledge.commands.layout import Chosen, choose_layout
 from fledge.commands.manifest import hardware_of
 from fledge.commands.measure import fastest_size
-from fledge.commands.moved import check_run_exists, placed, unproven
+from fledge.commands.moved import placed, unproven
 from fledge.commands.ownership import settled_recipe
 from fledge.commands.progress import OnPrepare, ignore_progress
 from fledge.commands.settle import GPU_TOKENS, activation_bytes, settle
@@ -39,7 +40,7 @@ from fledge.models.tokenizer import Tokenizer
 from fledge.observe.observer import Relay
 from fledge.observe.trackers import check_trackers, open_trackers
 from fledge.ops.choice import kernels_named, must_compile, runs_on, why_not
-from fledge.rundir import EventLog, RunDir, locked, remove_leftovers, whole_folder, write_json
+from fledge.rundir import EventLog, RunDir, locked, new_place, remove_leftovers, whole_folder, write_json
 from fledge.runtime.device import choose_device, make_deterministic
 from fledge.runtime.memory import available_bytes, peak_bytes
 from fledge.runtime.mesh import Mesh, is_first_rank, joined_mesh, local_rank
@@ -295,7 +296,7 @@ def _check_end(run: RunDir, plan: Plan, found: Progress | None) -> None:
     """Raises RunError where a finished run would train again because its last checkpoint is not of its end."""
     if found is None or (found.step < plan.total_steps and not found.stopped_early):
         what = f"this run was trained to its end, and its last checkpoint is of step {found.step if found else 0:,}"
-        cure = f"put {run.adapter} and {run.summary} back, or choose another output.dir to train anew"
+        cure = f"put {run.adapter} and {run.summary} back, or add {new_place(run.root)} to train anew"
         raise RunError(f"{what}: nothing is trained again", where=str(run.root), cure=cure)
 
 
@@ -304,7 +305,7 @@ def _check_same_adapter(shop: Workshop, stands: Standing) -> None:
     noted = (stands.summary or {}).get("adapter_sha256")
     if noted is not None and noted != adapter_digest(shop.adapted.model):
         what = "this run was trained to its end, and its checkpoints give another adapter than was noted then"
-        cure = f"put {shop.run.adapter} back from a copy, or choose another output.dir to train anew"
+        cure = f"put {shop.run.adapter} back from a copy, or add {new_place(shop.run.root)} to train anew"
         raise RunError(f"{what}: nothing was written", where=str(shop.run.checkpoints), cure=cure)
 
 

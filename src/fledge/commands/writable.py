@@ -4,6 +4,13 @@ import tempfile
 from pathlib import Path
 
 from fledge.errors import RunError
+from fledge.rundir import check_free
+
+
+def check_out(out: Path) -> None:
+    """Raises RunError where an export cannot be written to `out`: there is something, or its folder is closed."""
+    check_free(out)
+    check_writable(out.parent, cure="give another folder as OUT, in a place that can be written")
 
 
 def check_writable(folder: Path, *, cure: str) -> None:

@@ -14,7 +14,9 @@ from fledge.config.nearest import folded, typo_of
 from fledge.config.recipe import Recipe
 from fledge.config.sources import guessed_source, looks_like_data
 from fledge.config.valued import VALUED, VALUED_IN_LORA, is_number, word_of
+from fledge.config.words import WORDS
 
+_MEANT = "did you mean "
 _FRACTION = 0.05
 """What to hold out where another tool's value is no share."""
 _LONG_NAME = 8
@@ -71,8 +73,46 @@ def _of_option_elsewhere(name: str, value: Any, *, section: type[BaseModel] | No
 
 
 def foreign_answer(name: str, value: Any) -> str:
-    """What a recipe has for `name: value` of another tool; empty where no tool is known to call anything so."""
-    return _foreign(folded(name), value, "")
+    """What to write in a recipe for `name: value` of another tool's file, with the value; why nothing, where a recipe
+    has no option for it; empty where no tool is known to call anything so.
+    """
+    word = folded(name)
+    own = next((key for key in _all_keys() if key.rpartition(".")[2] == word), None)
+    cure = f"{_MEANT}{own}?" if own else _foreign(word, value, "")
+    if not cure.startswith(_MEANT):
+        return cure
+    key = cure[len(_MEANT) : -1]
+    return f"write {key}: {_in_own_words(key, value)}"
+
+
+def is_section(name: str) -> bool:
+    """Whether a mapping of this name is a section of options, a recipe's or another tool's."""
+    return folded(name) in {*Recipe.model_fields, *SECTIONS}
+
+
+def _in_own_words(key: str, value: Any) -> str:
+    """Another tool's value as a recipe has it, as far as that is known."""
+    if isinstance(value, tuple | dict):
+        return flow(_renamed(value) if key in SOURCES.values() else value)
+    return WORDS.get(key, {}).get(word_of(value)) or flow(value)
+
+
+def _renamed(value: Any) -> Any:
+    """A source of rows, or a list of them, under the recipe's names; those that are not known stay."""
+    if isinstance(value, tuple):
+        return tuple(_renamed(item) for item in value)
+    if not isinstance(value, dict):
+        return guessed_source(value) if isinstance(value, str) else value
+    source: dict[str, Any] = {}
+    for name, item in value.items():
+        word = folded(str(name))
+        holder, _, option = SAME.get(word, "").rpartition(".")
+        near = IN_SECTION["data.train"].get(word, option if holder == "data.train" else name)
+        own = word if word in SourceConfig.model_fields else near
+        words = WORDS.get(f"data.train.{own}", {})
+        meant = words.get(word_of(item), item) if not isinstance(item, tuple | dict) else item
+        source[name if own in source else own] = meant
+    return source
 
 
 def _typo(name: str, value: Any, *, section: type[BaseModel] | None, where: str) -> str:

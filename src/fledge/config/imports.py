@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from fledge.config.answer import foreign_answer
+from fledge.config.answer import foreign_answer, is_section
 from fledge.config.document import Document, Key
 from fledge.config.dump import dump_tree
 from fledge.config.explain import dotted, shown
@@ -38,6 +38,10 @@ class Imported:
     account: tuple[Accounted, ...]
 
 
+_OF_NONE = "none of its keys is one of the small BLOOM tool's, whose files alone are translated"
+_FROM_START = "write a recipe with `fledge init`, and put into it what is told here of each key"
+
+
 class _RefusedError(Exception):
     """A value that has no like in a recipe; the text says what, the second argument is the cure."""
 
@@ -65,6 +69,9 @@ def translate(document: Document) -> Imported:
     together, with file and line.
     """
     problems = list(document.problems)
+    is_of_tool = _has_known(document.tree)
+    if not is_of_tool and document.tree:
+        problems.append(Problem(_OF_NONE, document.where(()), _FROM_START))
     given = _flat(document.tree, (), problems, document)
     values = {key: value for key, value in given.items() if _key(key) not in document.unreadable}
     tree: dict[str, Any] = {"model": {}, "data": {"overlong": "split"}}
@@ -85,7 +92,7 @@ def translate(document: Document) -> Imported:
             origins[section, name] = key
         to = ", ".join(f"{setting} = {shown(setting_value)}" for setting, setting_value in settings.items())
         account.append(Accounted(key, "translated" if settings else "not needed", to, rule.why))
-    missing = [key for key, rule in RULES.items() if rule.is_needed and key not in given]
+    missing = [key for key, rule in RULES.items() if is_of_tool and rule.is_needed and key not in given]
     problems += [Problem(f"{key} is missing", document.where(()), "a recipe cannot do without it") for key in missing]
     problems += _problems_of(recipe, origins)
     if problems:
@@ -124,6 +131,14 @@ def _on_one_line(text: str) -> str:
     return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
 
 
+def _has_known(tree: Any, key: Key = ()) -> bool:
+    """Whether one of the tool's keys is in the file, or a section of its own that holds keys."""
+    here = dotted(key)
+    if here in RULES or not isinstance(tree, dict):
+        return here in RULES
+    return any(_has_known(value, (*key, name)) for name, value in tree.items())
+
+
 def _flat(tree: Any, key: Key, problems: list[Problem], document: Document) -> Values:
     """Values by dotted key, those that no rule knows turned into problems."""
     values: Values = {}
@@ -133,6 +148,8 @@ def _flat(tree: Any, key: Key, problems: list[Problem], document: Document) -> V
             values[here] = value
         elif isinstance(value, dict) and any(rule.startswith(f"{here}.") for rule in RULES):
             values |= _flat(value, (*key, name), problems, document)
+        elif isinstance(value, dict) and value and is_section(name):
+            _flat(value, (*key, name), problems, document)
         else:
             problems.append(_unknown(here, value, document.where((*key, name))))
     return values
@@ -142,10 +159,11 @@ def _unknown(key: str, value: Any, where: str) -> Problem:
     inside = [rule for rule in RULES if rule.startswith(f"{key}.")]
     if inside:
         return Problem(f"{key} is {shown(value)}, expected a mapping", where, f"in it there is: {', '.join(inside)}")
-    nearest = nearest_name(key, RULES)
+    ours, nearest = foreign_answer(key.rpartition(".")[2], value), nearest_name(key, RULES)
     cure = f"did you mean {nearest}?" if nearest else "remove it, if your training does not depend on it"
-    if not nearest and (ours := foreign_answer(key.rpartition(".")[2], value)):
-        cure += f" (in a recipe: {ours})"
+    is_neighbour = nearest is not None and "." in key and nearest.rpartition(".")[0] == key.rpartition(".")[0]
+    if ours and not is_neighbour:
+        cure = f"in a recipe {ours}" if ours.startswith("write ") else ours
     return Problem(f"{key} is not a key of the small BLOOM tool's that can be translated", where, cure)
 
 

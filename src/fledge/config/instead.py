@@ -97,6 +97,7 @@ INSTEAD: dict[str, str | dict[str, str]] = {
     "per_device_train_batch_size": _ROWS_AT_ONCE,
     "pissa_init": {"true": "write lora.init_lora_weights: pissa", "": "remove it: lora.init_lora_weights says how"},
     "predict_with_generate": _ROUGE,
+    "pure_bf16": {"true": "write model.dtype: bfloat16", "": _NUMBERS},
     "quantization_bit": {**_BITS, "": PLAIN},
     "quantize": {"bnb.int8": INT8, "false": PLAIN, "none": PLAIN, "null": PLAIN, "8": INT8, "": NF4},
     "sdp_attention": {"true": "write model.attention: sdpa", "": _BY_DEFAULT},
@@ -117,6 +118,10 @@ INSTEAD: dict[str, str | dict[str, str]] = {
     "use_tensorboard": {
         "true": "write output.trackers: [tensorboard]",
         "": "remove it: output.trackers is empty by default",
+    },
+    "use_unsloth_gc": {
+        "true": "write train.gradient_checkpointing: true",
+        "": "remove it: train.gradient_checkpointing is auto by default",
     },
     "use_wandb": {"true": "write output.trackers: [wandb]", "": "remove it: output.trackers is empty by default"},
 }

@@ -103,7 +103,6 @@ _NEEDLESS = {
     "model.quantization: nf4 says all of it (docs/quantization.md)": (
         "bnb_4bit_quant_storage bnb_4bit_use_double_quant double_quantization use_bnb_nested_quant"
     ),
-    "model.dtype says in which number format the base is held": "compute_type",
     "rows are put together by Fledge; data.packing says how": "data_collator",
     "`fledge train RECIPE` trains": "do_train",
     "`fledge evaluate RUN` measures a run": "do_predict",
@@ -119,7 +118,7 @@ _NEEDLESS = {
     "labels are not smoothed: the loss is that of the rows' own tokens": "label_smoothing_factor",
     "a row is one text, which data.max_length bounds": "max_prompt_len max_prompt_length",
     "noise on embeddings is not supported": "neftune_noise_alpha",
-    "a run is named by its folder, output.dir": "run_name",
+    "a run is named by its folder, output.dir, and in wandb by output.wandb_name": "run_name",
     "the assistant's turns are trained; data.train_on: all trains every role's": "roles_to_train",
     "an answer is always trained with the token that ends it": "eot_tokens train_on_eos train_on_eot",
     "the base's config.json says it": "tie_word_embeddings",
@@ -133,7 +132,7 @@ _NEEDLESS = {
         "beta dpo_beta dpo_use_weighting kto_chosen_weight kto_rejected_weight orpo_alpha pref_beta pref_ftx "
         "pref_loss ref_model reward_model rl simpo_gamma stage task trl"
     ),
-    "write the product of rows per device, devices and this number as train.global_batch_size": (
+    "train.global_batch_size takes its place: the product of rows per device, devices and this number": (
         "accumulate_grad_batches grad_accum grad_accumulation_steps gradient_accumulation "
         "gradient_accumulation_iters gradient_accumulation_steps"
     ),
@@ -173,7 +172,7 @@ _NEEDLESS = {
     "the base's config.json says how positions are scaled": "rope_scaling rope_theta",
     "every token sees all of its row that came before it": "shift_attn",
     "model.dtype is the base's number format, and the adapter is trained in float32": (
-        "pure_bf16 upcast_layernorm upcast_lmhead_output"
+        "upcast_layernorm upcast_lmhead_output"
     ),
     "a second source has a split of its own: data.validation takes {path: ..., format: ..., split: ...}": (
         "dataset_test_split eval_split test_split"
@@ -197,7 +196,7 @@ _NEEDLESS = {
         "auto_find_batch_size clear_cache_threshold skip_memory_metrics torch_empty_cache_steps"
     ),
     "train.gradient_checkpointing saves the memory of activations": (
-        "activation_offloading enable_activation_offloading use_reentrant_gc use_unsloth_gc"
+        "activation_offloading enable_activation_offloading use_reentrant_gc"
     ),
     "it concerns peft's own code alone": "peft_version runtime_config",
     "lora.target_modules names the layers; a regular expression leaves others out": "exclude_modules",

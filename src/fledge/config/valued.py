@@ -76,7 +76,7 @@ def _of_multiplier(value: Any) -> str:
 
 
 VALUED: dict[str, Callable[[Any], str]] = {
-    **dict.fromkeys(("bnb_4bit_compute_dtype", "mixed_precision", "precision"), _of_number_format),
+    **dict.fromkeys(("bnb_4bit_compute_dtype", "compute_type", "mixed_precision", "precision"), _of_number_format),
     **dict.fromkeys(("early_stop", "early_stopping", "enable_early_stopping"), _of_patience),
     **dict.fromkeys(("bnb_config", "quantization_config"), _of_quantization),
     **dict.fromkeys(("log_with", "logger_name", "report_to"), _of_trackers),

@@ -12,7 +12,7 @@ from fledge.exporting.outside import ask_outside
 from fledge.exporting.targets.draft import Order
 from fledge.exporting.targets.table import TARGETS
 from fledge.exporting.trained import Source
-from fledge.rundir import whole_folder
+from fledge.rundir import check_free, whole_folder
 
 
 def export_to(to: str, source: Source, *, out: Path, probe: Probe, order: Order) -> dict[str, Any]:
@@ -23,19 +23,12 @@ def export_to(to: str, source: Source, *, out: Path, probe: Probe, order: Order)
     """
     with _fresh(out) as folder:
         draft = TARGETS[to].write(source, folder, probe=probe, order=order)
+        source.say("probing: a fresh process without Fledge loads what was written, and the two are compared")
         checks = draft.prove(folder, ask_outside(draft.cases))
         remarks = [*source.remarks, *(draft.remarks or ())]
         told = {} if draft.remarks is None and not remarks else {"remarks": remarks}
+        source.say("certifying: each file is hashed")
         return certify(source, folder, kind=to, dtype=order.dtype, probe=probe, checks=checks, told=told)
-
-
-def check_free(out: Path) -> None:
-    """Raises RunError where `out` is a file, or a folder with something in it."""
-    if out.is_dir() and any(out.iterdir()):
-        cure = "give a folder that is not there yet"
-        raise RunError("there is something in this folder already", where=str(out), cure=cure)
-    if out.exists() and not out.is_dir():
-        raise RunError("this is a file", where=str(out), cure="give a folder that is not there yet")
 
 
 @contextlib.contextmanager

@@ -17,6 +17,11 @@ from fledge.runtime.precision import TORCH_DTYPES
 Asked = Literal["auto", "dequantized", "full"]
 CANDIDATES: tuple[Base, ...] = ("full", "dequantized")
 """In the order they are measured: the one that wins as a rule comes last and need not be read again."""
+_BASES: dict[Onto, str] = {
+    "trained": "the base",
+    "dequantized": "the dequantised base",
+    "full": "the base in full precision",
+}
 MORE = 1.2
 """Of a model's own bytes, what it takes in memory with what computes it."""
 
@@ -79,6 +84,7 @@ def _measure(
 ) -> _Measured:
     """The merged model's logits of the probe's rows: in float32, held against those before merging, or in `dtype`."""
     before = None if dtype else _logits(source.load("float32", onto), probe)
+    source.say(f"merging the adapter into {_BASES[onto]}, in {dtype or 'float32'}, and measuring it")
     model = merged.model(dtype or "float32")
     after = _logits(model.to(device) if _fits(merged.outline, dtype or "float32", device) else model, probe)
     if before is None:

@@ -29,6 +29,8 @@ class Source:
     """What the certificate says of the run."""
     remarks: tuple[str, ...] = ()
     """What else a person should know who reads it."""
+    say: Callable[[str], None] = lambda line: None
+    """Told a line for each part of the work that begins."""
 
     @property
     def base_name(self) -> str:
@@ -57,6 +59,7 @@ def measure_trained(source: Source, probe: Probe, *, onto: Onto = "trained") -> 
     Raises ProofError where its logits are not finite.
     """
     model = source.load(source.base.dtype, onto)
+    source.say(f"computing what the trained model does: {len(probe.rows)} rows, {len(probe.prompts)} answers")
     behaviour = measure(model, probe)
     if not all(torch.isfinite(logits).all() for logits in (*behaviour.logits, *behaviour.answer_logits)):
         cure = "nothing was written; look at the losses of the training, or use --which best"

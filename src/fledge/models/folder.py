@@ -1,4 +1,4 @@
-"""Says what a folder is that is no base to be loaded, and what to do."""
+"""Says what a folder is that is no base to be loaded, and what to do; it is light."""
 
 import json
 import shlex
@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fledge.config.adapter_file import PICKLED, SETTINGS, WEIGHTS
 from fledge.errors import ModelError
-from fledge.models.beside import FILES as ADAPTER_FILES
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
+_OF_ADAPTERS = (SETTINGS, WEIGHTS, PICKLED)
 _READ = ("*.json", "*.safetensors", "*.model")
 """Files of a base that are read; any of them may be a pointer."""
 
@@ -67,7 +68,7 @@ def code_refusal(error: Exception, *, what: str, where: str) -> ModelError | Non
 def _files(folder: Path, *patterns: str) -> Iterator[Path]:
     """Files of the base, by name; those of an adapter that lies beside them are none."""
     for pattern in patterns:
-        yield from (path for path in sorted(folder.glob(pattern)) if path.name not in ADAPTER_FILES)
+        yield from (path for path in sorted(folder.glob(pattern)) if path.name not in _OF_ADAPTERS)
 
 
 def _is_pointer(path: Path) -> bool:

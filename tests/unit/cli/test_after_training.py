@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fledge.cli.evaluate import _predictions
+from fledge.cli.evaluate import LONGEST_LINE, _brief, _brief_end, _predictions
 from fledge.cli.main import run as fledge
 from fledge.observe.console import Console
 from fledge.units import for_terminal
@@ -71,6 +71,24 @@ def test_answers_are_read_back_whatever_ends_a_line_in_them(sign, tmp_path):
     assert _predictions(tmp_path / "none", 2) == []
 
 
+def test_of_a_long_prompt_the_end_is_shown_and_of_a_long_reference_the_beginning():
+    text = "You are helpful.\n" * 20 + "What is 2 + 2?"
+    assert _brief_end(text).startswith("... ") and _brief_end(text).endswith("You are helpful. What is 2 + 2?")
+    assert _brief(text).endswith(" ...") and _brief(text).startswith("You are helpful. You")
+    assert len(_brief_end(text)) == len(_brief(text)) == LONGEST_LINE
+    fitting = "x" * LONGEST_LINE
+    assert _brief_end(fitting) == _brief(fitting) == fitting
+    assert _brief_end("a\n b") == "a b"
+
+
+def test_evaluate_shows_the_question_of_a_prompt_that_begins_with_a_long_template(trained_run, capsys):
+    run = str(trained_run("llama", fmt="alpaca", data__max_length=512))
+    assert fledge(["evaluate", run, "--exact-match", "--max-rows", "2", "--max-new-tokens", "2"]) == 0
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("prompt ")]
+    assert len(shown) == 2 and all(line.startswith("prompt     ... ") for line in shown)
+    assert "Instruction: say 0 ### Response:" in shown[0] and "say 1 ### Input: tas ### Response:" in shown[1]
+
+
 def test_evaluate_shows_how_many_rows_are_prepared(run, capsys, monkeypatch):
     seen = []
     monkeypatch.setattr(Console, "preparing", lambda self, done, total: seen.append((done, total)))
@@ -115,9 +133,42 @@ def test_export_says_what_was_compared(run, capsys, tmp_path):
     assert fledge(["export", run, str(tmp_path / "out"), "--to", "hf"]) == 0
     told = capsys.readouterr().out
     assert "merging in float32: largest difference" in told and "greedy text: 4 of 4 the same" in told
+    limits = re.findall(r"largest difference \S+, \S+ of the largest logit \(allowed (\S+)\)", told)
+    assert limits == ["0.0001", "0.0001"]
     assert fledge(["export", run, str(tmp_path / "out"), "--to", "hf", "--json"]) == 2
     error = json.loads(capsys.readouterr().out)
     assert error["error"] == "RunError" and "something in this folder" in error["problems"][0]["what"]
+
+
+READ = ["preparing the rows", "reading the base", "computing"]
+MERGED = [*READ, "reading the base", "merging the adapter"]
+PROVEN = ["probing", "certifying"]
+PHASES = {
+    "adapter": [*READ, "writing the adapter", *PROVEN],
+    "hf": [*MERGED, "writing the merged model, in float32", *PROVEN],
+    "gguf": [*MERGED, "writing the merged model as one file", *PROVEN],
+}
+
+
+@pytest.mark.parametrize("to", PHASES)
+def test_export_tells_its_phases_on_stderr(to, run, capsys, tmp_path):
+    assert fledge(["export", run, str(tmp_path / "out"), "--to", to, "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["to"] == to
+    lines = told.err.splitlines()
+    assert len(lines) == len(PHASES[to])
+    assert all(line.startswith(begin) for line, begin in zip(lines, PHASES[to], strict=True)), lines
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "generate", "chat"])
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_a_line_on_stderr_says_that_the_base_is_being_read(verb, flags, run, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("zero plus zero =\n"))
+    assert fledge([verb, run, *flags]) == 0
+    told = capsys.readouterr()
+    lines = told.err.splitlines()
+    assert sum(line.startswith("reading the base /") for line in lines) == 1 and "reading" not in told.out
+    assert any(line.endswith("in float32") for line in lines)
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "generate", "chat", "export"])

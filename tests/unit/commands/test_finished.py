@@ -54,7 +54,7 @@ def test_changed_rows_are_refused_and_put_back_they_are_not(workplace):
         train(load(folder, content))
     (problem,) = caught.value.problems
     assert problem.what == "this run is finished, and the rows have changed since it was trained"
-    assert "put back" in problem.cure and "another output.dir" in problem.cure
+    assert "put back" in problem.cure and f"or add output.dir={folder / 'run-2'}" in problem.cure
     assert caught.value.exit_code == 2
     rows.write_text(before)
     assert train(load(folder, content)).was_finished
@@ -217,7 +217,7 @@ def test_a_damaged_run_without_its_last_checkpoint_is_never_trained_again(loss, 
         assert "step-6/adapter" in cure and damage != "summary"
         subprocess.run(cure.split("`")[1], shell=True, check=True)
     else:
-        assert "choose another output.dir" in cure
+        assert f"add output.dir={folder / 'run-2'}" in cure
         shutil.copytree(before, run.root, dirs_exist_ok=True)
     assert train(load_saved(run)).was_finished
 

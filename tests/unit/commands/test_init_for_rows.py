@@ -1,6 +1,7 @@
 """`fledge init --model --data`: the file decides format and columns, and the recipe trains as it is."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fledge.cli.main import run
+from fledge.cli.show import show_marked, show_marks
 from fledge.commands.evaluate import evaluate
 from fledge.commands.init import init
 from fledge.commands.train import train
@@ -159,8 +161,18 @@ def test_three_rows_are_shown_with_the_trained_part_marked_and_text_is_no_comman
     command = ["init", str(tmp_path / "r.yaml"), "--model", str(bases["chat"]), "--data", str(tmp_path / "faq.csv")]
     assert run(command) == 0
     printed = capsys.readouterr().out
-    assert printed.count("[[") == 3 and "<s>assistant [[it is 0</s>]]" in printed
+    explained, *rows = (line for line in printed.splitlines() if "[[" in line)
+    assert "what the model learns to write" in explained and explained.endswith("stands between [[ and ]]")
+    assert len(rows) == 3 and "<s>assistant [[it is 0</s>]]" in printed
     assert "\x1b" not in printed and "[bold]plus[/bold]" in printed
+
+
+def test_on_a_terminal_the_trained_part_is_green_and_that_is_said(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    show_marks("the text that is trained on")
+    show_marked([("2 + 2 = ", False), ("4", True)])
+    said, row = capsys.readouterr().out.splitlines()
+    assert said == "the text that is trained on is green" and row == "2 + 2 = \x1b[1;32m4\x1b[0m"
 
 
 def test_a_base_alone_is_written_into_the_commented_recipe(tmp_path):

@@ -31,7 +31,7 @@ def test_a_folder_that_is_no_run_is_refused_and_a_parent_that_is_one_is_named(ru
         open_run(tmp_path)
     with pytest.raises(RunError, match=f"the run folder is {run.root}"):
         open_run(run.adapter)
-    with pytest.raises(RunError, match="not a run folder"):
+    with pytest.raises(RunError, match="there is no such run folder"):
         open_run(tmp_path / "nothing")
 
 

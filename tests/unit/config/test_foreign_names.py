@@ -153,7 +153,7 @@ train | early_stopping: false | remove it: evaluate.early_stopping_patience is n
 train | early_stopping: 5 | write evaluate.early_stopping_patience: 5 (
 train | warmup: 0.1 | write train.warmup_ratio: 0.1 (
 train | warmup: 10 | write train.warmup_steps: 10 (
-train | gradient_accumulation_steps: 4 | remove it: write the product of rows per device, devices and this number
+train | gradient_accumulation_steps: 4 | remove it: train.global_batch_size takes its place: the product of
 """
 NUMBER_FORMATS = {
     "fp16": "float16",

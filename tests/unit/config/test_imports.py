@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fledge.config.answer import foreign_answer
 from fledge.config.document import read_document
+from fledge.config.foreign import SAME
 from fledge.config.imports import RULES, Imported, translate
 from fledge.config.load import read_recipe
 from fledge.config.recipe import Recipe, sources
@@ -184,3 +186,62 @@ def test_any_tree_is_translated_or_refused_and_never_breaks(tree: dict[str, obje
         translate(document)
     except RecipeError as error:
         assert error.problems
+
+
+AXOLOTL = """\
+base_model: org/base
+datasets:
+  - {path: org/rows, type: alpaca}
+  - {path: json, data_files: rows.jsonl, type: chat_template}
+sequence_len: 2048
+lora_r: 16
+lora_config: {lora_alpha: 32, bias: none}
+learning_rate: 0.0002
+lr_scheduler: cosine_with_restarts
+torch_dtype: bf16
+gradient_accumulation_steps: 4
+foo: 1
+"""
+
+
+def test_a_file_of_another_tool_is_told_each_key_by_the_recipes_own() -> None:
+    whole = dict(problem.split("\n    ") for problem in refused(AXOLOTL))
+    none_of_its, *others = whole
+    assert "whose files alone are translated" in none_of_its and "`fledge init`" in whole[none_of_its]
+    assert [other.split(": ")[1].split()[0] for other in others] == [
+        *("base_model", "datasets", "sequence_len", "lora_r", "lora_config.lora_alpha", "lora_config.bias"),
+        *("learning_rate", "lr_scheduler", "torch_dtype", "gradient_accumulation_steps", "foo"),
+    ]
+    assert [whole[other] for other in others] == [
+        "in a recipe write model.name_or_path: org/base",
+        "in a recipe write data.train: [{path: org/rows, format: alpaca}, "
+        "{path: json, data_files: rows.jsonl, format: chat}]",
+        "in a recipe write data.max_length: 2048",
+        "in a recipe write lora.r: 16",
+        "in a recipe write lora.lora_alpha: 32",
+        "remove it: biases are not trained",
+        "in a recipe write train.learning_rate: 0.0002",
+        "in a recipe write train.lr_scheduler: cosine",
+        "in a recipe write model.dtype: bfloat16",
+        "remove it: train.global_batch_size takes its place: the product of rows per device, devices and this number",
+        "remove it, if your training does not depend on it",
+    ]
+
+
+def test_no_option_of_a_recipe_and_no_name_for_one_is_to_be_removed() -> None:
+    options = {
+        option: f"{name}.{option}"
+        for name, field in Recipe.model_fields.items()
+        for option in field.annotation.model_fields
+    }
+    assert len(options) > 60
+    for option, key in options.items():
+        assert foreign_answer(option, 1).startswith(f"write {key}: "), option
+    for name, key in SAME.items():
+        assert foreign_answer(name, 1).startswith(f"write {key}: "), name
+
+
+def test_in_a_file_of_the_tools_own_the_nearest_key_of_the_section_comes_first() -> None:
+    problems = refused(FILE.replace("lr: 1e-4", "learning_rate: 1e-4, lrr: 1"))
+    assert any("did you mean optim.optimizer.lr?" in problem for problem in problems)
+    assert not any("whose files alone" in problem for problem in problems)

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from fledge.config.model import ModelConfig
 from fledge.errors import ModelError
-from fledge.models.folder import check_folder
+from fledge.models.beside import FILES
+from fledge.models.folder import _OF_ADAPTERS, check_folder
 from fledge.models.load import load_base
 from fledge.models.locate import locate
 from tests.tiny_models import tiny_folder
@@ -83,3 +84,7 @@ def test_a_base_with_safetensors_beside_a_pickle_is_a_base(tmp_path):
     (base / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "somebody/base"}))
     with pytest.raises(ModelError, match=r"set model\.name_or_path to its base, somebody/base"):
         check_folder(base)
+
+
+def test_the_files_that_are_no_part_of_a_base_are_those_that_the_library_takes_for_an_adapters():
+    assert set(_OF_ADAPTERS) == FILES

@@ -37,6 +37,7 @@ def write_adapter(source: Source, folder: Path, *, probe: Probe, order: Order) -
         expected = measure_trained(source, probe, onto=onto).behaviour
         checks["on_full_precision"] = distance(learnt.behaviour.logits, expected.logits).as_json()
     exact = _exact(source, expected, onto, probe=probe)
+    source.say("writing the adapter and its tokenizer")
     _copy(source, folder)
     save_companions(source.tokenizer, folder)
     lesson = lesson_of(source.tokenizer, probe.rows, samples=(*probe.samples, *probe.special))

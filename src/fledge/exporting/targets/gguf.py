@@ -55,6 +55,7 @@ def write_gguf_file(source: Source, folder: Path, *, probe: Probe, order: Order)
     # transformers' reader holds every tensor in float32
     dtype: Dtype = "float32" if closest.has_room else _narrow(file_type, source)
     reader = None if closest.has_room and read_by(model) == "transformers" else str(READER)
+    source.say(f"writing the merged model as one file, in {file_type}")
     path, about = folder / f"model-{file_type}.gguf", _about(source)
     write_gguf(
         model, source.tokenizer, path=path, file_type=file_type, about=about, tensor_of=merged.tensor, spaces=spaces

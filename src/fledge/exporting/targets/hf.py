@@ -28,6 +28,7 @@ def write_hf(source: Source, folder: Path, *, probe: Probe, order: Order) -> Dra
     dtype = cast(Dtype, order.dtype)
     learnt = measure_trained(source, probe)
     closest = merge_closest(source, learnt, probe=probe, asked=order.onto, dtype=dtype)
+    source.say(f"writing the merged model, in {dtype}")
     model, checks = closest.merged.model(dtype), closest.checks
     del closest
     write_model(model, source.tokenizer, folder=folder)
