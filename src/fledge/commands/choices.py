@@ -26,8 +26,10 @@ def decided_by_width(trial: Trial, *, alone: Logits, together: Logits, is_packed
     if not lengths:
         return None
     short, long = int(np.argmin(lengths)), int(np.argmax(lengths))
-    one, other = (choices(alone, trial.batch([row], is_packed=False)) for row in (short, long))
     both = choices(together, trial.batch([short, long], is_packed=is_packed))
+    if not both.slots:
+        return None
+    one, other = (choices(alone, trial.batch([row], is_packed=False)) for row in (short, long))
     wider = set(both.slots - other.slots) - set(one.slots)
     for _, taken in sorted(wider & both.tied):
         what = f"the model takes the {taken} highest of a row's scores"
