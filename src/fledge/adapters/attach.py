@@ -52,8 +52,10 @@ def attach(
     the others, and only their rows are trained. Raises ModelError where a target or an initialisation does not fit.
     """
     targets = check_targets(model, lora.target_modules, facts=facts) if start is None else Targets("")
-    everything = all_linears(model)[0] if start is not None and lora.target_modules == ALL_LINEAR else None
-    check_saved(model, lora.modules_to_save)
+    everything = (
+        all_linears(model, facts.image_parts)[0] if start is not None and lora.target_modules == ALL_LINEAR else None
+    )
+    check_saved(model, lora.modules_to_save, image_parts=facts.image_parts)
     _check_quantized(model, lora)
     if lora.init_lora_weights == "pissa" and model.dtype != torch.float32:
         what = "pissa changes the base, and in this number format the change would be rounded away from the adapter's"

@@ -24,6 +24,7 @@ from fledge.exporting.targets.draft import Order
 from fledge.exporting.targets.table import TARGETS
 from fledge.exporting.trained import Source
 from fledge.models.beside import note_for_others
+from fledge.models.kinds import auto_name
 from fledge.models.locate import locate
 from fledge.models.saved_words import marked
 from fledge.models.tokenizer import Tokenizer
@@ -176,6 +177,7 @@ def source_of(opened: OpenRun, which: Which) -> Source:
 def _about(opened: OpenRun, which: Which) -> dict[str, Any]:
     model = opened.recipe.model
     base = {"name": opened.base_name, "revision": model.revision, "quantization": model.quantization}
+    base |= {"loads_with": auto_name(model)}
     return {
         "base": base | {"sha256": base_digest(model.name_or_path)},
         "trained_dtype": model.dtype,

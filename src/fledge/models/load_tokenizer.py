@@ -17,6 +17,7 @@ from fledge.models.chat_template import named_template, single, with_defaults
 from fledge.models.folder import code_refusal
 from fledge.models.locate import locate, out_of_reach
 from fledge.models.new_words import add_words
+from fledge.models.processor import processor_template
 from fledge.models.tokenizer import Tokenizer, ids_in, padding_of
 
 
@@ -31,6 +32,8 @@ def load_tokenizer(model: ModelConfig, data: DataConfig, *, beside: Path | None 
     source = locate(model.name_or_path)
     hf = _loaded(model, source if beside is None else str(beside))
     config = _config(model, source)
+    if beside is None and not hf.chat_template and hasattr(config, "vision_config"):
+        hf.chat_template = processor_template(model)
     start = _decoder_start(config, source) if config.is_encoder_decoder else None
     if start is not None and hasattr(hf, "_switch_to_target_mode"):
         what = "its tokenizer writes targets otherwise than sources (by language), which is not supported"
