@@ -1,5 +1,6 @@
 """Which of transformers' automatic classes loads a base, by what the library has registered for its configuration."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import (
@@ -15,8 +16,8 @@ from fledge.config.model import ModelConfig
 from fledge.errors import ModelError
 from fledge.models.locate import locate
 
-TEXT_AND_IMAGES = frozenset({"text_config", "vision_config"})
-"""What a configuration of a base for text and images is made of, by the library's names."""
+_TEXT, _IMAGES = "text_config", "vision_config"
+"""What the configuration of a base for text and images is made of, by the library's names."""
 _CURE = "give a language model, or one for text and images that config.json makes of text_config and vision_config"
 
 
@@ -45,11 +46,23 @@ def auto_class(described: Any, *, where: str, trust_remote_code: bool = False) -
     return plain
 
 
-def auto_name(base: ModelConfig) -> str:
-    """The name of the automatic class that loads a base. Raises ModelError as `auto_class` does."""
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How others load a base."""
+
+    auto: str
+    """Name of the automatic class."""
+    model: type | None
+    """The model's class; None where the base brings its own."""
+
+
+def kind_of(base: ModelConfig) -> Kind:
+    """How a base is loaded, by its configuration alone. Raises ModelError as `auto_class` does."""
     how = {"revision": base.revision, "trust_remote_code": base.trust_remote_code}
     described = AutoConfig.from_pretrained(locate(base.name_or_path), **how)
-    return str(auto_class(described, where=base.name_or_path, trust_remote_code=base.trust_remote_code).__name__)
+    auto = auto_class(described, where=base.name_or_path, trust_remote_code=base.trust_remote_code)
+    found = auto._model_mapping.get(type(described), None)
+    return Kind(auto.__name__, found if isinstance(found, type) else None)
 
 
 def model_class(described: Any, *, where: str) -> Any:
@@ -81,9 +94,9 @@ def _parts(described: Any) -> set[str]:
 def _check_parts(described: Any, *, where: str) -> None:
     """Raises ModelError where a base reads more than text and images, or is made of other parts."""
     parts = _parts(described)
-    if parts == TEXT_AND_IMAGES and type(described) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+    others = sorted(parts - {_TEXT, _IMAGES})
+    if _TEXT in parts and not others and type(described) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         return
-    others = sorted(parts - TEXT_AND_IMAGES)
     if "audio_config" in parts:
         what = "this base reads sound too, which is not supported"
     elif others:
