@@ -218,7 +218,8 @@ IMAGE_TEXT: dict[str, Changes] = {
     "qwen2_vl": _QWEN | {"embed_dim": 32, "hidden_size": 32},
     "qwen2_5_vl": _SIGHT | _QWEN | {"out_hidden_size": 32},
     "qwen3_vl": _SIGHT | _QWEN | {"out_hidden_size": 32, "deepstack_visual_indexes": [0]},
-    "llama4": _SIGLIP | {"vision_output_dim": 32, "projector_input_dim": 32, "projector_output_dim": 32},
+    "llama4": _SIGLIP
+    | {"intermediate_size": 128, "vision_output_dim": 32, "projector_input_dim": 32, "projector_output_dim": 32},
 }
 """Kinds with images, as their checkpoints for both, with what makes the part that reads images small. Rows are text."""
 ROTATED_BY_PLACE = {"qwen2_vl": [1, 1, 2], "qwen2_5_vl": [1, 1, 2], "qwen3_vl": [4, 2, 2]}
