@@ -131,6 +131,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(kind, tmp_path):
     assert [s["loss"] for s in read_steps(runs[0].events)] == [s["loss"] for s in read_steps(runs[1].events)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_quantised_it_exports_into_the_same_kind_of_checkpoint(kind, tmp_path):
     base = published(kind, tmp_path / "base")
@@ -142,6 +143,7 @@ def test_quantised_it_exports_into_the_same_kind_of_checkpoint(kind, tmp_path):
     assert images and all(torch.equal(before[name], after[name]) for name in images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_new_tokens_and_the_bases_own_chat_template_come_along(kind, tmp_path):
     base = published(kind, tmp_path / "base")

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from fledge.adapters.dropout import DropoutKeys, KeyedDropout, find_sides
+from fledge.adapters.images import check_held
 from fledge.adapters.read import Start, check_rows, config_of, put_weights
 from fledge.adapters.targets import ALL_LINEAR, Targets, all_linears, check_saved, check_targets
 from fledge.adapters.vocabulary import NewRows, make_room
@@ -111,6 +112,7 @@ def _fresh(lora: LoraSection, targets: str | list[str], rows: NewRows, *, facts:
 def _further(lora: LoraSection, start: Start, rows: NewRows, *, model: PreTrainedModel) -> LoraConfig:
     """The settings of an adapter that is trained further. Raises ModelError where it lacks the rows of new tokens."""
     config = config_of(start.described, is_inference=False)
+    check_held(model, config, folder=start.folder)
     config.lora_dropout = lora.lora_dropout
     check_rows(start.described, rows)
     most = max(start.described.token_rows, default=-1)

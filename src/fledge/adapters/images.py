@@ -2,8 +2,13 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
+from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
 from torch import nn
+
+from fledge.errors import ModelError
 
 
 def lies_in(name: str, parts: tuple[str, ...]) -> bool:
@@ -28,6 +33,20 @@ def in_few_words(model: nn.Module, chosen: list[str], *, parts: tuple[str, ...])
     names = [name for name, _ in model.named_modules()]
     pattern = _guarded(_ending_in(dict.fromkeys(name.rpartition(".")[2] for name in chosen)), parts)
     return pattern if _taken(pattern, names) == set(chosen) else chosen
+
+
+def check_held(model: nn.Module, config: LoraConfig, *, folder: Path) -> None:
+    """Raises ModelError where an adapter that was made elsewhere needs weights that only images are read with: they are
+    not held. A low-rank pair there needs none, and is kept as it is.
+    """
+    for name, module in model.named_modules():
+        if not any(parameter.numel() == 0 for parameter in module.parameters(recurse=False)):
+            continue
+        is_whole = any(f".{name}.".find(f".{each}.") >= 0 for each in config.modules_to_save or ())
+        if is_whole or (config.use_dora and check_target_module_exists(config, name)):
+            what = f"this adapter trains {name}, which reads images, {'whole' if is_whole else 'with DoRA'}"
+            cure = "merge it into its base with peft, and give the merged model as model.name_or_path"
+            raise ModelError(f"{what}: text does not come by there", where=str(folder), cure=cure)
 
 
 def _ending_in(ends: Iterable[str]) -> str:

@@ -121,7 +121,7 @@ def _set_aside(model: PreTrainedModel, config: ModelConfig, tell: Tell) -> None:
     if aside:
         check_reads_text(model, where=config.name_or_path)
         what = f"this base reads images too, with {' and '.join(aside)}: that part is not held, for rows are text, and"
-        tell(f"{what} takes no adapter; a merged export has it as it is in the base")
+        tell(f"{what} is not trained; a merged export has it as it is in the base")
 
 
 def _attention(attention: Attention) -> str | None:

@@ -25,7 +25,7 @@ from fledge.models.tensors import stored_in, write_tensors
 from fledge.ops.frozen_linear import PARTS
 from fledge.runtime.precision import TORCH_DTYPES
 
-FORMAT = 2
+FORMAT = 3
 """Raise it when the same base would be quantised otherwise, or kept otherwise."""
 CODES = "codes.safetensors"
 SHARES = {"int8": 0.6, "nf4": 0.35}
