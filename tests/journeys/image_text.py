@@ -9,9 +9,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 from transformers.models.llama4.modeling_llama4 import Llama4ForConditionalGeneration
 
-from bench.families_bases import build
+from bench.families_bases import build, tokenizer, with_images
 from tests.runs import recipe_dict, write_rows
 
+BLOCK = 128
 KINDS = ("gemma3", "qwen2_5_vl", "llama4")
 IMAGES = {
     "gemma3": ("model.vision_tower", "model.multi_modal_projector"),
@@ -42,6 +43,32 @@ def published(kind: str, folder: Path) -> Path:
     save_file(renamed, path, metadata={"format": "pt"})
     for name, content in (PROCESSOR | {"chat_template.json": {"chat_template": TEMPLATE}}).items():
         (folder / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    return folder
+
+
+def published_in_fp8(folder: Path) -> Path:
+    """A Gemma 3 whose language model is in FP8 by blocks, and what reads images in float32."""
+    config = with_images("gemma3")
+    text = config.text_config.to_dict() | {"hidden_size": BLOCK, "intermediate_size": 2 * BLOCK, "head_dim": 32}
+    torch.manual_seed(0)
+    model = AutoModelForImageTextToText.from_config(type(config).from_dict(config.to_dict() | {"text_config": text}))
+    model.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    tensors = {}
+    for name, weight in load_file(folder / "model.safetensors").items():
+        if not (name.startswith("language_model") and name.endswith("proj.weight")):
+            tensors[name] = weight
+            continue
+        rows, columns = weight.shape
+        blocks = weight.view(-1, min(rows, BLOCK), columns // BLOCK, BLOCK)
+        scale = blocks.abs().amax(dim=(1, 3)) / 448
+        codes = (blocks / scale[:, None, :, None]).to(torch.float8_e4m3fn)
+        tensors |= {name: codes.view(rows, columns), f"{name}_scale_inv": scale}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    settings = {"quant_method": "fp8", "activation_scheme": "dynamic", "fmt": "e4m3"}
+    settings |= {"weight_block_size": [BLOCK, BLOCK], "modules_to_not_convert": [*IMAGES["gemma3"], "lm_head"]}
+    own = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(own | {"quantization_config": settings}))
     return folder
 
 

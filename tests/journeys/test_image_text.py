@@ -18,7 +18,17 @@ from fledge.errors import ModelError, StoppedBySignal
 from fledge.evaluation.generate import Sampling
 from fledge.events import Notice, StepDone
 from fledge.rundir import RunDir, read_events, read_steps
-from tests.journeys.image_text import IMAGES, KINDS, PROCESSOR, content_for, lies_in, opened, published, with_image
+from tests.journeys.image_text import (
+    IMAGES,
+    KINDS,
+    PROCESSOR,
+    content_for,
+    lies_in,
+    opened,
+    published,
+    published_in_fp8,
+    with_image,
+)
 from tests.runs import load
 
 IDS = torch.arange(3, 23)[None]
@@ -140,6 +150,17 @@ def test_quantised_it_exports_into_the_same_kind_of_checkpoint(kind, tmp_path):
     before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("base", "hf"))
     assert before.keys() == after.keys()
     images = [name for name in before if re.search("vision|visual|projector", name)]
+    assert images and all(torch.equal(before[name], after[name]) for name in images)
+
+
+@pytest.mark.slow
+def test_one_that_comes_in_fp8_is_exported_whole_with_the_names_of_its_files(tmp_path):
+    base = published_in_fp8(tmp_path / "base")
+    train(load(tmp_path, content_for(base, tmp_path)))
+    export(tmp_path / "run", tmp_path / "hf", to="hf")
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("base", "hf"))
+    assert {name for name in before if not name.endswith("_scale_inv")} == after.keys()
+    images = [name for name in after if re.search("vision|projector", name)]
     assert images and all(torch.equal(before[name], after[name]) for name in images)
 
 

@@ -93,15 +93,18 @@ def read_outline(config: ModelConfig, *, rows: int = 0) -> Outline:
 
 def _of_whole(config: ModelConfig, source: str, described: Any, model: PreTrainedModel) -> Outline:
     """The outline of a base that comes quantised: its tensors are what the library makes of the files, in the number
-    format of the recipe, and all of them are held in memory.
+    format of the recipe, and all of them are held in memory. They are called as in the files, for a merged model is
+    written with the names that were read.
     """
     for each in (described, described.get_text_config(), model.config, model.config.get_text_config()):
         if hasattr(each, "quantization_config"):
             del each.quantization_config
     whole = load_base(config, device=torch.device("cpu"), is_whole=True).model.state_dict()
     tied = dict(model.all_tied_weights_keys)
-    stored = {name: Held(tensor) for name, tensor in whole.items() if name not in tied}
-    return Outline(config, source, model, stored, {name: name for name in stored}, (), tied)
+    in_files, _ = _names(model, stored_tensors(weight_files(source, revision=config.revision)))
+    names = {name: in_files.get(name, name) for name in whole if name not in tied}
+    stored = {theirs: Held(whole[name]) for name, theirs in names.items()}
+    return Outline(config, source, model, stored, names, (), tied)
 
 
 def _names(model: PreTrainedModel, stored: Mapping[str, Stored]) -> tuple[dict[str, str], tuple[str, ...]]:
