@@ -8,6 +8,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import Gemma3nConfig
 
 from fledge.commands.evaluate import evaluate
 from fledge.commands.export import export
@@ -16,7 +17,7 @@ from fledge.commands.open_run import load_tuned, open_run
 from fledge.commands.train import train
 from fledge.errors import ModelError, StoppedBySignal
 from fledge.evaluation.generate import Sampling
-from fledge.events import Notice, StepDone
+from fledge.events import Notice, Prepared, StepDone
 from fledge.rundir import RunDir, read_events, read_steps
 from tests.journeys.image_text import (
     IMAGES,
@@ -209,6 +210,15 @@ def test_what_reads_images_is_not_trained(changes, what, tmp_path):
     with pytest.raises(ModelError) as caught:
         train(load(tmp_path, content_for(base, tmp_path, **changes)))
     assert what in str(caught.value)
+
+
+def test_a_base_that_is_refused_is_refused_before_its_rows_are_read(tmp_path):
+    base = published("gemma3", tmp_path / "base")
+    Gemma3nConfig().save_pretrained(base)
+    told = []
+    with pytest.raises(ModelError, match="reads sound too"):
+        train(load(tmp_path, content_for(base, tmp_path)), observers=[told.append])
+    assert not any(isinstance(event, Prepared) for event in told)
 
 
 def test_notices_are_told_once_and_name_the_part(tmp_path):

@@ -47,9 +47,9 @@ MENDS: dict[type[nn.Module], Callable[[Any], None]] = {Llama4ForConditionalGener
 """By the type of the model: what is put right on the instance."""
 NOTES: dict[type[nn.Module], str] = {
     Llama4ForConditionalGeneration: "transformers 5.24.0 computes nothing with the class of this base, "
-    "Llama4ForConditionalGeneration, by itself; 5.23.0 does. The proofs here put that right for themselves"
+    "Llama4ForConditionalGeneration, by itself (5.23.0 does): Fledge puts that right for its own runs and proofs"
 }
-"""By the type of the model: what somebody should know who uses an export without Fledge."""
+"""By the type of the model: what somebody should know who uses what was trained without Fledge."""
 EXCEPTIONS: dict[type[nn.Module], Callable[[PreTrainedModel], None]] = {FalconAttention: _falcon_alibi_twice}
 """By the type of a module that the model has."""
 

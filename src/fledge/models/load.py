@@ -14,7 +14,7 @@ from fledge.errors import ModelError
 from fledge.facts import ModelFacts
 from fledge.models.attention import IMPLEMENTATIONS, flash_missing
 from fledge.models.beside import ALONE, check_alone, note_beside
-from fledge.models.exceptions import check_exceptions, mend
+from fledge.models.exceptions import NOTES, check_exceptions, mend
 from fledge.models.facts import read_facts
 from fledge.models.kinds import auto_class
 from fledge.models.language import check_reads_text, set_aside, text_config
@@ -122,6 +122,8 @@ def _set_aside(model: PreTrainedModel, config: ModelConfig, tell: Tell) -> None:
         check_reads_text(model, where=config.name_or_path)
         what = f"this base reads images too, with {' and '.join(aside)}: that part is not held, for rows are text, and"
         tell(f"{what} is not trained; a merged export has it as it is in the base")
+    if type(model) in NOTES:
+        tell(NOTES[type(model)])
 
 
 def _attention(attention: Attention) -> str | None:
