@@ -6,7 +6,7 @@ import signal
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import Gemma3nConfig
 
@@ -210,6 +210,20 @@ def test_what_reads_images_is_not_trained(changes, what, tmp_path):
     with pytest.raises(ModelError) as caught:
         train(load(tmp_path, content_for(base, tmp_path, **changes)))
     assert what in str(caught.value)
+
+
+def test_pairs_that_a_strangers_adapter_has_where_images_are_read_are_kept_and_told(tmp_path):
+    base, told = published("gemma3", tmp_path / "base"), []
+    settings = LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    get_peft_model(opened(base), settings).save_pretrained(str(tmp_path / "theirs"))
+    content = content_for(base, tmp_path)
+    content["lora"] = {"init_from": str(tmp_path / "theirs")}
+    train(load(tmp_path, content), observers=[told.append])
+    before, after = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("theirs", "run/adapter"))
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert before.keys() == after.keys()
+    assert same == {name for name in before if "vision_tower" in name} != set()
+    assert any("have seen no token" in event.text for event in told if isinstance(event, Notice))
 
 
 def test_a_base_that_is_refused_is_refused_before_its_rows_are_read(tmp_path):

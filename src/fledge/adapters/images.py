@@ -42,7 +42,7 @@ def check_held(model: nn.Module, config: LoraConfig, *, folder: Path) -> None:
     for name, module in model.named_modules():
         if not any(parameter.numel() == 0 for parameter in module.parameters(recurse=False)):
             continue
-        is_whole = any(f".{name}.".find(f".{each}.") >= 0 for each in config.modules_to_save or ())
+        is_whole = any(f".{each}." in f".{name}." for each in config.modules_to_save or ())
         if is_whole or (config.use_dora and check_target_module_exists(config, name)):
             what = f"this adapter trains {name}, which reads images, {'whole' if is_whole else 'with DoRA'}"
             cure = "merge it into its base with peft, and give the merged model as model.name_or_path"
