@@ -23,7 +23,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from bench.families_config import VOCABULARY, small_config, small_values
-from bench.families_flags import FAMILIES, IMAGE_TEXT, NOT_TEXT, VARIANTS
+from bench.families_flags import FAMILIES, IMAGE_IDS, IMAGE_TEXT, NOT_TEXT, ROTATED_BY_PLACE, VARIANTS
 
 PAIR, IMAGES = "+pair", "+images"
 """Endings of names: the encoder-decoder of a family that has a decoder alone too, and a checkpoint with images."""
@@ -82,7 +82,7 @@ def build(name: str, folder: Path) -> int:
 def _config(name: str) -> PreTrainedConfig:
     family = family_of(name)
     changes = FAMILIES.get(family, {}) | VARIANTS.get(name, {})
-    config = _with_images(family) if name.endswith(IMAGES) else _composed(family) or small_config(family, changes)
+    config = with_images(family) if name.endswith(IMAGES) else _composed(family) or small_config(family, changes)
     if not config.is_encoder_decoder and hasattr(config, "is_decoder"):
         config.is_decoder = True  # an encoder's class reads both ways otherwise
     return config
@@ -106,23 +106,14 @@ def _side(cls: type[PreTrainedConfig]) -> dict:
     return small_values(cls)
 
 
-def _with_images(family: str) -> PreTrainedConfig:
-    """Text as small as that of the text family, beside a small vision part."""
-    text = {"gemma3": "gemma3_text", "llama4": "llama4_text", "qwen2_5_vl": "qwen2_5_vl_text"}[family]
-    vision = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
-    if family == "qwen2_5_vl":
-        vision = {"hidden_size": 32, "intermediate_size": 48, "depth": 1, "num_heads": 4, "out_hidden_size": 32}
-    if family == "gemma3":
-        vision |= {"image_size": 28, "patch_size": 14}
-    if family == "llama4":
-        vision |= {"image_size": 28, "patch_size": 14, "vision_output_dim": 32, "projector_input_dim": 32}
-        vision |= {"projector_output_dim": 32}
+def with_images(family: str) -> PreTrainedConfig:
+    """Text as small as that of the text family, beside a small vision part. Ids from 310 on stand for images."""
+    text = f"{family}_text"
     values = small_config(text, FAMILIES.get(text, {})).to_dict()
-    if family == "qwen2_5_vl":
-        values["rope_parameters"] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
-    ids = {"image_token_index": 310, "boi_token_index": 311, "eoi_token_index": 312, "image_token_id": 310}
-    ids |= {"video_token_id": 313, "vision_start_token_id": 311, "vision_end_token_id": 312}
-    return CONFIG_MAPPING[family](text_config=values, vision_config=vision, mm_tokens_per_image=4, **ids)
+    rope = values.get("rope_parameters") or {}
+    if family in ROTATED_BY_PLACE:  # a share of the pairs for time, height and width
+        values["rope_parameters"] = {**rope, "mrope_section": ROTATED_BY_PLACE[family]}
+    return CONFIG_MAPPING[family](text_config=values, vision_config=IMAGE_TEXT[family], **IMAGE_IDS)
 
 
 def _check(model: PreTrainedModel, *, is_pair: bool) -> None:

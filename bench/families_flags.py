@@ -215,12 +215,22 @@ VARIANTS: dict[str, Changes] = {
 } | _rope_variants()
 """By family+flag."""
 
+_SIGHT = {"hidden_size": 32, "intermediate_size": 48}
+_SIGLIP = _SIGHT | {"num_hidden_layers": 1, "num_attention_heads": 4, "image_size": 28, "patch_size": 14}
+_QWEN = {"depth": 1, "num_heads": 4}
 IMAGE_TEXT: dict[str, Changes] = {
-    "gemma3": {},
-    "qwen2_5_vl": {},
-    "llama4": {},
+    "gemma3": _SIGLIP,
+    "qwen2_vl": _QWEN | {"embed_dim": 32, "hidden_size": 32},
+    "qwen2_5_vl": _SIGHT | _QWEN | {"out_hidden_size": 32},
+    "qwen3_vl": _SIGHT | _QWEN | {"out_hidden_size": 32, "deepstack_visual_indexes": [0]},
+    "llama4": _SIGLIP
+    | {"intermediate_size": 128, "vision_output_dim": 32, "projector_input_dim": 32, "projector_output_dim": 32},
 }
-"""Kinds with images, as their ForConditionalGeneration checkpoints; their rows are text."""
+"""Kinds with images, as their checkpoints for both, with what makes the part that reads images small. Rows are text."""
+ROTATED_BY_PLACE = {"qwen2_vl": [1, 1, 2], "qwen2_5_vl": [1, 1, 2], "qwen3_vl": [4, 2, 2]}
+"""Their mrope_section: how many pairs of a head turn with time, height and width."""
+IMAGE_IDS = {"image_token_index": 310, "boi_token_index": 311, "eoi_token_index": 312, "image_token_id": 310}
+IMAGE_IDS |= {"video_token_id": 313, "vision_start_token_id": 311, "vision_end_token_id": 312, "mm_tokens_per_image": 4}
 
 NOT_TEXT = frozenset(
     "audioflamingo3 musicflamingo glmasr granite_speech granite_speech_plus moss_transcribe_diarize nemo_speechlm "
@@ -233,6 +243,8 @@ NOT_TEXT = frozenset(
 SLICE = tuple(
     "llama llama+rope-dynamic phi3+rope-longrope qwen2+window qwen2_moe mistral gemma2 gemma3_text gpt2 gpt_neox "
     "falcon+alibi bloom mpt opt roberta gptj cohere2 llama4_text smollm3+no-rope deepseek_v3 gpt_oss mixtral mamba "
-    "jamba qwen3_next granite+scaled t5 bart+pair prophetnet+pair rwkv".split()
+    "jamba qwen3_next granite+scaled t5 bart+pair prophetnet+pair rwkv gemma3+images qwen2_5_vl+images "
+    "llama4+images".split()
 )
-"""Thirty that stand for every kind, for a test. RoBERTa is BERT with a table of positions that begins elsewhere."""
+"""Thirty-three that stand for every kind, for a test. RoBERTa is BERT with a table of positions that begins elsewhere.
+"""

@@ -14,7 +14,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSeq2SeqLM
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from transformers.models.llama4.modeling_llama4 import Llama4ForConditionalGeneration
 
 STARTS = "decoder_start_token_id"
 
@@ -53,6 +54,8 @@ class Plain:
         self.config = AutoConfig.from_pretrained(base)
         self.is_pair = bool(self.config.is_encoder_decoder)
         model = _auto(self.config).from_pretrained(base, dtype=torch.float32)
+        if isinstance(model, Llama4ForConditionalGeneration):  # transformers 5.24 computes nothing with it
+            model.language_model.register_forward_hook(_lend_no_images)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.model = _adapted(model, start) if start else _loaded(model, adapter)
@@ -93,11 +96,17 @@ class Plain:
 
 
 def _auto(config: Any) -> Any:
-    """The automatic class of a kind of model."""
+    """The automatic class of a kind of model: of the class whose weights the base says it has."""
     if config.is_encoder_decoder:
         return AutoModelForSeq2SeqLM
-    is_causal = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    return AutoModelForCausalLM if is_causal else AutoModelForImageTextToText
+    images = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(config.model_type)
+    return AutoModelForImageTextToText if images in (config.architectures or ()) else AutoModelForCausalLM
+
+
+def _lend_no_images(_module: Any, _given: Any, out: Any) -> None:
+    """The output of Llama 4's language model lacks what its class for text and images asks of it."""
+    if not hasattr(out, "image_outputs"):
+        out.image_outputs = None
 
 
 def _adapted(model: Any, start: Path) -> Any:

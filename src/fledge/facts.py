@@ -22,7 +22,7 @@ class ModelFacts:
     max_positions: int | None
     """Longest row that the model has positions for; None where there is no such limit."""
     linear_names: tuple[str, ...]
-    """Distinct last names of the linear layers in the blocks, the head left out, in model order."""
+    """Distinct last names of the linear layers, the head and what reads images left out, in model order."""
     has_attention_interface: bool
     """Whether attention goes through transformers' AttentionInterface, so that a function of ours can be named."""
     supports_sdpa: bool
@@ -31,3 +31,5 @@ class ModelFacts:
     """Whether forward takes position_ids that count from 0; where not (BLOOM), the model makes its own."""
     numbers: tuple[int, ...] = ()
     """Every whole number that the configuration names, each once, rising: windows, chunks and limits are among them."""
+    image_parts: tuple[str, ...] = ()
+    """Full names of the modules that only images are read with: text does not come by them."""

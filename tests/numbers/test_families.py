@@ -1,4 +1,4 @@
-"""Thirty families of transformers, every kind among them: Fledge's losses beside plain transformers and peft.
+"""Thirty-three families of transformers, every kind among them: Fledge's losses beside plain transformers and peft.
 
 bench/families.py does the same with every family, six steps and more ways of training.
 """
@@ -16,8 +16,8 @@ from fledge.rundir import RunDir, read_steps
 STEPS = 3
 
 
-def test_the_slice_has_thirty_bases_that_the_bench_has_too():
-    assert len(set(SLICE)) == 30
+def test_the_slice_has_thirty_three_bases_that_the_bench_has_too():
+    assert len(set(SLICE)) == 33
     assert set(SLICE) <= set(all_names())
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from fledge.adapters.dropout import DropoutKeys, KeyedDropout, find_sides
+from fledge.adapters.images import check_held
 from fledge.adapters.read import Start, check_rows, config_of, put_weights
 from fledge.adapters.targets import ALL_LINEAR, Targets, all_linears, check_saved, check_targets
 from fledge.adapters.vocabulary import NewRows, make_room
@@ -55,8 +56,10 @@ def attach(
     the others, and only their rows are trained. Raises ModelError where a target or an initialisation does not fit.
     """
     targets = check_targets(model, lora.target_modules, facts=facts) if start is None else Targets("")
-    everything = all_linears(model).names if start is not None and lora.target_modules == ALL_LINEAR else None
-    check_saved(model, lora.modules_to_save)
+    everything = None
+    if start is not None and lora.target_modules == ALL_LINEAR:
+        everything = all_linears(model, facts.image_parts).names
+    check_saved(model, lora.modules_to_save, image_parts=facts.image_parts)
     _check_quantized(model, lora)
     if lora.init_lora_weights == "pissa" and model.dtype != torch.float32:
         what = "pissa changes the base, and in this number format the change would be rounded away from the adapter's"
@@ -112,6 +115,7 @@ def _fresh(lora: LoraSection, targets: str | list[str], rows: NewRows, *, facts:
 def _further(lora: LoraSection, start: Start, rows: NewRows, *, model: PreTrainedModel) -> LoraConfig:
     """The settings of an adapter that is trained further. Raises ModelError where it lacks the rows of new tokens."""
     config = config_of(start.described, is_inference=False)
+    check_held(model, config, folder=start.folder)
     config.lora_dropout = lora.lora_dropout
     check_rows(start.described, rows)
     most = max(start.described.token_rows, default=-1)

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from fledge.adapters.attach import Adapted
+from fledge.adapters.images import check_held
 from fledge.adapters.read import check_rows, config_of, put_weights
 from fledge.adapters.state import state_of
 from fledge.adapters.vocabulary import make_room
@@ -73,6 +74,7 @@ def load_adapter(model: PreTrainedModel, folder: Path, *, is_own: bool = True) -
     described = describe_adapter(folder)
     _fit_vocabulary(model, described, is_own=is_own)
     config = config_of(described)
+    check_held(model, config, folder=folder)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         if is_own:

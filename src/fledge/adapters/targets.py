@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from peft import LoraConfig
@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from fledge.adapters.images import in_few_words, lies_in, without_images
 from fledge.adapters.skeleton import lost_targets
 from fledge.errors import ModelError
 from fledge.facts import ModelFacts
@@ -34,26 +35,31 @@ class Targets:
 
 
 def check_targets(model: nn.Module, targets: str | tuple[str, ...], *, facts: ModelFacts) -> Targets:
-    """The targets, each of them known to match. Raises ModelError naming what the model has."""
+    """The targets, each of them known to match, and none of them in what reads images: peft matches the ends of names,
+    and there are such names there too. Raises ModelError naming what the model has.
+    """
     if targets == ALL_LINEAR:
-        return _all_linear(model)
-    return Targets(_checked(model, targets, facts=facts))
+        return _all_linear(model, facts.image_parts)
+    return Targets(without_images(model, _checked(model, targets, facts=facts), parts=facts.image_parts))
 
 
-def _all_linear(model: nn.Module) -> Targets:
-    found = all_linears(model)
+def _all_linear(model: nn.Module, image_parts: tuple[str, ...]) -> Targets:
+    found = all_linears(model, image_parts)
+    if image_parts:
+        return replace(found, names=in_few_words(model, list(found.names), parts=image_parts))
     return found if found.left_out or found.lost else Targets(ALL_LINEAR)
 
 
-def all_linears(model: nn.Module) -> Targets:
-    """What all-linear means, by full names.
+def all_linears(model: nn.Module, image_parts: tuple[str, ...]) -> Targets:
+    """What all-linear means, by full names, and what it leaves out of the language model.
 
     What peft takes for it, but for modules that an adapter would break: a router gives more than a product, and the
-    fused kernels of Mamba kinds go past some of their modules. And but for those whose adapters plain peft would not
-    load, for what is trained must be what is exported.
+    fused kernels of Mamba kinds go past some of their modules. But for those, too, whose adapters plain peft would not
+    load, for what is trained must be what is exported. And but for what only images are read with.
     """
     head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
-    linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D) and m is not head}
+    found = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D) and m is not head]
+    linears = {name: module for name, module in found if not lies_in(name, image_parts)}
     refused = {last for last in {_last(name) for name in linears} if _peft_refuses(model, last)}
     kept = [name for name, module in linears.items() if _last(name) not in refused and _is_product(module)]
     left_out = tuple(dict.fromkeys(_last(name) for name in linears if name not in kept))
@@ -94,7 +100,7 @@ def _is_product(module: nn.Module) -> bool:
 
 
 def _checked(model: nn.Module, targets: str | tuple[str, ...], *, facts: ModelFacts) -> str | list[str]:
-    names = [name for name, _ in model.named_modules() if name]
+    names = [name for name, _ in model.named_modules() if name and not lies_in(name, facts.image_parts)]
     if isinstance(targets, str):
         _check_regex(targets, names, facts)
         return targets
@@ -104,10 +110,17 @@ def _checked(model: nn.Module, targets: str | tuple[str, ...], *, facts: ModelFa
     return list(targets)
 
 
-def check_saved(model: nn.Module, chosen: tuple[str, ...]) -> None:
-    """Raises ModelError where a module that is to be trained whole is not there; peft would leave it out in silence."""
+def check_saved(model: nn.Module, chosen: tuple[str, ...], *, image_parts: tuple[str, ...]) -> None:
+    """Raises ModelError where a module that is to be trained whole is not there, which peft would leave out in silence,
+    or reads images, which peft would take along.
+    """
     names = [name for name, _ in model.named_modules() if name]
     for each in chosen:
+        if seen := next((name for name in names if name.endswith(each) and lies_in(name, image_parts)), None):
+            own = [name for name in names if name.endswith(each) and not lies_in(name, image_parts)]
+            cure = f"write the full name, as {own[-1]}" if own else f"remove {each}"
+            what = f"{each} is {seen} too, which reads images: rows of text do not train it"
+            raise ModelError(what, where="lora.modules_to_save", cure=cure)
         if not any(name == each or name.endswith(f".{each}") for name in names):
             last_names = sorted({name.rsplit(".", 1)[-1] for name in names if not name.rsplit(".", 1)[-1].isdigit()})
             near = difflib.get_close_matches(each, last_names, n=1)

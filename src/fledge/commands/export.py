@@ -25,6 +25,8 @@ from fledge.exporting.targets.draft import Order
 from fledge.exporting.targets.table import TARGETS
 from fledge.exporting.trained import Source
 from fledge.models.beside import note_for_others
+from fledge.models.exceptions import NOTES
+from fledge.models.kinds import kind_of
 from fledge.models.locate import locate
 from fledge.models.saved_words import marked
 from fledge.models.tokenizer import Tokenizer
@@ -177,14 +179,22 @@ def source_of(opened: OpenRun, which: Which, *, say: Say = say_nothing) -> Sourc
         tokenizer=opened.tokenizer,
         load=lambda asked, kind: load_tuned(opened, dtype=asked, kind=kind, say=say).model,
         about=_about(opened, which),
-        remarks=() if opened.plain is None else (_NOT_TRAINED_HERE,),
+        remarks=_remarks(opened),
         say=say,
     )
+
+
+def _remarks(opened: OpenRun) -> tuple[str, ...]:
+    """What else a person should know who reads the certificate."""
+    model = kind_of(opened.recipe.model).model
+    notes = [NOTES[model]] if model in NOTES else []
+    return (*notes, *([] if opened.plain is None else [_NOT_TRAINED_HERE]))
 
 
 def _about(opened: OpenRun, which: Which) -> dict[str, Any]:
     model = opened.recipe.model
     base = {"name": opened.base_name, "revision": model.revision, "quantization": model.quantization}
+    base |= {"loads_with": kind_of(model).auto}
     return {
         "base": base | {"sha256": base_digest(model.name_or_path)},
         "trained_dtype": model.dtype,

@@ -220,7 +220,8 @@ def _use(told: Told) -> list[str]:
     if told.kind == "gguf":
         files = ", ".join(text(name) for name in told.sealed.sha256 if name.endswith(".gguf"))
         return [f"Load {files} with a program that reads GGUF, such as llama.cpp.", ""]
-    auto = "AutoModelForSeq2SeqLM" if told.is_pair else "AutoModelForCausalLM"
+    plain = "AutoModelForSeq2SeqLM" if told.is_pair else "AutoModelForCausalLM"
+    auto = str(told.sealed.certificate.get("base", {}).get("loads_with", plain))
     model, repo = told.recipe.model, quoted(told.repo)
     there = f"{repo}, revision={quoted(told.revision)}" if told.revision != "main" else repo
     trusted = ", trust_remote_code=True" * model.trust_remote_code

@@ -15,7 +15,15 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    GenerationConfig,
+)
 
 Case = dict[str, Any]
 ALONE = {"adapter_kwargs": {"subfolder": ".no-adapter"}}
@@ -60,10 +68,28 @@ def load_gguf(case: Case) -> tuple[Any, Any]:
 
 def _load(where: str, case: Case, how: dict[str, Any], more: dict[str, Any] | None = None) -> Any:
     how = how | {"trust_remote_code": case["trust_remote_code"]}
-    is_pair = AutoConfig.from_pretrained(where, **how).is_encoder_decoder
-    kind = AutoModelForSeq2SeqLM if is_pair else AutoModelForCausalLM
-    dtype = getattr(torch, case["dtype"])
-    return kind.from_pretrained(where, **how, **(more or {}), dtype=dtype, attn_implementation=case["attention"])
+    kind, dtype = _auto(AutoConfig.from_pretrained(where, **how)), getattr(torch, case["dtype"])
+    model = kind.from_pretrained(where, **how, **(more or {}), dtype=dtype, attn_implementation=case["attention"])
+    if type(model).__name__ == "Llama4ForConditionalGeneration":  # computes nothing by itself in transformers 5.24
+        model.language_model.register_forward_hook(_lend_no_images)
+    return model
+
+
+def _lend_no_images(_module: Any, _given: Any, out: Any) -> None:
+    """Llama 4's class for text and images asks the output of its language model for what it has not."""
+    if not hasattr(out, "image_outputs"):
+        out.image_outputs = None
+
+
+def _auto(config: Any) -> Any:
+    """The automatic class of a configuration; one for images where that is the class whose weights these are."""
+    if config.is_encoder_decoder:
+        return AutoModelForSeq2SeqLM
+    known, named = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, config.architectures or ()
+    reads_images = type(config) in known and (
+        known[type(config)].__name__ in named or type(config) not in AutoModelForCausalLM._model_mapping
+    )
+    return AutoModelForImageTextToText if reads_images else AutoModelForCausalLM
 
 
 LOADERS: dict[str, Callable[[Case], tuple[Any, Any]]] = {"adapter": load_adapter, "hf": load_hf, "gguf": load_gguf}

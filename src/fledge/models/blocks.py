@@ -7,13 +7,23 @@ from torch import nn
 
 def blocks(model: nn.Module) -> list[nn.Module]:
     """The transformer blocks in order: the longest list of modules that the model keeps, in each of its two parts where
-    it is an encoder-decoder.
+    it is an encoder-decoder. What reads images has blocks of its own, and they are not among them.
     """
     config: Any = getattr(model, "config", None)
     if getattr(config, "is_encoder_decoder", False):
         whole: Any = model
         return [*_longest_list(whole.get_encoder()), *_longest_list(whole.get_decoder())]
-    return _longest_list(model)
+    return _longest_list(language_model(model))
+
+
+def language_model(model: nn.Module) -> nn.Module:
+    """The module that reads ids, where a model is made of that one and of others; else the model itself."""
+    config: Any = getattr(model, "config", None)
+    if config is None or not hasattr(config, "get_text_config") or getattr(config, "is_encoder_decoder", False):
+        return model
+    whole: Any = model
+    found: nn.Module = model if config.get_text_config() is config else whole.get_decoder()
+    return found
 
 
 def _longest_list(model: nn.Module) -> list[nn.Module]:

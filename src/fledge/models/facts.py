@@ -10,6 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from fledge.facts import ModelFacts
 from fledge.models.blocks import blocks
+from fledge.models.language import image_parts, text_config
 from fledge.models.one_of_each import kinds_of_blocks, one_of_each, runs_with_one_of_each
 from fledge.ops.frozen_linear import PARTS, FrozenLinear
 
@@ -22,8 +23,12 @@ def read_facts(model: PreTrainedModel) -> ModelFacts:
     """The facts of a loaded base, before any adapter is attached."""
     head = model.get_output_embeddings()
     embedding = model.get_input_embeddings()
-    config = model.config.get_text_config()
-    names = [name for name, module in model.named_modules() if isinstance(module, LINEAR_TYPES) and module is not head]
+    config, aside = model.config.get_text_config(), image_parts(model)
+    behind = tuple(f"{name}." for name in aside)
+    linears = [
+        name for name, module in model.named_modules() if isinstance(module, LINEAR_TYPES) and module is not head
+    ]
+    names = [name for name in linears if not name.startswith(behind)]
     parameters = list(model.parameters())
     return ModelFacts(
         architecture=type(model).__name__,
@@ -40,7 +45,8 @@ def read_facts(model: PreTrainedModel) -> ModelFacts:
         supports_sdpa=bool(getattr(model, "_supports_sdpa", False)),
         is_encoder_decoder=bool(model.config.is_encoder_decoder),
         takes_positions=_takes_positions(model),
-        numbers=tuple(sorted(set(_numbers(model.config.to_dict())))),
+        numbers=tuple(sorted(set(_numbers(text_config(model).to_dict())))),
+        image_parts=aside,
     )
 
 

@@ -28,8 +28,9 @@ def check_folder(folder: Path) -> None:
     pickled = [path.name for path in _files(folder, "*.bin", "*.pt", "*.pth")]
     if pickled and not list(_files(folder, "*.safetensors")):
         what = f"its weights are pickled ({_listed(pickled)}), and a pickle can run any code when it is read"
-        is_pair = _read(folder / "config.json").get("is_encoder_decoder") is True
-        kind = "AutoModelForSeq2SeqLM" if is_pair else "AutoModelForCausalLM"
+        config = _read(folder / "config.json")
+        kind = "AutoModelForSeq2SeqLM" if config.get("is_encoder_decoder") is True else "AutoModelForCausalLM"
+        kind = "AutoModelForImageTextToText" if "vision_config" in config else kind
         code = (
             f"from transformers import {kind} as M; M.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
         )

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from fledge.config.model import Attention, ModelConfig
 from fledge.config.quoted import cure_of, said
@@ -14,8 +14,10 @@ from fledge.errors import ModelError
 from fledge.facts import ModelFacts
 from fledge.models.attention import IMPLEMENTATIONS, flash_missing
 from fledge.models.beside import ALONE, check_alone, note_beside
-from fledge.models.exceptions import check_exceptions
+from fledge.models.exceptions import NOTES, check_exceptions, mend
 from fledge.models.facts import read_facts
+from fledge.models.kinds import auto_class
+from fledge.models.language import check_reads_text, set_aside, text_config
 from fledge.models.load_quantized import Tell, check_whole, load_quantized
 from fledge.models.locate import locate, out_of_reach
 from fledge.models.placement import keep_whole, place
@@ -45,13 +47,39 @@ class Base:
 
 
 def load_base(
-    config: ModelConfig, *, device: torch.device, as_plain: bool = False, tell: Tell = lambda text: None
+    config: ModelConfig,
+    *,
+    device: torch.device,
+    as_plain: bool = False,
+    is_whole: bool = False,
+    tell: Tell = lambda text: None,
 ) -> Base:
     """The frozen base in eval mode. Raises ModelError with the cure where it cannot be loaded.
 
     An adapter that lies beside its weights is never loaded. `as_plain`: where the recipe quantises, plain modules that
-    hold the dequantised weights, to be merged into. `tell` is told of such an adapter, and of what takes long.
+    hold the dequantised weights, to be merged into. `is_whole`: with what only images are read with, too, which is let
+    go of elsewhere, for rows are text. `tell` is told of such an adapter, and of what takes long.
     """
+    model = _read(config, tell)
+    if as_plain:
+        as_plain_linears(model)
+    _freeze(model)
+    if not is_whole:
+        _set_aside(model, config, tell)
+    angles_by_row(model)
+    facts = read_facts(model)
+    can_stream = device.type == "cuda" and not as_plain  # what is merged into must lie in one place
+    streamed = place(model, device, room=available_bytes(device) if can_stream else float("inf"))
+    if streamed:
+        tell(f"{streamed} layers do not fit the GPU: they stay in host memory and stream in, which is slow")
+    if config.keep_dequantized:
+        kept, of = keep_whole(model, room=KEEP_SHARE * available_bytes(device))
+        tell(f"{kept} of {of} quantised layers are kept dequantised")
+    return Base(model, facts)
+
+
+def _read(config: ModelConfig, tell: Tell) -> PreTrainedModel:
+    """The model as the library loads it."""
     source, attention = locate(config.name_or_path), _attention(config.attention)
     method = None
     try:
@@ -76,22 +104,26 @@ def load_base(
         )
     if method is not None:
         tell(f"this base comes quantised by {method}: its weights are made whole in {config.dtype} as they are read")
-    if as_plain:
-        as_plain_linears(model)
+    return model
+
+
+def _freeze(model: PreTrainedModel) -> None:
+    mend(model)
     check_exceptions(model)
     model.requires_grad_(False)
     model.eval()
-    model.config.use_cache = False
-    angles_by_row(model)
-    facts = read_facts(model)
-    can_stream = device.type == "cuda" and not as_plain  # what is merged into must lie in one place
-    streamed = place(model, device, room=available_bytes(device) if can_stream else float("inf"))
-    if streamed:
-        tell(f"{streamed} layers do not fit the GPU: they stay in host memory and stream in, which is slow")
-    if config.keep_dequantized:
-        kept, of = keep_whole(model, room=KEEP_SHARE * available_bytes(device))
-        tell(f"{kept} of {of} quantised layers are kept dequantised")
-    return Base(model, facts)
+    text_config(model).use_cache = False
+
+
+def _set_aside(model: PreTrainedModel, config: ModelConfig, tell: Tell) -> None:
+    """Let go of what only images are read with. Raises ModelError where the base does not read text alone."""
+    aside = set_aside(model)
+    if aside:
+        check_reads_text(model, where=config.name_or_path)
+        what = f"this base reads images too, with {' and '.join(aside)}: that part is not held, for rows are text, and"
+        tell(f"{what} is not trained; a merged export has it as it is in the base")
+    if type(model) in NOTES:
+        tell(NOTES[type(model)])
 
 
 def _attention(attention: Attention) -> str | None:
@@ -105,7 +137,7 @@ def _attention(attention: Attention) -> str | None:
 
 
 def _load(described: Any, source: str, config: ModelConfig, attention: str | None) -> PreTrainedModel:
-    kind = AutoModelForSeq2SeqLM if described.is_encoder_decoder else AutoModelForCausalLM
+    kind = auto_class(described, where=config.name_or_path, trust_remote_code=config.trust_remote_code)
     model, info = kind.from_pretrained(
         source,
         config=described,

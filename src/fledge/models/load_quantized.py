@@ -12,24 +12,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
-    GenerationConfig,
-    PreTrainedModel,
-)
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from fledge.cache import cache_root, fetch
 from fledge.config.model import ModelConfig
 from fledge.errors import ModelError, RunError
 from fledge.models.files import content_of, stored_tensors, weight_files
+from fledge.models.kinds import auto_class, model_class
 from fledge.models.quantize import Count, Request, check_not_quantized, quantized_tensors, register
 from fledge.models.tensors import stored_in, write_tensors
 from fledge.ops.frozen_linear import PARTS
 from fledge.runtime.precision import TORCH_DTYPES
 
-FORMAT = 2
+FORMAT = 3
 """Raise it when the same base would be quantised otherwise, or kept otherwise."""
 CODES = "codes.safetensors"
 SHARES = {"int8": 0.6, "nf4": 0.35}
@@ -123,17 +119,11 @@ class _Loader:
 
     def _class(self) -> Any:
         described, config = self.described, self.config
-        is_pair = described.is_encoder_decoder
-        remote = getattr(described, "auto_map", {}).get("AutoModelForSeq2SeqLM" if is_pair else "AutoModelForCausalLM")
+        auto = auto_class(described, where=config.name_or_path, trust_remote_code=config.trust_remote_code)
+        remote = getattr(described, "auto_map", {}).get(auto.__name__)
         if remote and config.trust_remote_code:
             return get_class_from_dynamic_module(remote, self.source, revision=config.revision)
-        known = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING if is_pair else MODEL_FOR_CAUSAL_LM_MAPPING
-        try:
-            found = known[type(described)]
-        except KeyError:
-            what = f"transformers has no language model of the kind {described.model_type}"
-            raise ModelError(what, where=config.name_or_path, cure="give another base") from None
-        return found[0] if isinstance(found, (tuple, list)) else found
+        return model_class(described, where=config.name_or_path)
 
 
 def generation_config_of(source: str, described: Any, *, revision: str) -> GenerationConfig:

@@ -15,8 +15,10 @@ from fledge.config.quoted import cure_of, said
 from fledge.errors import DataError, ModelError
 from fledge.models.chat_template import named_template, single, with_defaults
 from fledge.models.folder import code_refusal
+from fledge.models.kinds import auto_class
 from fledge.models.locate import locate, out_of_reach
 from fledge.models.new_words import add_words
+from fledge.models.processor import processor_template
 from fledge.models.tokenizer import Tokenizer, ids_in, padding_of
 
 
@@ -25,12 +27,16 @@ def load_tokenizer(model: ModelConfig, data: DataConfig, *, beside: Path | None 
     where it has one. Where `beside` is given, the tokenizer's files are those of that folder, and not the base's.
 
     Raises ModelError where tokenizer or config.json cannot be read, where the tokenizer gives no offsets or cannot be
-    saved, where a new token could not be read or written, and for an encoder-decoder that writes targets otherwise than
-    sources or does not say what its decoder starts with.
+    saved, where a new token could not be read or written, where the base is of a kind that is not trained, and for an
+    encoder-decoder that writes targets otherwise than sources or does not say what its decoder starts with.
     """
     source = locate(model.name_or_path)
     hf = _loaded(model, source if beside is None else str(beside))
     config = _config(model, source)
+    # asked here, so that what is refused is refused before rows are read
+    auto_class(config, where=model.name_or_path, trust_remote_code=model.trust_remote_code)
+    if beside is None and not hf.chat_template and hasattr(config, "vision_config"):
+        hf.chat_template = processor_template(model)
     start = _decoder_start(config, source) if config.is_encoder_decoder else None
     if start is not None and hasattr(hf, "_switch_to_target_mode"):
         what = "its tokenizer writes targets otherwise than sources (by language), which is not supported"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.pytorch_utils import Conv1D
@@ -19,7 +19,9 @@ from fledge.config.model import Dtype, ModelConfig
 from fledge.config.quoted import cure_of, said
 from fledge.errors import ModelError
 from fledge.models.attention import IMPLEMENTATIONS
+from fledge.models.exceptions import mend
 from fledge.models.files import stored_tensors, weight_files
+from fledge.models.kinds import auto_class
 from fledge.models.load import load_base
 from fledge.models.load_quantized import check_whole, generation_config_of
 from fledge.models.locate import locate
@@ -75,7 +77,7 @@ def read_outline(config: ModelConfig, *, rows: int = 0) -> Outline:
         )
         text = described.get_text_config()
         text.vocab_size = max(text.vocab_size, rows)
-        kind = AutoModelForSeq2SeqLM if described.is_encoder_decoder else AutoModelForCausalLM
+        kind = auto_class(described, where=config.name_or_path, trust_remote_code=config.trust_remote_code)
         with torch.device("meta"):
             model = kind.from_config(described, dtype=torch.float32, trust_remote_code=config.trust_remote_code)
         if method_of(described) is not None:
@@ -91,15 +93,18 @@ def read_outline(config: ModelConfig, *, rows: int = 0) -> Outline:
 
 def _of_whole(config: ModelConfig, source: str, described: Any, model: PreTrainedModel) -> Outline:
     """The outline of a base that comes quantised: its tensors are what the library makes of the files, in the number
-    format of the recipe, and all of them are held in memory.
+    format of the recipe, and all of them are held in memory. They are called as in the files, for a merged model is
+    written with the names that were read.
     """
     for each in (described, described.get_text_config(), model.config, model.config.get_text_config()):
         if hasattr(each, "quantization_config"):
             del each.quantization_config
-    whole = load_base(config, device=torch.device("cpu")).model.state_dict()
+    whole = load_base(config, device=torch.device("cpu"), is_whole=True).model.state_dict()
     tied = dict(model.all_tied_weights_keys)
-    stored = {name: Held(tensor) for name, tensor in whole.items() if name not in tied}
-    return Outline(config, source, model, stored, {name: name for name in stored}, (), tied)
+    in_files, _ = _names(model, stored_tensors(weight_files(source, revision=config.revision)))
+    names = {name: in_files.get(name, name) for name in whole if name not in tied}
+    stored = {theirs: Held(whole[name]) for name, theirs in names.items()}
+    return Outline(config, source, model, stored, names, (), tied)
 
 
 def _names(model: PreTrainedModel, stored: Mapping[str, Stored]) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -203,6 +208,7 @@ def filled(outline: Outline, make: Callable[[str], torch.Tensor], *, dtype: Dtyp
             output_loading_info=True,
         )
     check_whole(info, where=outline.config.name_or_path)
+    mend(model)
     for parameter in model.parameters():  # the library holds some of them wider
         parameter.data = parameter.data.to(TORCH_DTYPES[dtype])
     give_back()

@@ -5,6 +5,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from fledge.models.companions import save_companions
+from fledge.models.language import text_config
 from fledge.models.quiet import quiet
 from fledge.models.tokenizer import Tokenizer
 
@@ -24,7 +25,7 @@ def write_model(model: PreTrainedModel, tokenizer: Tokenizer, *, folder: Path) -
     settings.pad_token_id = tokenizer.pad_token_id
     if not settings.do_sample:  # the library refuses to write sampling options that have no effect
         settings.temperature = settings.top_p = settings.top_k = None
-    model.config.use_cache = True
+    text_config(model).use_cache = True
     with quiet():
         model.save_pretrained(folder, max_shard_size=SHARD)
     mode = (folder / "config.json").stat().st_mode

@@ -291,3 +291,11 @@ def test_names_are_told_from_paths():
     ]
     assert hub_id("a/b") == "a/b" and hub_id("gpt2") == "gpt2"
     assert [hub_id(name) for name in ("/a/b", "builtin:nestling", "a/b/c", "rows.jsonl", "./a", "a*")] == [None] * 6
+
+
+def test_the_class_that_loads_a_base_for_text_and_images_is_what_its_certificate_names(tmp_path):
+    material = told(tmp_path)
+    material.sealed.certificate["base"] = {"loads_with": "AutoModelForImageTextToText"}
+    (code,) = blocks(write_card(material), "python")
+    assert "from transformers import AutoModelForImageTextToText, AutoTokenizer" in code
+    assert "base = AutoModelForImageTextToText.from_pretrained(" in code

@@ -14,6 +14,8 @@ from fledge.exporting.reading import check_identity, check_reading, lesson_of
 from fledge.exporting.targets.draft import Draft, Order, case_for, check_behaviour
 from fledge.exporting.trained import Source, measure_trained
 from fledge.exporting.verify import check_stops, check_tensors, digests_of, tolerance_of
+from fledge.models.language import image_parts
+from fledge.models.processor import copy_processor
 from fledge.models.write import write_model
 
 FORMATS: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
@@ -32,6 +34,8 @@ def write_hf(source: Source, folder: Path, *, probe: Probe, order: Order) -> Dra
     model, checks = closest.merged.model(dtype), closest.checks
     del closest
     write_model(model, source.tokenizer, folder=folder)
+    if image_parts(model):
+        copy_processor(source.base, folder)
     written = digests_of(model)
     del model
     lesson = lesson_of(source.tokenizer, probe.rows, samples=(*probe.samples, *probe.special))
