@@ -7,12 +7,15 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from fledge.adapters.attach import attach
 from fledge.commands.layout import choose_layout
 from fledge.commands.library_loss import plain_loss
 from fledge.commands.train import train
+from fledge.config.lora import LoraSection
 from fledge.errors import ModelError
 from fledge.events import Notice
 from fledge.models.blocks import blocks
+from fledge.models.facts import read_facts
 from fledge.models.one_of_each import kinds_of_blocks, one_of_each
 from tests.numbers.alone_models import (
     SMALL,
@@ -142,6 +145,12 @@ def test_blocks_of_one_kind_hand_on_and_the_model_is_as_before_afterwards(tmp_pa
         assert torch.equal(model(input_ids=ids, use_cache=False).logits, whole)
     assert not torch.allclose(few, whole)
     assert all("forward" not in vars(block) for block in blocks(base))
+
+
+def test_dropout_that_knows_its_place_by_name_makes_no_block_a_kind_of_its_own():
+    base = of_kind("llama", num_hidden_layers=12).unload()
+    adapted = attach(base, LoraSection(r=2, lora_dropout=0.1), facts=read_facts(base), seed=1).model
+    assert kinds_of_blocks(adapted.get_base_model()) == [0] * 12
 
 
 def test_windows_and_full_attention_are_two_kinds():

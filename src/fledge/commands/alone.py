@@ -104,13 +104,11 @@ def _band_of(place: int, edges: Sequence[int]) -> int:
     return next(number for number, edge in enumerate(edges[1:]) if place < edge)
 
 
-def difference(
-    trial: Trial, model: Any, *, alone: Logits, together: Mapping[bool, Logits], is_repeated: bool = True
-) -> str | None:
+def difference(trial: Trial, model: Any, *, alone: Logits, together: Mapping[bool, Logits]) -> str | None:
     """In what rows computed together differ from each alone, in words; None where they agree as far as rounding goes.
 
-    `together` has a function for packed (True) or padded (False) micro-batches, or none. `is_repeated` asks, too,
-    whether a row gives the same again when others were computed before it. The yardstick is measured where needed.
+    `together` has a function for packed (True) or padded (False) micro-batches, or none: then it is only asked whether
+    a row gives the same again when others were computed before it. The yardstick is measured where it is needed.
     """
     with torch.no_grad():
         trial, wanted = _of_numbers(trial, alone)
@@ -118,13 +116,32 @@ def difference(
             return None
         single = trial.one_by_one()
         scale = _Scale(trial, model, wanted, lambda: [_seen(alone(batch)) for batch in single])
-        if is_repeated and (why := _carried(single, wanted, alone=alone)):
+        if why := _carried(single, wanted, alone=alone):
             return why
         for is_packed, logits in together.items():
             found = _seen(logits(trial.whole(is_packed=is_packed))).split([len(bands) for bands in trial.bands])
             if why := scale.beyond(list(found)):
-                return f"rows {'packed' if is_packed else 'padded'} into one micro-batch differ from each alone: {why}"
+                return _apart_in_words(why, is_packed=is_packed)
     return None
+
+
+def last_difference(trial: Trial, model: Any, *, alone: Logits, together: Logits, is_packed: bool) -> str | None:
+    """The same of the trial's last row, in two passes: first together with the others, then alone. What the first pass
+    leaves behind shows in the second.
+    """
+    with torch.no_grad():
+        found = _seen(together(trial.whole(is_packed=is_packed)))[-len(trial.bands[-1]) :]
+        batch = trial.batch([len(trial.rows) - 1], is_packed=False)
+        wanted = _seen(alone(batch))
+        if not bool(wanted.isfinite().all()):  # the first step of a training names the row
+            return None
+        last = replace(trial, rows=trial.rows[-1:], bands=trial.bands[-1:])
+        why = _Scale(last, model, [wanted], lambda: [_seen(alone(batch))]).beyond([found])
+    return _apart_in_words(why, is_packed=is_packed) if why else None
+
+
+def _apart_in_words(why: str, *, is_packed: bool) -> str:
+    return f"rows {'packed' if is_packed else 'padded'} into one micro-batch differ from each alone: {why}"
 
 
 def _carried(single: Sequence[Batch], wanted: Sequence[torch.Tensor], *, alone: Logits) -> str | None:

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
-from fledge.commands.alone import Logits, Trial, difference, make_trial
+from fledge.commands.alone import Logits, Trial, difference, last_difference, make_trial
 from fledge.commands.choices import decided_by_width
 from fledge.commands.library_loss import alone_loss
 from fledge.data.rows import Row
@@ -15,9 +14,9 @@ from fledge.data.store import TokenStore
 from fledge.facts import ModelFacts
 from fledge.models.one_of_each import kinds_of_blocks, one_of_each, runs_with_one_of_each
 
-SHORT = (5, 12)
-"""Tokens of the short rows; an encoder-decoder's have as many in the source and half as many in the target. Two are
-enough: one is padded, the other has one before it, and each more costs a pass through the whole model."""
+SHORT = (12, 5)
+"""Tokens of the short rows; an encoder-decoder's have as many in the source and half as many in the target. The last is
+compared: it is padded, and has another one before it. Each more would cost a pass through the whole model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +80,11 @@ def prove(trials: Trials, model: Any, *, alone: Logits, way: Way | None) -> str 
             why = decided_by_width(trials.long, alone=alone, together=way.few, is_packed=way.is_packed)
         if why is None:
             why = difference(trials.long, model, alone=alone, together=few)
-    if why is None and not trials.is_whole:
-        whole = {} if way is None else {way.is_packed: way.whole}
-        for is_packed, logits in whole.items():
-            with torch.no_grad():  # so that a micro-batch comes before the one that is looked at, as above
-                logits(trials.short.whole(is_packed=is_packed))
-        why = difference(trials.short, model, alone=alone, together=whole, is_repeated=way is None)
-    return why
+    if why is not None or trials.is_whole:
+        return why
+    if way is None:
+        return difference(trials.short, model, alone=alone, together={})
+    return last_difference(trials.short, model, alone=alone, together=way.whole, is_packed=way.is_packed)
 
 
 def _some_of(stores: Sequence[TokenStore]) -> list[Row]:

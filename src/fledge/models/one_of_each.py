@@ -87,10 +87,13 @@ def _shape(block: nn.Module, number: int) -> tuple[Any, ...]:
 
 
 def _settings(module: nn.Module, number: int) -> tuple[tuple[str, str], ...]:
-    """The plain values that a module keeps, but for such as are its block's number."""
+    """The plain values that a module keeps, but for such as are its block's number; in a module's full name this is
+    left out.
+    """
     plain = {name: value for name, value in vars(module).items() if isinstance(value, bool | int | float | str)}
     own = {name for name, value in plain.items() if value == number and _NUMBER.search(name)}
-    return tuple(sorted((name, str(value)) for name, value in plain.items() if name not in own))
+    values = ((name, str(value).replace(f".{number}.", "..")) for name, value in plain.items() if name not in own)
+    return tuple(sorted(values))
 
 
 def _lists(model: PreTrainedModel, count: int) -> list[list[Any]]:

@@ -16,6 +16,7 @@ def test_the_peak_is_at_least_what_is_held_now_with_and_without_the_module_that_
 
 
 def test_on_a_mac_the_peak_is_counted_in_bytes(monkeypatch):
+    monkeypatch.setattr(memory, "_before", {})
     on_linux = memory.peak_bytes(CPU)
     monkeypatch.setattr(memory.sys, "platform", "darwin")
     assert memory.peak_bytes(CPU) < on_linux / 500
