@@ -126,10 +126,11 @@ def difference(trial: Trial, model: Any, *, alone: Logits, together: Mapping[boo
 
 
 def last_difference(trial: Trial, model: Any, *, alone: Logits, together: Logits, is_packed: bool) -> str | None:
-    """The same of the trial's last row, in two passes: first together with the others, then alone. What the first pass
-    leaves behind shows in the second.
+    """The same of the trial's last row, in three passes: twice together with the others, so that what a micro-batch
+    leaves behind for the next shows in the second, then alone.
     """
     with torch.no_grad():
+        together(trial.whole(is_packed=is_packed))
         found = _seen(together(trial.whole(is_packed=is_packed)))[-len(trial.bands[-1]) :]
         batch = trial.batch([len(trial.rows) - 1], is_packed=False)
         wanted = _seen(alone(batch))

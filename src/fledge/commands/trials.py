@@ -14,7 +14,7 @@ from fledge.data.store import TokenStore
 from fledge.facts import ModelFacts
 from fledge.models.one_of_each import kinds_of_blocks, one_of_each, runs_with_one_of_each
 
-SHORT = (12, 5)
+SHORT = (16, 12)
 """Tokens of the short rows; an encoder-decoder's have as many in the source and half as many in the target. The last is
 compared: it is padded, and has another one before it. Each more would cost a pass through the whole model."""
 
