@@ -1,14 +1,16 @@
 """Peak memory and seconds of each phase of whole runs: `fledge train`, as its own summary tells them.
 
-    python bench/phases.py llama-2-7b  --base FOLDER --rows guanaco.parquet [--without-bf16]
-    python bench/phases.py flan-t5-xl  --base FOLDER --rows samsum.parquet  [--without-bf16]
+    python bench/phases.py llama-2-7b  --base FOLDER --rows guanaco.jsonl   [--without-bf16]
+    python bench/phases.py flan-t5-xl  --base FOLDER --rows samsum.json.gz  [--without-bf16]
 
-The bases are of true shape with random weights, or the real ones. `--without-bf16` takes the instructions for bfloat16
-away, by torch's and oneDNN's own switches, as on a CPU that has AVX2 alone. The quantised base stays under --work, and
-a second call loads it from there. Run nothing beside it where seconds count.
+The longest rows of a file are taken, so that each fills a micro-batch of 512 positions. The bases are of true shape
+with random weights, or the real ones. `--without-bf16` takes the instructions for bfloat16 away, by torch's and oneDNN's own
+switches, as on a CPU that has AVX2 alone. The quantised base stays under --work, and a second call loads it from there.
+Run nothing beside it where seconds count.
 """
 
 import argparse
+import gzip
 import json
 import os
 import shutil
@@ -24,6 +26,8 @@ AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 STEPS = 2
 ROWS = 2
 """Rows of a step, each cut at max_length: with 512 positions a micro-batch, two micro-batches."""
+KEPT = 40
+"""Of the file's rows, the longest."""
 SHAPES: dict[str, dict[str, Any]] = {
     "llama-2-7b": {
         "model": {"quantization": "nf4"},
@@ -56,10 +60,10 @@ class Asked:
 def recipe(asked: Asked) -> dict[str, Any]:
     """The recipe of a run; with validation, so that this phase is there."""
     shape = SHAPES[asked.shape]
-    source = shape["rows"] | {"path": str(asked.rows.resolve())}
+    source = shape["rows"] | {"path": str(asked.work.resolve() / "rows.jsonl")}
     return {
         "model": shape["model"] | {"name_or_path": str(asked.base.resolve())},
-        "data": shape["data"] | {"train": source, "validation": {"fraction": 0.01}},
+        "data": shape["data"] | {"train": source, "validation": {"fraction": 0.05}},
         "lora": shape["lora"],
         "train": shape["train"] | {"gradient_checkpointing": True, "max_steps": STEPS, "global_batch_size": ROWS},
         "evaluate": {"max_rows": ROWS},
@@ -67,9 +71,19 @@ def recipe(asked: Asked) -> dict[str, Any]:
     }
 
 
+def longest_rows(path: Path) -> str:
+    """The longest rows of a file, JSON or JSON lines, packed or not, as JSON lines."""
+    raw = path.read_bytes()
+    text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
+    rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines()]
+    kept = sorted(rows, key=lambda row: len(json.dumps(row)), reverse=True)[:KEPT]
+    return "".join(json.dumps(row) + "\n" for row in kept)
+
+
 def run(asked: Asked, *, environment: dict[str, str]) -> dict[str, Any]:
     """The summary of a run in a process of its own."""
     asked.work.mkdir(parents=True, exist_ok=True)
+    (asked.work / "rows.jsonl").write_text(longest_rows(asked.rows), encoding="utf-8")
     file = asked.work / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe(asked)), encoding="utf-8")
     shutil.rmtree(asked.work / "run", ignore_errors=True)
@@ -98,8 +112,8 @@ def table(summary: dict[str, Any]) -> str:
         peak = phase["peak_memory_bytes"]
         lines.append(f"| {name} | {'-' if peak is None else f'{peak / 1e9:.2f} GB'} | {phase['seconds']:.1f} |")
     lines.append(f"| the whole run | {summary['peak_memory_bytes'] / 1e9:.2f} GB | |")
-    step = summary["phases"]["steps"]["seconds"] / summary["steps"]
-    return "\n".join([*lines, f"\nA step takes {step:.1f} s."])
+    step, tokens = (total / summary["steps"] for total in (summary["wall_seconds"], summary["tokens"]))
+    return "\n".join([*lines, f"\nA step takes {step:.1f} s and has {tokens:,.0f} tokens."])
 
 
 def main() -> None:

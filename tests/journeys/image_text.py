@@ -10,9 +10,9 @@ from transformers import AutoModelForImageTextToText
 from transformers.models.llama4.modeling_llama4 import Llama4ForConditionalGeneration
 
 from bench.families_bases import build, tokenizer, with_images
+from tests.fp8 import BLOCK, SETTINGS, in_fp8
 from tests.runs import recipe_dict, write_rows
 
-BLOCK = 128
 KINDS = ("gemma3", "qwen2_5_vl", "llama4")
 IMAGES = {
     "gemma3": ("model.vision_tower", "model.multi_modal_projector"),
@@ -59,14 +59,10 @@ def published_in_fp8(folder: Path) -> Path:
         if not (name.startswith("language_model") and name.endswith("proj.weight")):
             tensors[name] = weight
             continue
-        rows, columns = weight.shape
-        blocks = weight.view(-1, min(rows, BLOCK), columns // BLOCK, BLOCK)
-        scale = blocks.abs().amax(dim=(1, 3)) / 448
-        codes = (blocks / scale[:, None, :, None]).to(torch.float8_e4m3fn)
-        tensors |= {name: codes.view(rows, columns), f"{name}_scale_inv": scale}
+        codes, scale, _ = in_fp8(weight)
+        tensors |= {name: codes, f"{name}_scale_inv": scale}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    settings = {"quant_method": "fp8", "activation_scheme": "dynamic", "fmt": "e4m3"}
-    settings |= {"weight_block_size": [BLOCK, BLOCK], "modules_to_not_convert": [*IMAGES["gemma3"], "lm_head"]}
+    settings = SETTINGS | {"modules_to_not_convert": [*IMAGES["gemma3"], "lm_head"]}
     own = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(own | {"quantization_config": settings}))
     return folder

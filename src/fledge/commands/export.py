@@ -26,7 +26,7 @@ from fledge.exporting.targets.table import TARGETS
 from fledge.exporting.trained import Source
 from fledge.models.beside import note_for_others
 from fledge.models.exceptions import NOTES
-from fledge.models.kinds import kind_of
+from fledge.models.kinds import Kind, kind_of
 from fledge.models.locate import locate
 from fledge.models.saved_words import marked
 from fledge.models.tokenizer import Tokenizer
@@ -173,28 +173,28 @@ def order_for(base: ModelConfig, to: To, *, dtype: Format | None = None, onto: A
 
 def source_of(opened: OpenRun, which: Which, *, say: Say = say_nothing) -> Source:
     """What is exported of a run; `say` gets a line for each part of the work."""
+    kind = kind_of(opened.recipe.model)
     return Source(
         base=opened.recipe.model,
         adapter=opened.adapter,
         tokenizer=opened.tokenizer,
         load=lambda asked, kind: load_tuned(opened, dtype=asked, kind=kind, say=say).model,
-        about=_about(opened, which),
-        remarks=_remarks(opened),
+        about=_about(opened, which, loads_with=kind.auto),
+        remarks=_remarks(opened, kind),
         say=say,
     )
 
 
-def _remarks(opened: OpenRun) -> tuple[str, ...]:
+def _remarks(opened: OpenRun, kind: Kind) -> tuple[str, ...]:
     """What else a person should know who reads the certificate."""
-    model = kind_of(opened.recipe.model).model
-    notes = [NOTES[model]] if model in NOTES else []
+    notes = [NOTES[kind.model]] if kind.model in NOTES else []
     return (*notes, *([] if opened.plain is None else [_NOT_TRAINED_HERE]))
 
 
-def _about(opened: OpenRun, which: Which) -> dict[str, Any]:
+def _about(opened: OpenRun, which: Which, *, loads_with: str) -> dict[str, Any]:
     model = opened.recipe.model
     base = {"name": opened.base_name, "revision": model.revision, "quantization": model.quantization}
-    base |= {"loads_with": kind_of(model).auto}
+    base |= {"loads_with": loads_with}
     return {
         "base": base | {"sha256": base_digest(model.name_or_path)},
         "trained_dtype": model.dtype,

@@ -13,13 +13,12 @@ from fledge import evaluate, export, train
 from fledge.errors import ModelError
 from fledge.events import Event, Notice
 from fledge.models.load import load_base
+from tests.fp8 import BLOCK, SETTINGS, in_fp8
 from tests.runs import load, recipe_dict, write_rows
 from tests.tiny_models import VOCABULARY, _tokenizer
 
-BLOCK = 128
 _COMMON = {"vocab_size": VOCABULARY, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
 _COMMON |= {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "initializer_range": 0.1}
-FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "fmt": "e4m3", "weight_block_size": [BLOCK, BLOCK]}
 NIBBLES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
 
@@ -43,13 +42,9 @@ def fp8_base(folder: Path) -> tuple[Path, dict[str, torch.Tensor]]:
         if not name.endswith("proj.weight"):
             tensors[name] = weight.contiguous()
             continue
-        rows, columns = weight.shape
-        blocks = weight.view(-1, min(rows, BLOCK), columns // BLOCK, BLOCK)
-        scale = blocks.abs().amax(dim=(1, 3)) / 448
-        codes = (blocks / scale[:, None, :, None]).to(torch.float8_e4m3fn)
-        tensors |= {name: codes.view(rows, columns), f"{name}_scale_inv": scale}
-        whole[name] = (codes.float() * scale[:, None, :, None]).view(rows, columns)
-    return written(model, folder, tensors=tensors, settings=FP8), whole
+        codes, scale, whole[name] = in_fp8(weight)
+        tensors |= {name: codes, f"{name}_scale_inv": scale}
+    return written(model, folder, tensors=tensors, settings=SETTINGS), whole
 
 
 def mxfp4_base(folder: Path) -> tuple[Path, dict[str, torch.Tensor]]:
