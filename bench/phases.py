@@ -4,9 +4,9 @@
     python bench/phases.py flan-t5-xl  --base FOLDER --rows samsum.json.gz  [--without-bf16]
 
 The longest rows of a file are taken, so that each fills a micro-batch of 512 positions. The bases are of true shape
-with random weights, or the real ones. `--without-bf16` takes the instructions for bfloat16 away, by torch's and oneDNN's own
-switches, as on a CPU that has AVX2 alone. The quantised base stays under --work, and a second call loads it from there.
-Run nothing beside it where seconds count.
+with random weights, or the real ones. `--without-bf16` takes the instructions for bfloat16 away, by torch's and
+oneDNN's own switches, as on a CPU that has AVX2 alone. The quantised base stays under --work, and a second call loads
+it from there. Run nothing beside it where seconds count.
 """
 
 import argparse
