@@ -243,8 +243,8 @@ NOT_TEXT = frozenset(
 SLICE = tuple(
     "llama llama+rope-dynamic phi3+rope-longrope qwen2+window qwen2_moe mistral gemma2 gemma3_text gpt2 gpt_neox "
     "falcon+alibi bloom mpt opt roberta gptj cohere2 llama4_text smollm3+no-rope deepseek_v3 gpt_oss mixtral mamba "
-    "jamba qwen3_next granite+scaled t5 bart+pair prophetnet+pair rwkv gemma3+images qwen2_5_vl+images "
+    "jamba qwen3_next granite+scaled t5 t5gemma bart+pair prophetnet+pair rwkv gemma3+images qwen2_5_vl+images "
     "llama4+images".split()
 )
-"""Thirty-three that stand for every kind, for a test. RoBERTa is BERT with a table of positions that begins elsewhere.
+"""Thirty-four that stand for every kind, for a test. RoBERTa is BERT with a table of positions that begins elsewhere.
 """

@@ -51,8 +51,11 @@ def read_facts(model: PreTrainedModel) -> ModelFacts:
 
 
 def _takes_positions(model: PreTrainedModel) -> bool:
-    """Whether forward takes position_ids, and counts them from 0: some tables begin behind their padding's row."""
-    named = "position_ids" in inspect.signature(model.forward).parameters
+    """Whether forward takes position_ids, and counts them from 0: some tables begin behind their padding's row.
+
+    An encoder-decoder has two sides, each with positions of its own: False.
+    """
+    named = "position_ids" in inspect.signature(model.forward).parameters and not model.config.is_encoder_decoder
     weight = model.get_input_embeddings().weight
     if not named or weight.device.type == "meta":
         return named
