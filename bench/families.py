@@ -1,6 +1,7 @@
 """Does Fledge train every family of transformers exactly? Tiny random bases, Fledge beside plain transformers and peft.
 
     python bench/families.py --out DIR [--only NAME ...] [--ways default padded single] [--jobs N] [--resume]
+        [--page docs/models.md]
 
 The Fledge of PYTHONPATH is tested. Each base gets processes of its own, forked from one that has imported the
 libraries: one that builds, one for each way of training, one that compares. DIR/results.jsonl has a line for each base
@@ -30,6 +31,7 @@ import transformers
 
 import fledge
 from bench.families_bases import NotBuilt, all_names, build, write_rows
+from bench.families_page import page
 from bench.families_runs import HELD_OUT, ROWS, WAYS, compare, last_line, train_one
 from bench.families_table import markdown, summary
 
@@ -145,6 +147,7 @@ def main() -> None:
     ap.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     ap.add_argument("--jobs", type=int, default=1)
     ap.add_argument("--resume", action="store_true", help="go on with the names that results.jsonl does not have")
+    ap.add_argument("--page", type=Path, help="write the results of the default recipe for people")
     args = ap.parse_args()
     args.out = args.out.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -166,6 +169,9 @@ def main() -> None:
     chosen = [line for line in read_results(args.out) if line["name"] in args.only and line["way"] in args.ways]
     (args.out / "table.md").write_text(markdown(chosen))
     print(markdown(chosen).partition("\n\n| family")[0])
+    if args.page:
+        shown = [line for line in chosen if line["way"] == "default"]
+        args.page.write_text(page(shown, version=transformers.__version__))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from transformers.models.auto.modeling_auto import (
 
 from bench.families_config import VOCABULARY, small_config, small_values
 from bench.families_flags import FAMILIES, IMAGE_IDS, IMAGE_TEXT, NOT_TEXT, ROTATED_BY_PLACE, VARIANTS
+from bench.families_quantized import QUANTIZED
 
 PAIR, IMAGES = "+pair", "+images"
 """Endings of names: the encoder-decoder of a family that has a decoder alone too, and a checkpoint with images."""
@@ -36,10 +37,10 @@ class NotBuilt(Exception):
 
 
 def all_names() -> list[str]:
-    """Every base, in a fixed order: the families, their variants, those with images."""
+    """Every base, in a fixed order: the families, their variants, those with images, those that come quantised."""
     causal, pairs = list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES), list(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
     named = [f"{name}{PAIR}" if name in causal else name for name in pairs]
-    return [*causal, *named, *VARIANTS, *(f"{name}{IMAGES}" for name in IMAGE_TEXT)]
+    return [*causal, *named, *VARIANTS, *(f"{name}{IMAGES}" for name in IMAGE_TEXT), *QUANTIZED]
 
 
 def family_of(name: str) -> str:
@@ -57,6 +58,10 @@ def is_pair(name: str) -> bool:
 
 def build(name: str, folder: Path) -> int:
     """Write the base and return its number of parameters. Raises NotBuilt, or whatever transformers raises."""
+    if name in QUANTIZED:
+        size = sum(tensor.numel() for tensor in QUANTIZED[name](folder).values())
+        tokenizer().save_pretrained(folder)
+        return size
     family = family_of(name)
     if family in NOT_TEXT and not name.endswith(IMAGES):
         raise NotBuilt("not a text model")

@@ -244,7 +244,7 @@ SLICE = tuple(
     "llama llama+rope-dynamic phi3+rope-longrope qwen2+window qwen2_moe mistral gemma2 gemma3_text gpt2 gpt_neox "
     "falcon+alibi bloom mpt opt roberta gptj cohere2 llama4_text smollm3+no-rope deepseek_v3 gpt_oss mixtral mamba "
     "jamba qwen3_next granite+scaled t5 t5gemma bart+pair prophetnet+pair rwkv gemma3+images qwen2_5_vl+images "
-    "llama4+images".split()
+    "llama4+images llama+fp8 gpt_oss+mxfp4".split()
 )
-"""Thirty-four that stand for every kind, for a test. RoBERTa is BERT with a table of positions that begins elsewhere.
+"""Thirty-six that stand for every kind, for a test. RoBERTa is BERT with a table of positions that begins elsewhere.
 """

@@ -53,7 +53,7 @@ class Plain:
     def __init__(self, base: Path, *, start: Path | None, adapter: Path | None, settings: Schedule) -> None:
         self.config = AutoConfig.from_pretrained(base)
         self.is_pair = bool(self.config.is_encoder_decoder)
-        model = _auto(self.config).from_pretrained(base, dtype=torch.float32)
+        model = _auto(self.config).from_pretrained(base, config=_whole(self.config), dtype=torch.float32)
         if isinstance(model, Llama4ForConditionalGeneration):  # transformers 5.24 computes nothing with it
             model.language_model.register_forward_hook(_lend_no_images)
         with warnings.catch_warnings():
@@ -101,6 +101,13 @@ def _auto(config: Any) -> Any:
         return AutoModelForSeq2SeqLM
     images = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(config.model_type)
     return AutoModelForImageTextToText if images in (config.architectures or ()) else AutoModelForCausalLM
+
+
+def _whole(config: Any) -> Any:
+    """The configuration of a base that comes quantised asks for whole weights; that of another is as it is."""
+    if getattr(config, "quantization_config", None) is not None:
+        config.quantization_config = {**config.quantization_config, "dequantize": True}
+    return config
 
 
 def _lend_no_images(_module: Any, _given: Any, out: Any) -> None:

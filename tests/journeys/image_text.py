@@ -10,7 +10,7 @@ from transformers import AutoModelForImageTextToText
 from transformers.models.llama4.modeling_llama4 import Llama4ForConditionalGeneration
 
 from bench.families_bases import build, tokenizer, with_images
-from tests.fp8 import BLOCK, SETTINGS, in_fp8
+from bench.families_quantized import BLOCK, FP8, in_fp8
 from tests.runs import recipe_dict, write_rows
 
 KINDS = ("gemma3", "qwen2_5_vl", "llama4")
@@ -62,7 +62,7 @@ def published_in_fp8(folder: Path) -> Path:
         codes, scale, _ = in_fp8(weight)
         tensors |= {name: codes, f"{name}_scale_inv": scale}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    settings = SETTINGS | {"modules_to_not_convert": [*IMAGES["gemma3"], "lm_head"]}
+    settings = FP8 | {"modules_to_not_convert": [*IMAGES["gemma3"], "lm_head"]}
     own = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(own | {"quantization_config": settings}))
     return folder

@@ -6,67 +6,30 @@ from pathlib import Path
 import pytest
 import torch
 from peft.utils import CONFIG_NAME
-from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, GptOssConfig, LlamaConfig, PreTrainedModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
+from bench.families_quantized import write_fp8, write_mxfp4
 from fledge import evaluate, export, train
 from fledge.errors import ModelError
 from fledge.events import Event, Notice
 from fledge.models.load import load_base
-from tests.fp8 import BLOCK, SETTINGS, in_fp8
 from tests.runs import load, recipe_dict, write_rows
-from tests.tiny_models import VOCABULARY, _tokenizer
-
-_COMMON = {"vocab_size": VOCABULARY, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-_COMMON |= {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "initializer_range": 0.1}
-NIBBLES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
-
-
-def written(model: PreTrainedModel, folder: Path, *, tensors: dict[str, torch.Tensor], settings: dict) -> Path:
-    """The model's folder with other tensors in its file and a quantisation in its configuration."""
-    model.save_pretrained(folder)
-    _tokenizer().save_pretrained(folder)
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": settings}))
-    return folder
+from tests.tiny_models import _tokenizer, tiny_folder
 
 
 def fp8_base(folder: Path) -> tuple[Path, dict[str, torch.Tensor]]:
-    """A Llama in FP8 by blocks as DeepSeek publishes them, and what its weights stand for."""
-    torch.manual_seed(0)
-    config = LlamaConfig(**_COMMON, hidden_size=BLOCK, intermediate_size=2 * BLOCK)
-    model = AutoModelForCausalLM.from_config(config)
-    tensors, whole = {}, {}
-    for name, weight in model.state_dict().items():
-        if not name.endswith("proj.weight"):
-            tensors[name] = weight.contiguous()
-            continue
-        codes, scale, whole[name] = in_fp8(weight)
-        tensors |= {name: codes, f"{name}_scale_inv": scale}
-    return written(model, folder, tensors=tensors, settings=SETTINGS), whole
+    """A Llama in FP8 by blocks, and what its weights stand for."""
+    whole = write_fp8(folder)
+    _tokenizer().save_pretrained(folder)
+    return folder, whole
 
 
 def mxfp4_base(folder: Path) -> tuple[Path, dict[str, torch.Tensor]]:
     """A GPT-OSS whose experts are in MXFP4, and what their weights stand for."""
-    torch.manual_seed(0)
-    config = GptOssConfig(**_COMMON, hidden_size=64, intermediate_size=64, head_dim=16, num_local_experts=4)
-    model = AutoModelForCausalLM.from_config(config)
-    generator, lut = torch.Generator().manual_seed(1), torch.tensor([*NIBBLES, *(-value for value in NIBBLES)])
-    tensors, whole = {}, {}
-    for name, weight in model.state_dict().items():
-        if not name.endswith(("gate_up_proj", "down_proj")):
-            tensors[name] = weight.contiguous()
-            continue
-        experts, into, out = weight.shape
-        codes = torch.randint(0, 16, (experts, out, into // 32, 32), generator=generator)
-        scales = torch.randint(120, 124, (experts, out, into // 32), generator=generator)
-        packed = codes[..., ::2] | (codes[..., 1::2] << 4)
-        tensors |= {f"{name}_blocks": packed.to(torch.uint8), f"{name}_scales": scales.to(torch.uint8)}
-        values = lut[codes] * torch.exp2(scales.float() - 127)[..., None]
-        whole[name] = values.view(experts, out, into).transpose(1, 2)
-    settings = {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head", "model.embed_tokens"]}
-    return written(model, folder, tensors=tensors, settings=settings), whole
+    whole = write_mxfp4(folder)
+    _tokenizer().save_pretrained(folder)
+    return folder, whole
 
 
 def added(adapter: Path) -> dict[str, torch.Tensor]:
@@ -122,9 +85,9 @@ def test_it_trains_on_the_weights_that_its_files_stand_for_and_its_merge_has_the
     ],
 )
 def test_a_method_whose_weights_are_not_made_whole_is_refused_with_what_to_take(settings, method, card, cure, tmp_path):
-    base = tmp_path / "base"
-    model = AutoModelForCausalLM.from_config(LlamaConfig(**_COMMON, hidden_size=32, intermediate_size=32))
-    written(model, base, tensors={n: t.contiguous() for n, t in model.state_dict().items()}, settings=settings)
+    base = tiny_folder("llama", tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"quantization_config": settings}))
     if card is not None:
         (base / "README.md").write_text(card, encoding="utf-8")
     recipe = load(tmp_path, recipe_dict(base, write_rows(tmp_path / "rows.jsonl"), tmp_path / "run"))
