@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from fledge.adapters.attach import attach
 from fledge.commands.layout import choose_layout
@@ -151,6 +151,14 @@ def test_dropout_that_knows_its_place_by_name_makes_no_block_a_kind_of_its_own()
     base = of_kind("llama", num_hidden_layers=12).unload()
     adapted = attach(base, LoraSection(r=2, lora_dropout=0.1), facts=read_facts(base), seed=1).model
     assert kinds_of_blocks(adapted.get_base_model()) == [0] * 12
+
+
+@pytest.mark.parametrize(("kind", "kinds"), [("t5", [0, 1, 1, 3, 4, 4]), ("bart", [0, 0, 0, 3, 3, 3])])
+def test_a_decoders_blocks_count_from_their_own_first_one(kind, kinds):
+    """T5's first block on each side has the table of distances; a decoder's blocks keep their number, for its cache."""
+    layers = {"t5": {"num_layers": 3}, "bart": {"encoder_layers": 3, "decoder_layers": 3}}[kind]
+    config = AutoConfig.for_model(kind, vocab_size=64, d_model=16, num_heads=2, d_kv=8, d_ff=24, **layers)
+    assert kinds_of_blocks(AutoModelForSeq2SeqLM.from_config(config)) == kinds
 
 
 def test_windows_and_full_attention_are_two_kinds():

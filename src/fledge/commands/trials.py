@@ -13,6 +13,7 @@ from fledge.data.rows import Row
 from fledge.data.store import TokenStore
 from fledge.facts import ModelFacts
 from fledge.models.one_of_each import kinds_of_blocks, one_of_each, runs_with_one_of_each
+from fledge.ops.wide_linear import wide_linears
 
 SHORT = (16, 12)
 """Tokens of the short rows; an encoder-decoder's have as many in the source and half as many in the target. The last is
@@ -73,18 +74,22 @@ def prove(trials: Trials, model: Any, *, alone: Logits, way: Way | None) -> str 
 
     Without a way it is only asked whether a row gives the same whatever was computed before it.
     """
-    few = {} if way is None else {way.is_packed: way.few}
-    with one_of_each(model.get_base_model(), trials.kinds):
-        why = None
-        if way is not None:
-            why = decided_by_width(trials.long, alone=alone, together=way.few, is_packed=way.is_packed)
-        if why is None:
-            why = difference(trials.long, model, alone=alone, together=few)
-    if why is not None or trials.is_whole:
-        return why
+    with wide_linears(model.dtype, trials.long.device.type):
+        with one_of_each(model.get_base_model(), trials.kinds):
+            why = _of_few(trials.long, model, alone=alone, way=way)
+        if why is not None or trials.is_whole:
+            return why
+        if way is None:
+            return difference(trials.short, model, alone=alone, together={})
+        return last_difference(trials.short, model, alone=alone, together=way.whole, is_packed=way.is_packed)
+
+
+def _of_few(trial: Trial, model: Any, *, alone: Logits, way: Way | None) -> str | None:
+    """The same on the long rows, where the model has one block of each kind."""
     if way is None:
-        return difference(trials.short, model, alone=alone, together={})
-    return last_difference(trials.short, model, alone=alone, together=way.whole, is_packed=way.is_packed)
+        return difference(trial, model, alone=alone, together={})
+    why = decided_by_width(trial, alone=alone, together=way.few, is_packed=way.is_packed)
+    return why or difference(trial, model, alone=alone, together={way.is_packed: way.few})
 
 
 def _some_of(stores: Sequence[TokenStore]) -> list[Row]:

@@ -9,11 +9,16 @@ def blocks(model: nn.Module) -> list[nn.Module]:
     """The transformer blocks in order: the longest list of modules that the model keeps, in each of its two parts where
     it is an encoder-decoder. What reads images has blocks of its own, and they are not among them.
     """
+    return [block for stack in stacks(model) for block in stack]
+
+
+def stacks(model: nn.Module) -> list[list[nn.Module]]:
+    """The same, those of the encoder and those of the decoder apart; of a model of one part there is one stack."""
     config: Any = getattr(model, "config", None)
     if getattr(config, "is_encoder_decoder", False):
         whole: Any = model
-        return [*_longest_list(whole.get_encoder()), *_longest_list(whole.get_decoder())]
-    return _longest_list(language_model(model))
+        return [_longest_list(whole.get_encoder()), _longest_list(whole.get_decoder())]
+    return [_longest_list(language_model(model))]
 
 
 def language_model(model: nn.Module) -> nn.Module:

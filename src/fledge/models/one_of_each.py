@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from fledge.models.blocks import blocks
+from fledge.models.blocks import blocks, stacks
 from fledge.models.forwards import Forward
 
 _HIDDEN = ("hidden_states", "x", "hidden")
@@ -24,11 +24,11 @@ def kinds_of_blocks(model: PreTrainedModel) -> list[int]:
     the configuration that has a value for each block says the same of both. What a block is by its place alone, the
     model's own code may know, and this does not.
     """
-    found = blocks(model)
+    found = [(side, place, block) for side, stack in enumerate(stacks(model)) for place, block in enumerate(stack)]
     first: dict[tuple[Any, ...], list[int]] = {}
     lists = _lists(model, len(found))
-    for number, block in enumerate(found):
-        kind = (_shape(block, number), tuple(str(values[number]) for values in lists))
+    for number, (side, place, block) in enumerate(found):
+        kind = (side, _shape(block, place), tuple(str(values[number]) for values in lists))
         first.setdefault(kind, []).append(number)
     numbers = {number: same[0] for same in first.values() for number in same}
     return [numbers[number] for number in range(len(found))]
@@ -77,7 +77,7 @@ def _handing_on(kind: int, outputs: Mapping[int, Any]) -> Callable[..., Any]:
 
 
 def _shape(block: nn.Module, number: int) -> tuple[Any, ...]:
-    """What a block is made of, its own number in the model left aside."""
+    """What a block is made of, its own number in its stack left aside."""
     parts = []
     for name, module in block.named_modules():
         tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
