@@ -40,7 +40,7 @@ def page(results: Sequence[Result], *, version: str) -> str:
     lines += ["| model_type | flag | computed by | largest difference of a loss |", "| --- | --- | --- | --- |"]
     chosen = [result for result in built if kind_of(result) in _COMPUTED]
     lines += [_line(result) for result in sorted(chosen, key=lambda result: result["name"])]
-    lines += ["", *_others(built), "", "## Not built", "", *_not_built(results)]
+    lines += ["", *_others(built), "## Not built", "", *_not_built(results)]
     return "\n".join(lines) + "\n"
 
 
@@ -60,7 +60,7 @@ def _others(built: Sequence[Result]) -> list[str]:
     for result in sorted(left, key=lambda result: result["name"]):
         family, _, flag = result["name"].partition("+")
         lines.append(f"| {family} | {flag} | {grouped(how(result))} |")
-    return lines
+    return [*lines, ""]
 
 
 def _not_built(results: Sequence[Result]) -> list[str]:
