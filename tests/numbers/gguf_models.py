@@ -31,6 +31,17 @@ from tests.tiny_models import VOCABULARY, tiny_folder
 _COMMON = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "vocab_size": VOCABULARY, "initializer_range": 0.15}
 # numbers that no reader takes for granted
 _ROPE = {"rope_type": "default", "rope_theta": 500.0}
+_LINEAR = {"rope_type": "linear", "rope_theta": 500.0, "factor": 3.0}
+# of 16 frequencies the first are left, the fourth to sixth are between, the last are divided
+_LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500.0,
+    "factor": 5.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+_YARN = {"rope_type": "yarn", "rope_theta": 500.0, "factor": 5.0, "original_max_position_embeddings": 64}
 _EPSILON = {"layer_norm_epsilon": 3e-2}
 _ROTARY = _COMMON | {
     "hidden_size": 128,
@@ -83,8 +94,12 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     ),
     "llama": lambda: _of(LlamaConfig, **_GROUPED, tie_word_embeddings=False),
     "llama, tied, of wide heads": lambda: _of(LlamaConfig, **_GROUPED, head_dim=64, tie_word_embeddings=True),
+    "llama 3": lambda: _of(LlamaConfig, **_GROUPED | {"rope_parameters": _LLAMA3}, tie_word_embeddings=True),
+    "llama, linear": lambda: _of(LlamaConfig, **_GROUPED | {"rope_parameters": _LINEAR}, tie_word_embeddings=False),
+    "llama, yarn": lambda: _of(LlamaConfig, **_GROUPED | {"rope_parameters": _YARN}, tie_word_embeddings=False),
     "mistral": lambda: _of(MistralConfig, **_GROUPED, sliding_window=256, tie_word_embeddings=False),
     "qwen2": lambda: _of(Qwen2Config, **_GROUPED, tie_word_embeddings=True),
+    "qwen2, yarn": lambda: _of(Qwen2Config, **_GROUPED | {"rope_parameters": _YARN}, tie_word_embeddings=True),
     "falcon-7b": lambda: _of(FalconConfig, **_FALCON, multi_query=True, parallel_attn=True),
     "falcon of its own head": lambda: _of(
         FalconConfig, **_FALCON, multi_query=True, parallel_attn=True, tie_word_embeddings=False

@@ -40,7 +40,8 @@ _FALCON = {"vocab_size": VOCABULARY, "hidden_size": 64, "num_hidden_layers": 1, 
 _GPT2 = {"vocab_size": VOCABULARY, "n_embd": 64, "n_layer": 1, "n_head": 2}
 _T5 = {"vocab_size": VOCABULARY, "d_model": 64, "d_kv": 32, "d_ff": 64, "num_layers": 1, "num_heads": 2}
 _YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 128}
-
+_LLAMA3 = _YARN | {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+_LONG = _YARN | {"rope_type": "longrope", "short_factor": [1.0] * 16, "long_factor": [2.0] * 16}
 _PART = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
 
 
@@ -199,7 +200,13 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: OPTConfig(vocab_size=VOCABULARY, hidden_size=64, ffn_dim=64, num_attention_heads=2),
         "known are Bloom",
     ),
-    "yarn": (lambda: LlamaConfig(**_SIZES, rope_parameters=_YARN), "scaled by yarn"),
+    "phi of yarn": (lambda: PhiConfig(**_SIZES, rope_parameters=_YARN), "scaled by yarn"),
+    "llama of longrope": (lambda: LlamaConfig(**_SIZES, rope_parameters=_LONG), "scaled by longrope"),
+    "llama of another yarn": (
+        lambda: LlamaConfig(**_SIZES, rope_parameters=_YARN | {"beta_fast": 16}),
+        "yarn with a beta_fast of their own",
+    ),
+    "qwen2 of llama3": (lambda: Qwen2Config(**_SIZES, num_key_value_heads=2, rope_parameters=_LLAMA3), "by llama3"),
     "llama rotated in part": (lambda: LlamaConfig(**_SIZES, rope_parameters=_PART), "rotated in part"),
     "llama with biases": (lambda: LlamaConfig(**_SIZES, attention_bias=True), "biases"),
     "llama with relu": (lambda: LlamaConfig(**_SIZES, hidden_act="relu"), "the activation relu"),
@@ -254,6 +261,22 @@ def test_a_vocabulary_that_does_not_fit_is_refused_before_anything_is_written(
     tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     assert "rows in the embedding" in str(refused(llama(vocab_size=VOCABULARY - 1), tokenizer, tmp_path))
+
+
+def test_the_frequencies_of_llama_3_are_divided_as_transformers_divides_them(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    model = llama(rope_parameters=_LLAMA3)
+    (found,) = (
+        tensor for tensor in written(model, tokenizer, tmp_path, "q8_0").tensors if tensor.name == "rope_freqs.weight"
+    )
+    assert found.tensor_type.name == "F32"
+    divisors = torch.from_numpy(found.data.copy())
+    plain = 1e4 ** -(torch.arange(16) / 16)
+    assert torch.allclose(plain / divisors, model.model.rotary_emb.inv_freq, rtol=1e-6)
+    assert divisors[0] == 1
+    assert divisors[-1] == pytest.approx(4, rel=1e-6)
+    assert read_by(model) == "gguf"
 
 
 def test_every_family_is_supported_and_says_who_reads_it(tmp_path: Path) -> None:

@@ -40,7 +40,10 @@ class Way:
 
 
 def _rotary(number: Numbers, *, width: int | None = None) -> dict[str, Any]:
-    rope = {"rope_type": "default", "rope_theta": number("rope.freq_base")}
+    rope = {"rope_type": number("rope.scaling.type") or "default", "rope_theta": number("rope.freq_base")}
+    scaled = {"factor": "factor", "original_max_position_embeddings": "original_context_length"}
+    found = {name: number(f"rope.scaling.{key}") for name, key in scaled.items()}
+    rope |= {name: value for name, value in found.items() if value is not None}
     if width is not None:
         rope["partial_rotary_factor"] = number("rope.dimension_count") / width
     return {
@@ -53,6 +56,13 @@ def _rotary(number: Numbers, *, width: int | None = None) -> dict[str, Any]:
     }
 
 
+def _divided(divisors: list[float], config: Any) -> dict[str, Any]:
+    """What divides each frequency of a rotary embedding, as the one kind that transformers reads such numbers of."""
+    either = {"short_factor": divisors, "long_factor": divisors}
+    rest = {"attention_factor": 1.0, "original_max_position_embeddings": config.max_position_embeddings}
+    return {"rope_type": "longrope"} | either | rest
+
+
 def _grouped(number: Numbers) -> dict[str, Any]:
     return _rotary(number) | {
         "num_key_value_heads": number("attention.head_count_kv"),
@@ -61,12 +71,11 @@ def _grouped(number: Numbers) -> dict[str, Any]:
     }
 
 
-def _llama(number: Numbers, tensors: frozenset[str]) -> PreTrainedConfig:
-    return LlamaConfig(**_grouped(number), tie_word_embeddings="output.weight" not in tensors)
+def _like_llama(kind: Callable[..., PreTrainedConfig]) -> Callable[[Numbers, frozenset[str]], PreTrainedConfig]:
+    def config(number: Numbers, tensors: frozenset[str]) -> PreTrainedConfig:
+        return kind(**_grouped(number), tie_word_embeddings="output.weight" not in tensors)
 
-
-def _qwen2(number: Numbers, tensors: frozenset[str]) -> PreTrainedConfig:
-    return Qwen2Config(**_grouped(number), tie_word_embeddings="output.weight" not in tensors)
+    return config
 
 
 def _gemma(number: Numbers, tensors: frozenset[str]) -> PreTrainedConfig:
@@ -212,9 +221,9 @@ WAYS: dict[str, Way] = {
     "gemma2": Way(_gemma2, _one_less),
     "gpt2": Way(_gpt2, _turned),
     "gptneox": Way(_gptneox, _fused_again),
-    "llama": Way(_llama, _halves_again),
+    "llama": Way(_like_llama(LlamaConfig), _halves_again),
     "phi2": Way(_phi2, _same),
-    "qwen2": Way(_qwen2, _same),
+    "qwen2": Way(_like_llama(Qwen2Config), _same),
     "t5": Way(_t5, _same),
 }
 
@@ -250,8 +259,11 @@ def load(path: str, dtype: str = "float32") -> tuple[Any, None]:
         return None if field is None else field.contents()
 
     stored = {tensor.name: tensor for tensor in reader.tensors}
+    divisors = stored.pop("rope_freqs.weight", None)
     config = WAYS[arch].config(number, frozenset(stored))
     config.vocab_size = number("vocab_size")
+    if divisors is not None:
+        config.rope_parameters = config.rope_parameters | _divided(_values(divisors).tolist(), config)
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with torch.device("meta"):
         empty = kind.from_config(config)
