@@ -21,6 +21,7 @@ from transformers import (
     PhiConfig,
     PreTrainedConfig,
     Qwen2Config,
+    Qwen3Config,
     T5Config,
 )
 
@@ -100,6 +101,9 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "mistral": lambda: _of(MistralConfig, **_GROUPED, sliding_window=256, tie_word_embeddings=False),
     "qwen2": lambda: _of(Qwen2Config, **_GROUPED, tie_word_embeddings=True),
     "qwen2, yarn": lambda: _of(Qwen2Config, **_GROUPED | {"rope_parameters": _YARN}, tie_word_embeddings=True),
+    "qwen3": lambda: _of(Qwen3Config, **_GROUPED, head_dim=64, tie_word_embeddings=True),
+    "qwen3 of usual heads": lambda: _of(Qwen3Config, **_GROUPED, head_dim=128, tie_word_embeddings=False),
+    "qwen3, yarn": lambda: _of(Qwen3Config, **_GROUPED | {"rope_parameters": _YARN}, head_dim=64),
     "falcon-7b": lambda: _of(FalconConfig, **_FALCON, multi_query=True, parallel_attn=True),
     "falcon of its own head": lambda: _of(
         FalconConfig, **_FALCON, multi_query=True, parallel_attn=True, tie_word_embeddings=False

@@ -23,6 +23,7 @@ from transformers import (
     OPTConfig,
     PhiConfig,
     Qwen2Config,
+    Qwen3Config,
     T5Config,
 )
 
@@ -211,6 +212,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "llama with biases": (lambda: LlamaConfig(**_SIZES, attention_bias=True), "biases"),
     "llama with relu": (lambda: LlamaConfig(**_SIZES, hidden_act="relu"), "the activation relu"),
     "wide qwen2": (lambda: Qwen2Config(**_SIZES, num_key_value_heads=2, head_dim=64), "not as wide"),
+    "qwen3 with biases": (lambda: Qwen3Config(**_SIZES, attention_bias=True), "biases"),
     "falcon with alibi": (lambda: FalconConfig(**_FALCON, alibi=True), "ALiBi"),
     "falcon with biases": (lambda: FalconConfig(**_FALCON, bias=True), "biases"),
     "falcon in sequence": (lambda: FalconConfig(**_FALCON, parallel_attn=False), "instead of beside it"),

@@ -24,6 +24,7 @@ from transformers import (
     PhiConfig,
     PreTrainedConfig,
     Qwen2Config,
+    Qwen3Config,
     T5Config,
 )
 
@@ -224,6 +225,7 @@ WAYS: dict[str, Way] = {
     "llama": Way(_like_llama(LlamaConfig), _halves_again),
     "phi2": Way(_phi2, _same),
     "qwen2": Way(_like_llama(Qwen2Config), _same),
+    "qwen3": Way(_like_llama(Qwen3Config), _same),
     "t5": Way(_t5, _same),
 }
 

@@ -12,6 +12,7 @@ from transformers import (
     PhiForCausalLM,
     PreTrainedModel,
     Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
     T5ForConditionalGeneration,
 )
 
@@ -22,6 +23,7 @@ from fledge.exporting.gguf.gemma import GEMMA, GEMMA2
 from fledge.exporting.gguf.gpt import GPT2, GPT_NEOX
 from fledge.exporting.gguf.llama import LLAMA, QWEN2
 from fledge.exporting.gguf.phi import PHI2
+from fledge.exporting.gguf.qwen3 import QWEN3
 from fledge.exporting.gguf.t5 import T5
 
 FAMILIES: dict[type[PreTrainedModel], Family] = {
@@ -35,5 +37,6 @@ FAMILIES: dict[type[PreTrainedModel], Family] = {
     MistralForCausalLM: LLAMA,
     PhiForCausalLM: PHI2,
     Qwen2ForCausalLM: QWEN2,
+    Qwen3ForCausalLM: QWEN3,
     T5ForConditionalGeneration: T5,
 }
