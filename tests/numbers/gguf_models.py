@@ -13,6 +13,7 @@ from transformers import (
     BloomConfig,
     FalconConfig,
     Gemma2Config,
+    Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
@@ -56,6 +57,8 @@ _ROTARY = _COMMON | {
 }
 _GROUPED = _ROTARY | {"num_key_value_heads": 2}
 _GEMMA = _GROUPED | {"hidden_activation": "gelu_pytorch_tanh"}
+_LOCAL = {"rope_type": "default", "rope_theta": 10000.0}
+_GEMMA3 = _GEMMA | {"num_hidden_layers": 7, "sliding_window": 32}
 _FALCON = _COMMON | {
     "hidden_size": 128,
     "num_hidden_layers": 2,
@@ -118,6 +121,17 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "gemma2": lambda: _of(Gemma2Config, **_GEMMA, head_dim=256, sliding_window=32),
     "gemma2 of narrow heads": lambda: _of(
         Gemma2Config, **_GEMMA, head_dim=64, sliding_window=32, query_pre_attn_scalar=64
+    ),
+    "gemma3": lambda: _of(
+        Gemma3TextConfig,
+        **_GEMMA3 | {"rope_parameters": {"full_attention": _LINEAR, "sliding_attention": _LOCAL}},
+        head_dim=64,
+        query_pre_attn_scalar=64,
+    ),
+    "gemma3 of wide heads": lambda: _of(
+        Gemma3TextConfig,
+        **_GEMMA3 | {"rope_parameters": {"full_attention": _ROPE, "sliding_attention": _LOCAL}},
+        head_dim=256,
     ),
     "gpt2": lambda: _of(GPT2Config, **_COMMON, **_EPSILON, n_embd=128, n_layer=2, n_head=4, n_positions=1024),
     "gpt-neox": lambda: _of(GPTNeoXConfig, **_NEOX, use_parallel_residual=True, tie_word_embeddings=False),

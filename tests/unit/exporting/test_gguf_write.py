@@ -16,6 +16,7 @@ from transformers import (
     BloomConfig,
     FalconConfig,
     Gemma2Config,
+    Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
@@ -38,6 +39,7 @@ from tests.tiny_models import VOCABULARY, tiny_folder
 _SIZES = {"vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
 _SIZES |= {"num_attention_heads": 2}
 _FALCON = {"vocab_size": VOCABULARY, "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+_GEMMA3 = _SIZES | {"head_dim": 32, "query_pre_attn_scalar": 32, "num_key_value_heads": 2, "pad_token_id": 0}
 _GPT2 = {"vocab_size": VOCABULARY, "n_embd": 64, "n_layer": 1, "n_head": 2}
 _T5 = {"vocab_size": VOCABULARY, "d_model": 64, "d_kv": 32, "d_ff": 64, "num_layers": 1, "num_heads": 2}
 _YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 128}
@@ -219,6 +221,21 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "phi with norms": (lambda: PhiConfig(**_SIZES, qk_layernorm=True), "norms of queries"),
     "gemma of its own head": (lambda: GemmaConfig(**_SIZES, head_dim=32, tie_word_embeddings=False), "no head but"),
     "gemma2 of another scale": (lambda: Gemma2Config(**_SIZES, head_dim=32), "query_pre_attn_scalar"),
+    "gemma3 of another scale": (lambda: Gemma3TextConfig(**_GEMMA3 | {"head_dim": 64}), "query_pre_attn_scalar"),
+    "gemma3 of other windows": (
+        lambda: Gemma3TextConfig(**_GEMMA3, layer_types=["full_attention"] * 2),
+        "another order of windows",
+    ),
+    "gemma3 of another base": (
+        lambda: Gemma3TextConfig(**_GEMMA3, rope_parameters={"sliding_attention": _PART | {"rope_theta": 5e4}}),
+        "another base where",
+    ),
+    "gemma3 of yarn": (lambda: Gemma3TextConfig(**_GEMMA3, rope_parameters={"full_attention": _YARN}), "by yarn"),
+    "gemma3 with soft caps": (lambda: Gemma3TextConfig(**_GEMMA3, final_logit_softcapping=30.0), "soft caps"),
+    "gemma3 of both ways": (
+        lambda: Gemma3TextConfig(**_GEMMA3, use_bidirectional_attention=True),
+        "attention to what follows",
+    ),
     "gpt2 with relu": (lambda: GPT2Config(**_GPT2, activation_function="relu"), "the activation relu"),
     "gpt2 scaled": (lambda: GPT2Config(**_GPT2, scale_attn_by_inverse_layer_idx=True), "scaled in another way"),
     "neox without biases": (lambda: GPTNeoXConfig(**_SIZES, attention_bias=False), "without biases"),

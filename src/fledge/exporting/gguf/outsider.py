@@ -17,6 +17,7 @@ from transformers import (
     BloomConfig,
     FalconConfig,
     Gemma2Config,
+    Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
@@ -93,6 +94,20 @@ def _gemma2(number: Numbers, tensors: frozenset[str]) -> PreTrainedConfig:
         attn_logit_softcapping=number("attn_logit_softcapping"),
         final_logit_softcapping=number("final_logit_softcapping"),
         sliding_window=number("attention.sliding_window"),
+    )
+
+
+def _gemma3(number: Numbers, tensors: frozenset[str]) -> PreTrainedConfig:
+    told, is_27b = _grouped(number), number("block_count") == 62
+    per_head = number("embedding_length") // number("attention.head_count")
+    local = {"rope_type": "default", "rope_theta": 10000.0}
+    told["rope_parameters"] = {"full_attention": told["rope_parameters"], "sliding_attention": local}
+    return Gemma3TextConfig(
+        **told,
+        hidden_activation="gelu_pytorch_tanh",
+        query_pre_attn_scalar=per_head if is_27b else number("attention.key_length"),
+        sliding_window=number("attention.sliding_window"),
+        tie_word_embeddings="output.weight" not in tensors,
     )
 
 
@@ -220,6 +235,7 @@ WAYS: dict[str, Way] = {
     "falcon": Way(_falcon, _fused_again),
     "gemma": Way(_gemma, _one_less),
     "gemma2": Way(_gemma2, _one_less),
+    "gemma3": Way(_gemma3, _one_less),
     "gpt2": Way(_gpt2, _turned),
     "gptneox": Way(_gptneox, _fused_again),
     "llama": Way(_like_llama(LlamaConfig), _halves_again),

@@ -4,6 +4,7 @@ from transformers import (
     BloomForCausalLM,
     FalconForCausalLM,
     Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
     GemmaForCausalLM,
     GPT2LMHeadModel,
     GPTNeoXForCausalLM,
@@ -20,6 +21,7 @@ from fledge.exporting.gguf.bloom import BLOOM
 from fledge.exporting.gguf.falcon import FALCON
 from fledge.exporting.gguf.family import Family
 from fledge.exporting.gguf.gemma import GEMMA, GEMMA2
+from fledge.exporting.gguf.gemma3 import GEMMA3
 from fledge.exporting.gguf.gpt import GPT2, GPT_NEOX
 from fledge.exporting.gguf.llama import LLAMA, QWEN2
 from fledge.exporting.gguf.phi import PHI2
@@ -33,6 +35,7 @@ FAMILIES: dict[type[PreTrainedModel], Family] = {
     GPTNeoXForCausalLM: GPT_NEOX,
     GemmaForCausalLM: GEMMA,
     Gemma2ForCausalLM: GEMMA2,
+    Gemma3ForCausalLM: GEMMA3,
     LlamaForCausalLM: LLAMA,
     MistralForCausalLM: LLAMA,
     PhiForCausalLM: PHI2,
