@@ -19,6 +19,7 @@ from transformers import (
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    Phi3Config,
     PhiConfig,
     PreTrainedConfig,
     Qwen2Config,
@@ -117,6 +118,10 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     ),
     "falcon of many heads": lambda: _of(FalconConfig, **_FALCON, multi_query=False, parallel_attn=True),
     "phi": lambda: _of(PhiConfig, **_GROUPED, partial_rotary_factor=0.5, tie_word_embeddings=False),
+    "phi3": lambda: _of(Phi3Config, **_GROUPED | {"rms_norm_eps": 1e-5}, tie_word_embeddings=False),
+    "phi3 rotated in part": lambda: _of(
+        Phi3Config, **_GROUPED | {"rope_parameters": _ROPE | {"partial_rotary_factor": 0.75}}, tie_word_embeddings=True
+    ),
     "gemma": lambda: _of(GemmaConfig, **_GEMMA, head_dim=64),
     "gemma2": lambda: _of(Gemma2Config, **_GEMMA, head_dim=256, sliding_window=32),
     "gemma2 of narrow heads": lambda: _of(

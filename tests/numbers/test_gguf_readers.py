@@ -25,7 +25,7 @@ TOLERANCES: dict[FileType, float] = {"f16": 5e-3, "bf16": 4e-2, "q8_0": 1.5e-1}
 """Of llama.cpp, which rounds what goes through a matrix to the matrix's own format."""
 BY_TRANSFORMERS = ("bloom", "bloom of 6 heads", "bloom of its own head", "llama", "llama, tied, of wide heads")
 BY_TRANSFORMERS += ("mistral", "qwen2", "falcon-7b", "qwen3 of usual heads", "falcon of its own head", "gemma2", "gpt2")
-BY_TRANSFORMERS += ("gemma3 of wide heads",)
+BY_TRANSFORMERS += ("gemma3 of wide heads", "phi3")
 Model = Any
 
 

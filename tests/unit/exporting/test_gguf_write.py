@@ -22,6 +22,7 @@ from transformers import (
     GPTNeoXConfig,
     LlamaConfig,
     OPTConfig,
+    Phi3Config,
     PhiConfig,
     Qwen2Config,
     Qwen3Config,
@@ -219,6 +220,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "falcon with biases": (lambda: FalconConfig(**_FALCON, bias=True), "biases"),
     "falcon in sequence": (lambda: FalconConfig(**_FALCON, parallel_attn=False), "instead of beside it"),
     "phi with norms": (lambda: PhiConfig(**_SIZES, qk_layernorm=True), "norms of queries"),
+    "phi3 of longrope": (
+        lambda: Phi3Config(**_SIZES, pad_token_id=0, rope_parameters=_LONG | {"partial_rotary_factor": 1.0}),
+        "scaled by longrope",
+    ),
     "gemma of its own head": (lambda: GemmaConfig(**_SIZES, head_dim=32, tie_word_embeddings=False), "no head but"),
     "gemma2 of another scale": (lambda: Gemma2Config(**_SIZES, head_dim=32), "query_pre_attn_scalar"),
     "gemma3 of another scale": (lambda: Gemma3TextConfig(**_GEMMA3 | {"head_dim": 64}), "query_pre_attn_scalar"),

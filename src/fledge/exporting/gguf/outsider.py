@@ -22,6 +22,7 @@ from transformers import (
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
+    Phi3Config,
     PhiConfig,
     PreTrainedConfig,
     Qwen2Config,
@@ -119,6 +120,16 @@ def _phi2(number: Numbers, tensors: frozenset[str]) -> PreTrainedConfig:
         layer_norm_eps=number("attention.layer_norm_epsilon"),
         hidden_act="gelu_new",
         tie_word_embeddings=False,
+    )
+
+
+def _phi3(number: Numbers, tensors: frozenset[str]) -> PreTrainedConfig:
+    width = number("embedding_length") // number("attention.head_count")
+    return Phi3Config(
+        **_rotary(number, width=width),
+        num_key_value_heads=number("attention.head_count_kv"),
+        rms_norm_eps=number("attention.layer_norm_rms_epsilon"),
+        tie_word_embeddings="output.weight" not in tensors,
     )
 
 
@@ -240,6 +251,7 @@ WAYS: dict[str, Way] = {
     "gptneox": Way(_gptneox, _fused_again),
     "llama": Way(_like_llama(LlamaConfig), _halves_again),
     "phi2": Way(_phi2, _same),
+    "phi3": Way(_phi3, _same),
     "qwen2": Way(_like_llama(Qwen2Config), _same),
     "qwen3": Way(_like_llama(Qwen3Config), _same),
     "t5": Way(_t5, _same),
@@ -280,6 +292,8 @@ def load(path: str, dtype: str = "float32") -> tuple[Any, None]:
     divisors = stored.pop("rope_freqs.weight", None)
     config = WAYS[arch].config(number, frozenset(stored))
     config.vocab_size = number("vocab_size")
+    if (config.pad_token_id or 0) >= config.vocab_size:  # a default, of which the file says nothing
+        config.pad_token_id = None
     if divisors is not None:
         config.rope_parameters = config.rope_parameters | _divided(_values(divisors).tolist(), config)
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM

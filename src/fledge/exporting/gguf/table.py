@@ -10,6 +10,7 @@ from transformers import (
     GPTNeoXForCausalLM,
     LlamaForCausalLM,
     MistralForCausalLM,
+    Phi3ForCausalLM,
     PhiForCausalLM,
     PreTrainedModel,
     Qwen2ForCausalLM,
@@ -25,6 +26,7 @@ from fledge.exporting.gguf.gemma3 import GEMMA3
 from fledge.exporting.gguf.gpt import GPT2, GPT_NEOX
 from fledge.exporting.gguf.llama import LLAMA, QWEN2
 from fledge.exporting.gguf.phi import PHI2
+from fledge.exporting.gguf.phi3 import PHI3
 from fledge.exporting.gguf.qwen3 import QWEN3
 from fledge.exporting.gguf.t5 import T5
 
@@ -39,6 +41,7 @@ FAMILIES: dict[type[PreTrainedModel], Family] = {
     LlamaForCausalLM: LLAMA,
     MistralForCausalLM: LLAMA,
     PhiForCausalLM: PHI2,
+    Phi3ForCausalLM: PHI3,
     Qwen2ForCausalLM: QWEN2,
     Qwen3ForCausalLM: QWEN3,
     T5ForConditionalGeneration: T5,
