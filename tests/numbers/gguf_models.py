@@ -24,6 +24,7 @@ from transformers import (
     PreTrainedConfig,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
     T5Config,
 )
 
@@ -108,6 +109,7 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "qwen3": lambda: _of(Qwen3Config, **_GROUPED, head_dim=64, tie_word_embeddings=True),
     "qwen3 of usual heads": lambda: _of(Qwen3Config, **_GROUPED, head_dim=128, tie_word_embeddings=False),
     "qwen3, yarn": lambda: _of(Qwen3Config, **_GROUPED | {"rope_parameters": _YARN}, head_dim=64),
+    "smollm3": lambda: _of(SmolLM3Config, **_GROUPED | {"num_hidden_layers": 5}, tie_word_embeddings=True),
     "falcon-7b": lambda: _of(FalconConfig, **_FALCON, multi_query=True, parallel_attn=True),
     "falcon of its own head": lambda: _of(
         FalconConfig, **_FALCON, multi_query=True, parallel_attn=True, tie_word_embeddings=False

@@ -26,6 +26,7 @@ from transformers import (
     PhiConfig,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
     T5Config,
 )
 
@@ -216,6 +217,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "llama with relu": (lambda: LlamaConfig(**_SIZES, hidden_act="relu"), "the activation relu"),
     "wide qwen2": (lambda: Qwen2Config(**_SIZES, num_key_value_heads=2, head_dim=64), "not as wide"),
     "qwen3 with biases": (lambda: Qwen3Config(**_SIZES, attention_bias=True), "biases"),
+    "smollm3 with positions everywhere": (
+        lambda: SmolLM3Config(**_SIZES | {"num_hidden_layers": 4}, pad_token_id=0, no_rope_layers=[1, 1, 1, 1]),
+        "another order of blocks without positions",
+    ),
     "falcon with alibi": (lambda: FalconConfig(**_FALCON, alibi=True), "ALiBi"),
     "falcon with biases": (lambda: FalconConfig(**_FALCON, bias=True), "biases"),
     "falcon in sequence": (lambda: FalconConfig(**_FALCON, parallel_attn=False), "instead of beside it"),

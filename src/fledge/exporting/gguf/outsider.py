@@ -27,6 +27,7 @@ from transformers import (
     PreTrainedConfig,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
     T5Config,
 )
 
@@ -254,6 +255,7 @@ WAYS: dict[str, Way] = {
     "phi3": Way(_phi3, _same),
     "qwen2": Way(_like_llama(Qwen2Config), _same),
     "qwen3": Way(_like_llama(Qwen3Config), _same),
+    "smollm3": Way(_like_llama(SmolLM3Config), _halves_again),
     "t5": Way(_t5, _same),
 }
 

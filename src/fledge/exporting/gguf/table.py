@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedModel,
     Qwen2ForCausalLM,
     Qwen3ForCausalLM,
+    SmolLM3ForCausalLM,
     T5ForConditionalGeneration,
 )
 
@@ -28,6 +29,7 @@ from fledge.exporting.gguf.llama import LLAMA, QWEN2
 from fledge.exporting.gguf.phi import PHI2
 from fledge.exporting.gguf.phi3 import PHI3
 from fledge.exporting.gguf.qwen3 import QWEN3
+from fledge.exporting.gguf.smollm3 import SMOLLM3
 from fledge.exporting.gguf.t5 import T5
 
 FAMILIES: dict[type[PreTrainedModel], Family] = {
@@ -44,5 +46,6 @@ FAMILIES: dict[type[PreTrainedModel], Family] = {
     Phi3ForCausalLM: PHI3,
     Qwen2ForCausalLM: QWEN2,
     Qwen3ForCausalLM: QWEN3,
+    SmolLM3ForCausalLM: SMOLLM3,
     T5ForConditionalGeneration: T5,
 }
