@@ -17,6 +17,7 @@ from transformers import (
     GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
     Phi3Config,
@@ -110,6 +111,15 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "qwen3 of usual heads": lambda: _of(Qwen3Config, **_GROUPED, head_dim=128, tie_word_embeddings=False),
     "qwen3, yarn": lambda: _of(Qwen3Config, **_GROUPED | {"rope_parameters": _YARN}, head_dim=64),
     "smollm3": lambda: _of(SmolLM3Config, **_GROUPED | {"num_hidden_layers": 5}, tie_word_embeddings=True),
+    "granite": lambda: _of(
+        GraniteConfig,
+        **_GROUPED,
+        embedding_multiplier=3.0,
+        residual_multiplier=0.3,
+        attention_multiplier=0.1,
+        logits_scaling=7.0,
+        tie_word_embeddings=True,
+    ),
     "falcon-7b": lambda: _of(FalconConfig, **_FALCON, multi_query=True, parallel_attn=True),
     "falcon of its own head": lambda: _of(
         FalconConfig, **_FALCON, multi_query=True, parallel_attn=True, tie_word_embeddings=False

@@ -21,6 +21,7 @@ from transformers import (
     GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
+    GraniteConfig,
     LlamaConfig,
     Phi3Config,
     PhiConfig,
@@ -130,6 +131,17 @@ def _phi3(number: Numbers, tensors: frozenset[str]) -> PreTrainedConfig:
         **_rotary(number, width=width),
         num_key_value_heads=number("attention.head_count_kv"),
         rms_norm_eps=number("attention.layer_norm_rms_epsilon"),
+        tie_word_embeddings="output.weight" not in tensors,
+    )
+
+
+def _granite(number: Numbers, tensors: frozenset[str]) -> PreTrainedConfig:
+    return GraniteConfig(
+        **_grouped(number),
+        embedding_multiplier=number("embedding_scale"),
+        residual_multiplier=number("residual_scale"),
+        attention_multiplier=number("attention.scale"),
+        logits_scaling=number("logit_scale"),
         tie_word_embeddings="output.weight" not in tensors,
     )
 
@@ -250,6 +262,7 @@ WAYS: dict[str, Way] = {
     "gemma3": Way(_gemma3, _one_less),
     "gpt2": Way(_gpt2, _turned),
     "gptneox": Way(_gptneox, _fused_again),
+    "granite": Way(_granite, _halves_again),
     "llama": Way(_like_llama(LlamaConfig), _halves_again),
     "phi2": Way(_phi2, _same),
     "phi3": Way(_phi3, _same),

@@ -8,6 +8,7 @@ from transformers import (
     GemmaForCausalLM,
     GPT2LMHeadModel,
     GPTNeoXForCausalLM,
+    GraniteForCausalLM,
     LlamaForCausalLM,
     MistralForCausalLM,
     Phi3ForCausalLM,
@@ -25,6 +26,7 @@ from fledge.exporting.gguf.family import Family
 from fledge.exporting.gguf.gemma import GEMMA, GEMMA2
 from fledge.exporting.gguf.gemma3 import GEMMA3
 from fledge.exporting.gguf.gpt import GPT2, GPT_NEOX
+from fledge.exporting.gguf.granite import GRANITE
 from fledge.exporting.gguf.llama import LLAMA, QWEN2
 from fledge.exporting.gguf.phi import PHI2
 from fledge.exporting.gguf.phi3 import PHI3
@@ -40,6 +42,7 @@ FAMILIES: dict[type[PreTrainedModel], Family] = {
     GemmaForCausalLM: GEMMA,
     Gemma2ForCausalLM: GEMMA2,
     Gemma3ForCausalLM: GEMMA3,
+    GraniteForCausalLM: GRANITE,
     LlamaForCausalLM: LLAMA,
     MistralForCausalLM: LLAMA,
     PhiForCausalLM: PHI2,
