@@ -20,6 +20,7 @@ from transformers import (
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
     Phi3Config,
     PhiConfig,
     PreTrainedConfig,
@@ -120,6 +121,8 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
         logits_scaling=7.0,
         tie_word_embeddings=True,
     ),
+    "olmo2": lambda: _of(Olmo2Config, **_GROUPED, tie_word_embeddings=False),
+    "olmo2, tied": lambda: _of(Olmo2Config, **_ROTARY, tie_word_embeddings=True),
     "falcon-7b": lambda: _of(FalconConfig, **_FALCON, multi_query=True, parallel_attn=True),
     "falcon of its own head": lambda: _of(
         FalconConfig, **_FALCON, multi_query=True, parallel_attn=True, tie_word_embeddings=False

@@ -11,6 +11,7 @@ from transformers import (
     GraniteForCausalLM,
     LlamaForCausalLM,
     MistralForCausalLM,
+    Olmo2ForCausalLM,
     Phi3ForCausalLM,
     PhiForCausalLM,
     PreTrainedModel,
@@ -28,6 +29,7 @@ from fledge.exporting.gguf.gemma3 import GEMMA3
 from fledge.exporting.gguf.gpt import GPT2, GPT_NEOX
 from fledge.exporting.gguf.granite import GRANITE
 from fledge.exporting.gguf.llama import LLAMA, QWEN2
+from fledge.exporting.gguf.olmo2 import OLMO2
 from fledge.exporting.gguf.phi import PHI2
 from fledge.exporting.gguf.phi3 import PHI3
 from fledge.exporting.gguf.qwen3 import QWEN3
@@ -45,6 +47,7 @@ FAMILIES: dict[type[PreTrainedModel], Family] = {
     GraniteForCausalLM: GRANITE,
     LlamaForCausalLM: LLAMA,
     MistralForCausalLM: LLAMA,
+    Olmo2ForCausalLM: OLMO2,
     PhiForCausalLM: PHI2,
     Phi3ForCausalLM: PHI3,
     Qwen2ForCausalLM: QWEN2,
