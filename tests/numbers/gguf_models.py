@@ -27,6 +27,7 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
     SmolLM3Config,
+    Starcoder2Config,
     T5Config,
 )
 
@@ -123,6 +124,7 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     ),
     "olmo2": lambda: _of(Olmo2Config, **_GROUPED, tie_word_embeddings=False),
     "olmo2, tied": lambda: _of(Olmo2Config, **_ROTARY, tie_word_embeddings=True),
+    "starcoder2": lambda: _of(Starcoder2Config, **_GROUPED, norm_epsilon=3e-2, tie_word_embeddings=True),
     "falcon-7b": lambda: _of(FalconConfig, **_FALCON, multi_query=True, parallel_attn=True),
     "falcon of its own head": lambda: _of(
         FalconConfig, **_FALCON, multi_query=True, parallel_attn=True, tie_word_embeddings=False

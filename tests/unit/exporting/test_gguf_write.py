@@ -29,6 +29,7 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
     SmolLM3Config,
+    Starcoder2Config,
     T5Config,
 )
 
@@ -225,6 +226,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "granite of no residuals": (lambda: GraniteConfig(**_SIZES, residual_multiplier=0.0), "a scale of 0"),
     "wide olmo2": (lambda: Olmo2Config(**_SIZES, head_dim=64), "not as wide"),
+    "starcoder2 without biases": (lambda: Starcoder2Config(**_SIZES, use_bias=False), "without biases"),
+    "starcoder2 with an exact gelu": (lambda: Starcoder2Config(**_SIZES, hidden_act="gelu"), "the activation gelu"),
     "falcon with alibi": (lambda: FalconConfig(**_FALCON, alibi=True), "ALiBi"),
     "falcon with biases": (lambda: FalconConfig(**_FALCON, bias=True), "biases"),
     "falcon in sequence": (lambda: FalconConfig(**_FALCON, parallel_attn=False), "instead of beside it"),

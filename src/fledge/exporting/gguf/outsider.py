@@ -30,6 +30,7 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
     SmolLM3Config,
+    Starcoder2Config,
     T5Config,
 )
 
@@ -143,6 +144,15 @@ def _granite(number: Numbers, tensors: frozenset[str]) -> PreTrainedConfig:
         residual_multiplier=number("residual_scale"),
         attention_multiplier=number("attention.scale"),
         logits_scaling=number("logit_scale"),
+        tie_word_embeddings="output.weight" not in tensors,
+    )
+
+
+def _starcoder2(number: Numbers, tensors: frozenset[str]) -> PreTrainedConfig:
+    return Starcoder2Config(
+        **_rotary(number),
+        num_key_value_heads=number("attention.head_count_kv"),
+        norm_epsilon=number("attention.layer_norm_epsilon"),
         tie_word_embeddings="output.weight" not in tensors,
     )
 
@@ -271,6 +281,7 @@ WAYS: dict[str, Way] = {
     "qwen2": Way(_like_llama(Qwen2Config), _same),
     "qwen3": Way(_like_llama(Qwen3Config), _same),
     "smollm3": Way(_like_llama(SmolLM3Config), _halves_again),
+    "starcoder2": Way(_starcoder2, _same),
     "t5": Way(_t5, _same),
 }
 

@@ -18,6 +18,7 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen3ForCausalLM,
     SmolLM3ForCausalLM,
+    Starcoder2ForCausalLM,
     T5ForConditionalGeneration,
 )
 
@@ -34,6 +35,7 @@ from fledge.exporting.gguf.phi import PHI2
 from fledge.exporting.gguf.phi3 import PHI3
 from fledge.exporting.gguf.qwen3 import QWEN3
 from fledge.exporting.gguf.smollm3 import SMOLLM3
+from fledge.exporting.gguf.starcoder2 import STARCODER2
 from fledge.exporting.gguf.t5 import T5
 
 FAMILIES: dict[type[PreTrainedModel], Family] = {
@@ -53,5 +55,6 @@ FAMILIES: dict[type[PreTrainedModel], Family] = {
     Qwen2ForCausalLM: QWEN2,
     Qwen3ForCausalLM: QWEN3,
     SmolLM3ForCausalLM: SMOLLM3,
+    Starcoder2ForCausalLM: STARCODER2,
     T5ForConditionalGeneration: T5,
 }
