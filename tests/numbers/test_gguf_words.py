@@ -49,7 +49,7 @@ QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 REAL = ("falcon", "gpt2", "phi-2", "t5", "mistral-v0.1")
-KNOWN = ("bloom's rules", "qwen2's rules", "llama 3's rules", "gemma's rules", "llama 2's old rules")
+KNOWN = ("bloom's rules", "qwen2's rules", "llama 3's rules", "cl100k's rules", "gemma's rules", "llama 2's old rules")
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +85,9 @@ def made(name: str, shared: Path) -> PreTrainedTokenizerBase:
         return with_rules(gpt2, pre_tokenizer=split(BLOOM))
     if name == "qwen2's rules":
         return with_rules(gpt2, pre_tokenizer=split(QWEN2), normalizer={"type": "NFC"})
-    if name == "llama 3's rules":
+    if name in ("llama 3's rules", "cl100k's rules"):
         three = split(QWEN2.replace(r"\p{N}|", r"\p{N}{1,3}|", 1))
-        return with_rules(gpt2, pre_tokenizer=three, model={"ignore_merges": True})
+        return with_rules(gpt2, pre_tokenizer=three, model={"ignore_merges": name.startswith("llama")})
     if name == "gemma's rules":
         return like_gemma(json.loads(mistral.backend_tokenizer.to_str())["model"])
     spaces = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
