@@ -112,7 +112,7 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "qwen3": lambda: _of(Qwen3Config, **_GROUPED, head_dim=64, tie_word_embeddings=True),
     "qwen3 of usual heads": lambda: _of(Qwen3Config, **_GROUPED, head_dim=128, tie_word_embeddings=False),
     "qwen3, yarn": lambda: _of(Qwen3Config, **_GROUPED | {"rope_parameters": _YARN}, head_dim=64),
-    "smollm3": lambda: _of(SmolLM3Config, **_GROUPED | {"num_hidden_layers": 5}, tie_word_embeddings=True),
+    "smollm3": lambda: _of(SmolLM3Config, **_GROUPED | {"num_hidden_layers": 4}, tie_word_embeddings=True),
     "granite": lambda: _of(
         GraniteConfig,
         **_GROUPED,
