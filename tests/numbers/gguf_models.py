@@ -154,6 +154,7 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
         Gemma3TextConfig,
         **_GEMMA3 | {"rope_parameters": {"full_attention": _ROPE, "sliding_attention": _LOCAL}},
         head_dim=256,
+        tie_word_embeddings=False,
     ),
     "gpt2": lambda: _of(GPT2Config, **_COMMON, **_EPSILON, n_embd=128, n_layer=2, n_head=4, n_positions=1024),
     "gpt-neox": lambda: _of(GPTNeoXConfig, **_NEOX, use_parallel_residual=True, tie_word_embeddings=False),
