@@ -13,14 +13,21 @@ from transformers import (
     BloomConfig,
     FalconConfig,
     Gemma2Config,
+    Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
+    Phi3Config,
     PhiConfig,
     PreTrainedConfig,
     Qwen2Config,
+    Qwen3Config,
+    SmolLM3Config,
+    Starcoder2Config,
     T5Config,
 )
 
@@ -31,6 +38,17 @@ from tests.tiny_models import VOCABULARY, tiny_folder
 _COMMON = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "vocab_size": VOCABULARY, "initializer_range": 0.15}
 # numbers that no reader takes for granted
 _ROPE = {"rope_type": "default", "rope_theta": 500.0}
+_LINEAR = {"rope_type": "linear", "rope_theta": 500.0, "factor": 3.0}
+# of 16 frequencies the first are left, the fourth to sixth are between, the last are divided
+_LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500.0,
+    "factor": 5.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+_YARN = {"rope_type": "yarn", "rope_theta": 500.0, "factor": 5.0, "original_max_position_embeddings": 64}
 _EPSILON = {"layer_norm_epsilon": 3e-2}
 _ROTARY = _COMMON | {
     "hidden_size": 128,
@@ -44,6 +62,8 @@ _ROTARY = _COMMON | {
 }
 _GROUPED = _ROTARY | {"num_key_value_heads": 2}
 _GEMMA = _GROUPED | {"hidden_activation": "gelu_pytorch_tanh"}
+_LOCAL = {"rope_type": "default", "rope_theta": 10000.0}
+_GEMMA3 = _GEMMA | {"num_hidden_layers": 7, "sliding_window": 32}
 _FALCON = _COMMON | {
     "hidden_size": 128,
     "num_hidden_layers": 2,
@@ -83,8 +103,28 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     ),
     "llama": lambda: _of(LlamaConfig, **_GROUPED, tie_word_embeddings=False),
     "llama, tied, of wide heads": lambda: _of(LlamaConfig, **_GROUPED, head_dim=64, tie_word_embeddings=True),
+    "llama 3": lambda: _of(LlamaConfig, **_GROUPED | {"rope_parameters": _LLAMA3}, tie_word_embeddings=True),
+    "llama, linear": lambda: _of(LlamaConfig, **_GROUPED | {"rope_parameters": _LINEAR}, tie_word_embeddings=False),
+    "llama, yarn": lambda: _of(LlamaConfig, **_GROUPED | {"rope_parameters": _YARN}, tie_word_embeddings=False),
     "mistral": lambda: _of(MistralConfig, **_GROUPED, sliding_window=256, tie_word_embeddings=False),
     "qwen2": lambda: _of(Qwen2Config, **_GROUPED, tie_word_embeddings=True),
+    "qwen2, yarn": lambda: _of(Qwen2Config, **_GROUPED | {"rope_parameters": _YARN}, tie_word_embeddings=True),
+    "qwen3": lambda: _of(Qwen3Config, **_GROUPED, head_dim=64, tie_word_embeddings=True),
+    "qwen3 of usual heads": lambda: _of(Qwen3Config, **_GROUPED, head_dim=128, tie_word_embeddings=False),
+    "qwen3, yarn": lambda: _of(Qwen3Config, **_GROUPED | {"rope_parameters": _YARN}, head_dim=64),
+    "smollm3": lambda: _of(SmolLM3Config, **_GROUPED | {"num_hidden_layers": 4}, tie_word_embeddings=True),
+    "granite": lambda: _of(
+        GraniteConfig,
+        **_GROUPED,
+        embedding_multiplier=3.0,
+        residual_multiplier=0.3,
+        attention_multiplier=0.1,
+        logits_scaling=7.0,
+        tie_word_embeddings=True,
+    ),
+    "olmo2": lambda: _of(Olmo2Config, **_GROUPED, tie_word_embeddings=False),
+    "olmo2, tied": lambda: _of(Olmo2Config, **_ROTARY, tie_word_embeddings=True),
+    "starcoder2": lambda: _of(Starcoder2Config, **_GROUPED, norm_epsilon=3e-2, tie_word_embeddings=True),
     "falcon-7b": lambda: _of(FalconConfig, **_FALCON, multi_query=True, parallel_attn=True),
     "falcon of its own head": lambda: _of(
         FalconConfig, **_FALCON, multi_query=True, parallel_attn=True, tie_word_embeddings=False
@@ -95,10 +135,26 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     ),
     "falcon of many heads": lambda: _of(FalconConfig, **_FALCON, multi_query=False, parallel_attn=True),
     "phi": lambda: _of(PhiConfig, **_GROUPED, partial_rotary_factor=0.5, tie_word_embeddings=False),
+    "phi3": lambda: _of(Phi3Config, **_GROUPED | {"rms_norm_eps": 1e-5}, tie_word_embeddings=False),
+    "phi3 rotated in part": lambda: _of(
+        Phi3Config, **_GROUPED | {"rope_parameters": _ROPE | {"partial_rotary_factor": 0.75}}, tie_word_embeddings=True
+    ),
     "gemma": lambda: _of(GemmaConfig, **_GEMMA, head_dim=64),
     "gemma2": lambda: _of(Gemma2Config, **_GEMMA, head_dim=256, sliding_window=32),
     "gemma2 of narrow heads": lambda: _of(
         Gemma2Config, **_GEMMA, head_dim=64, sliding_window=32, query_pre_attn_scalar=64
+    ),
+    "gemma3": lambda: _of(
+        Gemma3TextConfig,
+        **_GEMMA3 | {"rope_parameters": {"full_attention": _LINEAR, "sliding_attention": _LOCAL}},
+        head_dim=64,
+        query_pre_attn_scalar=64,
+    ),
+    "gemma3 of wide heads": lambda: _of(
+        Gemma3TextConfig,
+        **_GEMMA3 | {"rope_parameters": {"full_attention": _ROPE, "sliding_attention": _LOCAL}},
+        head_dim=256,
+        tie_word_embeddings=False,
     ),
     "gpt2": lambda: _of(GPT2Config, **_COMMON, **_EPSILON, n_embd=128, n_layer=2, n_head=4, n_positions=1024),
     "gpt-neox": lambda: _of(GPTNeoXConfig, **_NEOX, use_parallel_residual=True, tie_word_embeddings=False),

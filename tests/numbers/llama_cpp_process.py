@@ -46,6 +46,6 @@ def llama_logits(paths: Sequence[Path]) -> list[list[torch.Tensor]]:
 
 
 def llama_words(path: Path, texts: Sequence[str]) -> dict[str, Any]:
-    """`around` and `bare`: ids of each text; `ends`: ids that end an answer; `template`."""
+    """`around` and `bare`: ids of each text; `shown`: the latter as text; `ends`: ids that end answers; `template`."""
     told: dict[str, Any] = _ask(words=[str(path)], texts=list(texts))[str(path)]
     return told

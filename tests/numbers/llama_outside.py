@@ -1,5 +1,6 @@
 """Runs by itself, where llama_cpp is: says what llama.cpp makes of GGUF files. Fledge and torch need not be there."""
 
+import ctypes
 import json
 import sys
 from typing import Any
@@ -52,6 +53,13 @@ def logits(path: str, rows: list[list[int]], written: list[list[int]]) -> list[A
     return found
 
 
+def _shown(vocabulary: Any, ids: list[int]) -> str:
+    """What a person sees of the tokens: special ones are left out."""
+    tokens, room = (llama_cpp.llama_token * len(ids))(*ids), ctypes.create_string_buffer(64 * len(ids) + 64)
+    size = llama_cpp.llama_detokenize(vocabulary, tokens, len(ids), room, len(room), False, False)
+    return room.raw[:size].decode(errors="replace")
+
+
 def words(path: str, texts: list[str]) -> dict[str, Any]:
     """The special tokens, and each text's ids, with what the tokenizer itself puts around it and without."""
     model = _open(path, only_words=True)
@@ -66,6 +74,7 @@ def words(path: str, texts: list[str]) -> dict[str, Any]:
     return {
         "around": ids[True],
         "bare": ids[False],
+        "shown": [_shown(vocabulary, row) for row in ids[False]],
         "ends": [
             index
             for index in range(llama_cpp.llama_vocab_n_tokens(vocabulary))

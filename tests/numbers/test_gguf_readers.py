@@ -24,7 +24,8 @@ EXACT: dict[FileType, torch.dtype] = {"f16": torch.float16, "bf16": torch.bfloat
 TOLERANCES: dict[FileType, float] = {"f16": 5e-3, "bf16": 4e-2, "q8_0": 1.5e-1}
 """Of llama.cpp, which rounds what goes through a matrix to the matrix's own format."""
 BY_TRANSFORMERS = ("bloom", "bloom of 6 heads", "bloom of its own head", "llama", "llama, tied, of wide heads")
-BY_TRANSFORMERS += ("mistral", "qwen2", "falcon-7b", "falcon of its own head", "gemma2", "gpt2")
+BY_TRANSFORMERS += ("mistral", "qwen2", "falcon-7b", "qwen3 of usual heads", "falcon of its own head", "gemma2", "gpt2")
+BY_TRANSFORMERS += ("gemma3 of wide heads", "phi3")
 Model = Any
 
 
@@ -63,6 +64,11 @@ def bits_lost(model: Model, again: Model) -> dict[str, float]:
     }
 
 
+def without_last_bits(lost: dict[str, float]) -> dict[str, float]:
+    """A norm's weight plus one minus one may lose the last bit of a float32, and that is all."""
+    return {key: size for key, size in lost.items() if "norm" not in key or size > 2**-24}
+
+
 def test_the_script_shares_no_code_with_fledge(outsider: ModuleType) -> None:
     assert outsider.__file__ is not None
     assert "fledge" not in Path(outsider.__file__).read_text("utf-8").split('"""', 2)[2]
@@ -77,7 +83,8 @@ def test_transformers_reads_back_every_bit_of_a_file_in_the_models_own_format(
     path, model = written(name, tmp_path, file_type)
     assert read_by(model) == "transformers"
     again = by_transformers(path)
-    assert not bits_lost(model, again)
+    lost = bits_lost(model, again)
+    assert not (without_last_bits(lost) if "gemma" in name else lost)
     # GPT-2's projections come back transposed, and a product of transposed matrices is summed in another order
     assert apart(logits_of(model), logits_of(again)) < 1e-6
 
@@ -104,9 +111,10 @@ def test_the_script_reads_back_every_family(
     lost = bits_lost(model, again)
     if name == "t5":  # its head is written with the scale in it, which is no power of two
         assert set(lost) == {"lm_head.weight"} or not lost
-    else:  # a norm's weight plus one minus one may lose the last bit of a float32
-        assert not {key: size for key, size in lost.items() if "norm" not in key or size > 2**-24}
-    assert apart(logits_of(model), logits_of(again)) < (2**-8 if name == "t5" else 1e-6)
+    else:
+        assert not without_last_bits(lost)
+    # Llama 3's frequencies are divided anew, which rounds them once more
+    assert apart(logits_of(model), logits_of(again)) < {"t5": 2**-8, "llama 3": 1e-5}.get(name, 1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(BY_TRANSFORMERS)))

@@ -24,6 +24,7 @@ from fledge.exporting.gguf.splitting import remarks_on
 from fledge.exporting.gguf.vocabulary import rules_of
 from fledge.exporting.gguf.write import write_gguf
 from fledge.models.locate import locate
+from fledge.models.new_words import add_words
 from fledge.models.tokenizer import Tokenizer
 from tests.numbers.llama_cpp_process import interpreter, llama_words
 
@@ -49,7 +50,7 @@ QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 REAL = ("falcon", "gpt2", "phi-2", "t5", "mistral-v0.1")
-KNOWN = ("bloom's rules", "qwen2's rules", "llama 3's rules", "gemma's rules", "llama 2's old rules")
+KNOWN = ("bloom's rules", "qwen2's rules", "llama 3's rules", "cl100k's rules", "gemma's rules", "llama 2's old rules")
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +86,9 @@ def made(name: str, shared: Path) -> PreTrainedTokenizerBase:
         return with_rules(gpt2, pre_tokenizer=split(BLOOM))
     if name == "qwen2's rules":
         return with_rules(gpt2, pre_tokenizer=split(QWEN2), normalizer={"type": "NFC"})
-    if name == "llama 3's rules":
+    if name in ("llama 3's rules", "cl100k's rules"):
         three = split(QWEN2.replace(r"\p{N}|", r"\p{N}{1,3}|", 1))
-        return with_rules(gpt2, pre_tokenizer=three, model={"ignore_merges": True})
+        return with_rules(gpt2, pre_tokenizer=three, model={"ignore_merges": name.startswith("llama")})
     if name == "gemma's rules":
         return like_gemma(json.loads(mistral.backend_tokenizer.to_str())["model"])
     spaces = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
@@ -152,6 +153,18 @@ def test_llama_cpp_composes_no_letters_which_the_remarks_say(shared: Path, tmp_p
     hf = made("qwen2's rules", shared)
     assert differing(hf, tmp_path, ["e\u0301", "é"]) == ["e\u0301"]
     assert "NFC" in remarks_on(rules_of(Tokenizer(hf)))[0]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "mistral-v0.1", "t5"])
+def test_llama_cpp_shows_new_ordinary_tokens_and_no_special_ones(name: str, shared: Path, tmp_path: Path) -> None:
+    interpreter()
+    hf = AutoTokenizer.from_pretrained(shared / "data/tokenizers" / name, trust_remote_code=False)
+    (special, ordinary), _ = add_words(hf, special=["<|zug|>"], ordinary=["<plain>"])
+    told = words_of(Tokenizer(hf), tmp_path, ["one<plain>two<|zug|>three"])
+    (ids,), (shown,) = told["bare"], told["shown"]
+    assert {special, ordinary} <= {*ids}
+    assert "<plain>" in shown
+    assert "zug" not in shown
 
 
 def test_llama_cpp_stops_where_the_template_ends_a_turn_and_has_the_template_to_the_byte(

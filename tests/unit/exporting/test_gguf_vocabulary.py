@@ -20,6 +20,7 @@ from fledge.exporting.gguf.vocabulary import left_out, read_vocabulary, rules_of
 from fledge.exporting.gguf.write import write_gguf
 from fledge.models.load_tokenizer import saved_tokenizer
 from fledge.models.locate import locate
+from fledge.models.new_words import add_words
 from fledge.models.tokenizer import Tokenizer
 from tests.tiny_models import VOCABULARY, tiny_folder
 
@@ -106,7 +107,9 @@ def test_the_builtin_models_tokenizer_is_known() -> None:
 def test_a_splitting_that_llama_cpp_has_not_is_refused_and_not_guessed(
     hf: PreTrainedTokenizerFast, step: Rules | None
 ) -> None:
-    with pytest.raises(ModelError, match=r"a pre-tokenizer that llama.cpp does not know.*\n.*known are bloom, falcon"):
+    with pytest.raises(
+        ModelError, match=r"a pre-tokenizer that llama.cpp does not know.*\n.*known are bloom, dbrx, falcon"
+    ):
         read_vocabulary(changed(hf, pre_tokenizer=step), rows=VOCABULARY)
 
 
@@ -167,6 +170,14 @@ def test_new_tokens_are_control_where_special_and_the_users_own_where_not(
     told = fields_of(Tokenizer(hf), tmp_path)
     assert told["ggml.tokens"][-3:] == ["<|zug|>", "plain word", "日本"]
     assert told["ggml.token_type"][-3:] == [Kind.CONTROL, Kind.USER_DEFINED, Kind.USER_DEFINED]
+
+
+@pytest.mark.parametrize("folder", ["gpt2", "mistral-v0.1", "t5"])
+def test_new_tokens_of_a_recipe_are_of_their_kind_in_every_vocabulary(shared: Path, folder: str) -> None:
+    hf = AutoTokenizer.from_pretrained(shared / "data/tokenizers" / folder, trust_remote_code=False)
+    ids, _ = add_words(hf, special=["<|zug|>"], ordinary=["<plain>", "<other>"])
+    kinds = read_vocabulary(Tokenizer(hf), rows=len(hf)).kinds
+    assert [kinds[index] for index in ids] == [Kind.CONTROL, Kind.USER_DEFINED, Kind.USER_DEFINED]
 
 
 def test_tokens_that_are_no_valid_text_come_back_byte_for_byte(tmp_path: Path) -> None:

@@ -16,13 +16,20 @@ from transformers import (
     BloomConfig,
     FalconConfig,
     Gemma2Config,
+    Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
+    GraniteConfig,
     LlamaConfig,
+    Olmo2Config,
     OPTConfig,
+    Phi3Config,
     PhiConfig,
     Qwen2Config,
+    Qwen3Config,
+    SmolLM3Config,
+    Starcoder2Config,
     T5Config,
 )
 
@@ -37,10 +44,12 @@ from tests.tiny_models import VOCABULARY, tiny_folder
 _SIZES = {"vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
 _SIZES |= {"num_attention_heads": 2}
 _FALCON = {"vocab_size": VOCABULARY, "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+_GEMMA3 = _SIZES | {"head_dim": 32, "query_pre_attn_scalar": 32, "num_key_value_heads": 2, "pad_token_id": 0}
 _GPT2 = {"vocab_size": VOCABULARY, "n_embd": 64, "n_layer": 1, "n_head": 2}
 _T5 = {"vocab_size": VOCABULARY, "d_model": 64, "d_kv": 32, "d_ff": 64, "num_layers": 1, "num_heads": 2}
 _YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 128}
-
+_LLAMA3 = _YARN | {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+_LONG = _YARN | {"rope_type": "longrope", "short_factor": [1.0] * 16, "long_factor": [2.0] * 16}
 _PART = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
 
 
@@ -199,17 +208,51 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: OPTConfig(vocab_size=VOCABULARY, hidden_size=64, ffn_dim=64, num_attention_heads=2),
         "known are Bloom",
     ),
-    "yarn": (lambda: LlamaConfig(**_SIZES, rope_parameters=_YARN), "scaled by yarn"),
+    "phi of yarn": (lambda: PhiConfig(**_SIZES, rope_parameters=_YARN), "scaled by yarn"),
+    "llama of longrope": (lambda: LlamaConfig(**_SIZES, rope_parameters=_LONG), "scaled by longrope"),
+    "llama of another yarn": (
+        lambda: LlamaConfig(**_SIZES, rope_parameters=_YARN | {"beta_fast": 16}),
+        "yarn with a beta_fast of their own",
+    ),
+    "qwen2 of llama3": (lambda: Qwen2Config(**_SIZES, num_key_value_heads=2, rope_parameters=_LLAMA3), "by llama3"),
     "llama rotated in part": (lambda: LlamaConfig(**_SIZES, rope_parameters=_PART), "rotated in part"),
     "llama with biases": (lambda: LlamaConfig(**_SIZES, attention_bias=True), "biases"),
     "llama with relu": (lambda: LlamaConfig(**_SIZES, hidden_act="relu"), "the activation relu"),
     "wide qwen2": (lambda: Qwen2Config(**_SIZES, num_key_value_heads=2, head_dim=64), "not as wide"),
+    "qwen3 with biases": (lambda: Qwen3Config(**_SIZES, attention_bias=True), "biases"),
+    "smollm3 with positions everywhere": (
+        lambda: SmolLM3Config(**_SIZES | {"num_hidden_layers": 4}, pad_token_id=0, no_rope_layers=[1, 1, 1, 1]),
+        "another order of blocks without positions",
+    ),
+    "granite of no residuals": (lambda: GraniteConfig(**_SIZES, residual_multiplier=0.0), "a scale of 0"),
+    "wide olmo2": (lambda: Olmo2Config(**_SIZES, head_dim=64), "not as wide"),
+    "starcoder2 without biases": (lambda: Starcoder2Config(**_SIZES, use_bias=False), "without biases"),
+    "starcoder2 with an exact gelu": (lambda: Starcoder2Config(**_SIZES, hidden_act="gelu"), "the activation gelu"),
     "falcon with alibi": (lambda: FalconConfig(**_FALCON, alibi=True), "ALiBi"),
     "falcon with biases": (lambda: FalconConfig(**_FALCON, bias=True), "biases"),
     "falcon in sequence": (lambda: FalconConfig(**_FALCON, parallel_attn=False), "instead of beside it"),
     "phi with norms": (lambda: PhiConfig(**_SIZES, qk_layernorm=True), "norms of queries"),
+    "phi3 of longrope": (
+        lambda: Phi3Config(**_SIZES, pad_token_id=0, rope_parameters=_LONG | {"partial_rotary_factor": 1.0}),
+        "scaled by longrope",
+    ),
     "gemma of its own head": (lambda: GemmaConfig(**_SIZES, head_dim=32, tie_word_embeddings=False), "no head but"),
     "gemma2 of another scale": (lambda: Gemma2Config(**_SIZES, head_dim=32), "query_pre_attn_scalar"),
+    "gemma3 of another scale": (lambda: Gemma3TextConfig(**_GEMMA3 | {"head_dim": 64}), "query_pre_attn_scalar"),
+    "gemma3 of other windows": (
+        lambda: Gemma3TextConfig(**_GEMMA3, layer_types=["full_attention"] * 2),
+        "another order of windows",
+    ),
+    "gemma3 of another base": (
+        lambda: Gemma3TextConfig(**_GEMMA3, rope_parameters={"sliding_attention": _PART | {"rope_theta": 5e4}}),
+        "another base where",
+    ),
+    "gemma3 of yarn": (lambda: Gemma3TextConfig(**_GEMMA3, rope_parameters={"full_attention": _YARN}), "by yarn"),
+    "gemma3 with soft caps": (lambda: Gemma3TextConfig(**_GEMMA3, final_logit_softcapping=30.0), "soft caps"),
+    "gemma3 of both ways": (
+        lambda: Gemma3TextConfig(**_GEMMA3, use_bidirectional_attention=True),
+        "attention to what follows",
+    ),
     "gpt2 with relu": (lambda: GPT2Config(**_GPT2, activation_function="relu"), "the activation relu"),
     "gpt2 scaled": (lambda: GPT2Config(**_GPT2, scale_attn_by_inverse_layer_idx=True), "scaled in another way"),
     "neox without biases": (lambda: GPTNeoXConfig(**_SIZES, attention_bias=False), "without biases"),
@@ -254,6 +297,22 @@ def test_a_vocabulary_that_does_not_fit_is_refused_before_anything_is_written(
     tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     assert "rows in the embedding" in str(refused(llama(vocab_size=VOCABULARY - 1), tokenizer, tmp_path))
+
+
+def test_the_frequencies_of_llama_3_are_divided_as_transformers_divides_them(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    model = llama(rope_parameters=_LLAMA3)
+    (found,) = (
+        tensor for tensor in written(model, tokenizer, tmp_path, "q8_0").tensors if tensor.name == "rope_freqs.weight"
+    )
+    assert found.tensor_type.name == "F32"
+    divisors = torch.from_numpy(found.data.copy())
+    plain = 1e4 ** -(torch.arange(16) / 16)
+    assert torch.allclose(plain / divisors, model.model.rotary_emb.inv_freq, rtol=1e-6)
+    assert divisors[0] == 1
+    assert divisors[-1] == pytest.approx(4, rel=1e-6)
+    assert read_by(model) == "gguf"
 
 
 def test_every_family_is_supported_and_says_who_reads_it(tmp_path: Path) -> None:

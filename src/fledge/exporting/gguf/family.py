@@ -3,7 +3,7 @@
 The facts are those of llama.cpp (src/models, conversion/): what its graphs compute, and in which layout they read.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,18 @@ import torch
 
 Config = Any
 """A model's configuration, as transformers has it."""
+_YARN = {"beta_fast": 32, "beta_slow": 1, "truncate": True, "attention_factor": None, "mscale": None}
+"""What llama.cpp takes for granted of yarn; an mscale is DeepSeek's."""
 
 
 def _as_it_is(name: str, tensor: torch.Tensor, config: Config) -> torch.Tensor:
     """The layout of a family whose tensors lie in the file as they do in the model."""
     return tensor
+
+
+def _nothing(config: Config) -> Mapping[str, torch.Tensor]:
+    """The file of a family has the tensors of the model alone."""
+    return {}
 
 
 def never(config: Config) -> bool:
@@ -40,6 +47,8 @@ class Family:
     """What this model has that the format or llama.cpp's graph has not."""
     layout: Callable[[str, torch.Tensor, Config], torch.Tensor] = _as_it_is
     """A float32 tensor, by its name in the model, as the file has it."""
+    extras: Callable[[Config], Mapping[str, torch.Tensor]] = _nothing
+    """Vectors in float32 that the file has beside the model's tensors, by their names there."""
     longest: Callable[[Config], int] = lambda config: int(config.max_position_embeddings)
     """Positions up to which llama.cpp computes what the model does."""
     writes_tied_head: bool = False
@@ -74,12 +83,35 @@ def rotary_width(config: Config) -> int:
     return int(head_width(config) * config.rope_parameters.get("partial_rotary_factor", 1.0))
 
 
-def rope_refusal(config: Config, *, is_partial: bool = False) -> str | None:
-    """Scaled rotary positions have no form here yet; heads that are rotated in part only where llama.cpp has them."""
-    kind = config.rope_parameters.get("rope_type", "default")
-    if kind != "default":
+def is_scaled(config: Config) -> bool:
+    """Whether rotary positions are scaled, which transformers' own reader does not read."""
+    return bool(config.rope_parameters.get("rope_type", "default") != "default")
+
+
+def rope_refusal(config: Config, *, is_partial: bool = False, scalings: tuple[str, ...] = ()) -> str | None:
+    """Rotary positions that are scaled in none of the ways of llama.cpp's graph, or heads that are rotated in part."""
+    rope = config.rope_parameters
+    kind = rope.get("rope_type", "default")
+    if kind not in ("default", *scalings):
         return f"rotary positions scaled by {kind}"
+    own = [name for name, usual in _YARN.items() if rope.get(name) not in (None, usual)]
+    if kind == "yarn" and own:
+        return f"rotary positions scaled by yarn with a {own[0]} of their own"
+    if kind == "yarn" and not rope["factor"]:
+        return "rotary positions scaled by yarn without a factor"
     return None if is_partial or rotary_width(config) == head_width(config) else "heads that are rotated in part"
+
+
+def width_refusal(config: Config) -> str | None:
+    """Some of llama.cpp's graphs compute the width of a head from that of the model."""
+    is_usual = head_width(config) * config.num_attention_heads == config.hidden_size
+    return None if is_usual else "heads that are not as wide as the model together"
+
+
+def until_window(config: Config) -> int:
+    """Positions up to where a sliding window begins to matter, for graphs of llama.cpp that have none."""
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    return int(min(config.max_position_embeddings, window or config.max_position_embeddings))
 
 
 def activation_refusal(found: str, known: tuple[str, ...]) -> str | None:

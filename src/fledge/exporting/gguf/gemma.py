@@ -57,16 +57,17 @@ def _refusal_second(config: Config) -> str | None:
     )
 
 
-def _layout(name: str, tensor: torch.Tensor, config: Config) -> torch.Tensor:
+def _one_more(name: str, tensor: torch.Tensor, config: Config) -> torch.Tensor:
+    """The layout of a model whose norms multiply by one more than their weights."""
     return tensor + 1 if name.endswith("norm.weight") else tensor
 
 
-GEMMA = Family(arch=gguf.MODEL_ARCH.GEMMA, describe=_describe, refusal=_refusal, layout=_layout, has_own_head=False)
+GEMMA = Family(arch=gguf.MODEL_ARCH.GEMMA, describe=_describe, refusal=_refusal, layout=_one_more, has_own_head=False)
 GEMMA2 = Family(
     arch=gguf.MODEL_ARCH.GEMMA2,
     describe=_describe_second,
     refusal=_refusal_second,
-    layout=_layout,
+    layout=_one_more,
     has_own_head=False,
     is_read_by_transformers=lambda config: (
         all(getattr(config, name) == value for name, value in _SOFTCAPS.items()) and config.query_pre_attn_scalar == 256

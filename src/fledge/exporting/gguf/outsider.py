@@ -17,13 +17,20 @@ from transformers import (
     BloomConfig,
     FalconConfig,
     Gemma2Config,
+    Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
+    GraniteConfig,
     LlamaConfig,
+    Olmo2Config,
+    Phi3Config,
     PhiConfig,
     PreTrainedConfig,
     Qwen2Config,
+    Qwen3Config,
+    SmolLM3Config,
+    Starcoder2Config,
     T5Config,
 )
 
@@ -40,7 +47,10 @@ class Way:
 
 
 def _rotary(number: Numbers, *, width: int | None = None) -> dict[str, Any]:
-    rope = {"rope_type": "default", "rope_theta": number("rope.freq_base")}
+    rope = {"rope_type": number("rope.scaling.type") or "default", "rope_theta": number("rope.freq_base")}
+    scaled = {"factor": "factor", "original_max_position_embeddings": "original_context_length"}
+    found = {name: number(f"rope.scaling.{key}") for name, key in scaled.items()}
+    rope |= {name: value for name, value in found.items() if value is not None}
     if width is not None:
         rope["partial_rotary_factor"] = number("rope.dimension_count") / width
     return {
@@ -53,6 +63,13 @@ def _rotary(number: Numbers, *, width: int | None = None) -> dict[str, Any]:
     }
 
 
+def _divided(divisors: list[float], config: Any) -> dict[str, Any]:
+    """What divides each frequency of a rotary embedding, as the one kind that transformers reads such numbers of."""
+    either = {"short_factor": divisors, "long_factor": divisors}
+    rest = {"attention_factor": 1.0, "original_max_position_embeddings": config.max_position_embeddings}
+    return {"rope_type": "longrope"} | either | rest
+
+
 def _grouped(number: Numbers) -> dict[str, Any]:
     return _rotary(number) | {
         "num_key_value_heads": number("attention.head_count_kv"),
@@ -61,12 +78,11 @@ def _grouped(number: Numbers) -> dict[str, Any]:
     }
 
 
-def _llama(number: Numbers, tensors: frozenset[str]) -> PreTrainedConfig:
-    return LlamaConfig(**_grouped(number), tie_word_embeddings="output.weight" not in tensors)
+def _like_llama(kind: Callable[..., PreTrainedConfig]) -> Callable[[Numbers, frozenset[str]], PreTrainedConfig]:
+    def config(number: Numbers, tensors: frozenset[str]) -> PreTrainedConfig:
+        return kind(**_grouped(number), tie_word_embeddings="output.weight" not in tensors)
 
-
-def _qwen2(number: Numbers, tensors: frozenset[str]) -> PreTrainedConfig:
-    return Qwen2Config(**_grouped(number), tie_word_embeddings="output.weight" not in tensors)
+    return config
 
 
 def _gemma(number: Numbers, tensors: frozenset[str]) -> PreTrainedConfig:
@@ -86,6 +102,20 @@ def _gemma2(number: Numbers, tensors: frozenset[str]) -> PreTrainedConfig:
     )
 
 
+def _gemma3(number: Numbers, tensors: frozenset[str]) -> PreTrainedConfig:
+    told, is_27b = _grouped(number), number("block_count") == 62
+    per_head = number("embedding_length") // number("attention.head_count")
+    local = {"rope_type": "default", "rope_theta": 10000.0}
+    told["rope_parameters"] = {"full_attention": told["rope_parameters"], "sliding_attention": local}
+    return Gemma3TextConfig(
+        **told,
+        hidden_activation="gelu_pytorch_tanh",
+        query_pre_attn_scalar=per_head if is_27b else number("attention.key_length"),
+        sliding_window=number("attention.sliding_window"),
+        tie_word_embeddings="output.weight" not in tensors,
+    )
+
+
 def _phi2(number: Numbers, tensors: frozenset[str]) -> PreTrainedConfig:
     width = number("embedding_length") // number("attention.head_count")
     return PhiConfig(
@@ -94,6 +124,36 @@ def _phi2(number: Numbers, tensors: frozenset[str]) -> PreTrainedConfig:
         layer_norm_eps=number("attention.layer_norm_epsilon"),
         hidden_act="gelu_new",
         tie_word_embeddings=False,
+    )
+
+
+def _phi3(number: Numbers, tensors: frozenset[str]) -> PreTrainedConfig:
+    width = number("embedding_length") // number("attention.head_count")
+    return Phi3Config(
+        **_rotary(number, width=width),
+        num_key_value_heads=number("attention.head_count_kv"),
+        rms_norm_eps=number("attention.layer_norm_rms_epsilon"),
+        tie_word_embeddings="output.weight" not in tensors,
+    )
+
+
+def _granite(number: Numbers, tensors: frozenset[str]) -> PreTrainedConfig:
+    return GraniteConfig(
+        **_grouped(number),
+        embedding_multiplier=number("embedding_scale"),
+        residual_multiplier=number("residual_scale"),
+        attention_multiplier=number("attention.scale"),
+        logits_scaling=number("logit_scale"),
+        tie_word_embeddings="output.weight" not in tensors,
+    )
+
+
+def _starcoder2(number: Numbers, tensors: frozenset[str]) -> PreTrainedConfig:
+    return Starcoder2Config(
+        **_rotary(number),
+        num_key_value_heads=number("attention.head_count_kv"),
+        norm_epsilon=number("attention.layer_norm_epsilon"),
+        tie_word_embeddings="output.weight" not in tensors,
     )
 
 
@@ -210,11 +270,18 @@ WAYS: dict[str, Way] = {
     "falcon": Way(_falcon, _fused_again),
     "gemma": Way(_gemma, _one_less),
     "gemma2": Way(_gemma2, _one_less),
+    "gemma3": Way(_gemma3, _one_less),
     "gpt2": Way(_gpt2, _turned),
     "gptneox": Way(_gptneox, _fused_again),
-    "llama": Way(_llama, _halves_again),
+    "granite": Way(_granite, _halves_again),
+    "llama": Way(_like_llama(LlamaConfig), _halves_again),
+    "olmo2": Way(_like_llama(Olmo2Config), _same),
     "phi2": Way(_phi2, _same),
-    "qwen2": Way(_qwen2, _same),
+    "phi3": Way(_phi3, _same),
+    "qwen2": Way(_like_llama(Qwen2Config), _same),
+    "qwen3": Way(_like_llama(Qwen3Config), _same),
+    "smollm3": Way(_like_llama(SmolLM3Config), _halves_again),
+    "starcoder2": Way(_starcoder2, _same),
     "t5": Way(_t5, _same),
 }
 
@@ -250,8 +317,13 @@ def load(path: str, dtype: str = "float32") -> tuple[Any, None]:
         return None if field is None else field.contents()
 
     stored = {tensor.name: tensor for tensor in reader.tensors}
+    divisors = stored.pop("rope_freqs.weight", None)
     config = WAYS[arch].config(number, frozenset(stored))
     config.vocab_size = number("vocab_size")
+    if (config.pad_token_id or 0) >= config.vocab_size:  # a default, of which the file says nothing
+        config.pad_token_id = None
+    if divisors is not None:
+        config.rope_parameters = config.rope_parameters | _divided(_values(divisors).tolist(), config)
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with torch.device("meta"):
         empty = kind.from_config(config)

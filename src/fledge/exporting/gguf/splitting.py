@@ -23,7 +23,7 @@ def _split(pattern: str) -> dict[str, Any]:
 
 
 def _by_words(digits: str) -> dict[str, Any]:
-    """The pattern of Llama 3 and Qwen2, which differ in how many digits stay together."""
+    """The pattern of Llama 3, of OpenAI's cl100k and of Qwen2, which differ in how many digits stay together."""
     words = rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*"
     return _split(rf"{words}|\s*[\r\n]+|\s+(?!\S)|\s+")
 
@@ -47,6 +47,7 @@ _KNOWN: dict[str, dict[str, Any]] = {
     "bloom": _sequence(_split(rf" ?[^(\s|[.,!?{_PUNCTUATION}])]+"), _BYTES_ALONE),
     "qwen2": _sequence(_by_words(""), _BYTES_ALONE),
     "llama-bpe": _sequence(_by_words("{1,3}"), _BYTES_ALONE),
+    "dbrx": _sequence(_by_words("{1,3}"), _BYTES_ALONE),
     "starcoder": _sequence({"type": "Digits", "individual_digits": True}, _GPT2),
 }
 _IGNORES_MERGES = frozenset({"llama-bpe"})
@@ -70,8 +71,8 @@ def name_of_splitting(rules: dict[str, Any]) -> str:
     """
     found = _bare(rules["pre_tokenizer"])
     ignores_merges = bool(rules["model"].get("ignore_merges"))
-    name = next((name for name, known in _KNOWN.items() if known == found), None)
-    if name is None or ignores_merges != (name in _IGNORES_MERGES):
+    alike = (name for name, known in _KNOWN.items() if known == found and ignores_merges == (name in _IGNORES_MERGES))
+    if (name := next(alike, None)) is None:
         raise _unknown("a pre-tokenizer", rules["pre_tokenizer"])
     if rules["normalizer"] not in (None, {"type": "NFC"}):
         raise _unknown("a normaliser", rules["normalizer"])

@@ -35,7 +35,7 @@ class _Piece:
 
     name: str
     own_name: str
-    """Its name in the model."""
+    """Its name in the model; of what the family adds, its name in the file."""
     shape: torch.Size
     """In the file's layout."""
     kind: Format
@@ -118,9 +118,13 @@ def write_gguf(
     for piece in pieces:
         size = size_of(piece.shape, piece.kind)
         writer.add_tensor_info(piece.name, piece.shape, np.dtype(np.float32), size, raw_dtype=piece.kind)
+    read, extras = tensor_of or _tensors(model, family).__getitem__, family.extras(model.config)
+
+    def laid_out(name: str) -> torch.Tensor:
+        return extras[name] if name in extras else family.layout(name, _exact(read(name)), model.config)
+
     try:
-        read = tensor_of or _tensors(model, family).__getitem__
-        _write(writer, temporary, pieces, layout=lambda name: family.layout(name, _exact(read(name)), model.config))
+        _write(writer, temporary, pieces, layout=laid_out)
         sync_file(temporary)
         temporary.replace(path)
         sync_folder(path.parent)
@@ -170,7 +174,7 @@ def _pieces(model: PreTrainedModel, family: Family, file_type: FileType) -> tupl
     tensors = _tensors(model, family)
     known = {id(tensor) for tensor in model.parameters()}
     odd = [name for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) not in known]
-    pieces: dict[str, _Piece] = {}
+    pieces = {name: _Piece(name, name, vector.shape, Format.F32) for name, vector in family.extras(config).items()}
     for own_name, tensor in tensors.items():
         candidates = (own_name, own_name.removeprefix(f"{model.base_model_prefix}."))
         found = (names.get_name(candidate, try_suffixes=(".weight", ".bias")) for candidate in candidates)
