@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test check format clean .venv
+.PHONY: help quickstart test check format readers clean .venv
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$p && break; done)
@@ -29,8 +29,11 @@ format: .venv  ## put the code into shape
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
+readers: .venv  ## environments with other versions, which read exports too; READERS="NAME ..." for some
+	@$(BIN)/python bench/readers_setup.py $(if $(READERS),--only $(READERS))
+
 clean:  ## remove the environment and every cache of the tools
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .readers .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv: .venv/.complete  ## the set-up alone
 

@@ -16,13 +16,14 @@ evaluate(run, question)         loss, perplexity, exact answers and ROUGE, base 
 generate(run, prompt)           one answer -> Generated
 chat(run)                       a Conversation, whose `say` streams
 export(run, out, to)            an adapter or a merged model, proven before it counts -> Exported
+verify(export, run)             a finished export, proven again -> Verified
 push(run, repo)                 a certified export on a model hub, with a model card -> Pushed
                                 of these, all but push take an adapter's folder as run too
 import_recipe(file, out)        another tool's configuration as a recipe -> Imported
 write_recipe(path)              a commented recipe to start from, which is `fledge init`
 recipe_schema()                 the recipe's JSON Schema
 examine()                       what is on this machine, which is `fledge doctor` -> Findings
-Prompt, Question, Sampling, Parcel, Address, Opening
+Prompt, Question, Sampling, Parcel, Address, Opening, Extras
                                 what these take besides plain values
 
 What takes a run takes `opening=Opening(which, trust_remote_code, base_path, recipe)` too: the last adapter or the best,
@@ -41,13 +42,14 @@ if TYPE_CHECKING:
     from fledge.commands.chat import Conversation, chat
     from fledge.commands.doctor import Findings, examine
     from fledge.commands.evaluate import Evaluation, Measured, Question, evaluate
-    from fledge.commands.export import Exported, export
+    from fledge.commands.export import Exported, Extras, export
     from fledge.commands.generate import Generated, Prompt, Sampling, generate
     from fledge.commands.import_recipe import import_recipe
     from fledge.commands.init import write_recipe
     from fledge.commands.opening import Opening
     from fledge.commands.push import Address, Parcel, Pushed, push
     from fledge.commands.train import TrainResult, train
+    from fledge.commands.verify import Verified, verify
     from fledge.config.imports import Imported
     from fledge.config.load import load_recipe
     from fledge.config.recipe import Recipe
@@ -72,6 +74,9 @@ _HOMES = {
     "Conversation": "fledge.commands.chat",
     "export": "fledge.commands.export",
     "Exported": "fledge.commands.export",
+    "Extras": "fledge.commands.export",
+    "verify": "fledge.commands.verify",
+    "Verified": "fledge.commands.verify",
     "Opening": "fledge.commands.opening",
     "push": "fledge.commands.push",
     "Pushed": "fledge.commands.push",
@@ -90,6 +95,7 @@ __all__ = [
     "Conversation",
     "Evaluation",
     "Exported",
+    "Extras",
     "Findings",
     "FledgeError",
     "Generated",
@@ -103,6 +109,7 @@ __all__ = [
     "Recipe",
     "Sampling",
     "TrainResult",
+    "Verified",
     "chat",
     "evaluate",
     "examine",
@@ -113,6 +120,7 @@ __all__ = [
     "push",
     "recipe_schema",
     "train",
+    "verify",
     "write_recipe",
 ]
 

@@ -4,12 +4,13 @@ import io
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -151,10 +152,14 @@ def test_without_a_recipe_an_adapter_is_exported_and_talks_and_there_is_nothing_
         evaluate(llama.adapter)
 
 
-def test_an_adapter_is_copied_into_an_export_as_it_is(llama: Place) -> None:
+def test_an_adapters_weights_are_copied_as_they_are_and_its_settings_without_what_says_nothing(llama: Place) -> None:
     export(llama.adapter, llama.folder / "copy", to="adapter")
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        assert (llama.folder / "copy" / name).read_bytes() == (llama.adapter / name).read_bytes()
+    folders = (llama.folder / "copy", llama.adapter)
+    one, other = ((folder / "adapter_model.safetensors").read_bytes() for folder in folders)
+    assert one == other
+    copied, own = (LoraConfig.from_pretrained(str(folder)) for folder in folders)
+    own.base_model_name_or_path = own.revision = None
+    assert asdict(copied) == asdict(own)
 
 
 def test_a_classification_adapter_is_refused_by_each_verb_and_as_a_start(llama: Place) -> None:
@@ -291,13 +296,16 @@ def test_base_path_with_another_base_or_none_is_refused(llama: Place, tmp_path: 
             short(adapter, Opening(base_path=folder))
 
 
-def test_an_export_calls_the_base_by_its_hub_id_or_by_where_it_lies_now(llama: Place, tmp_path: Path) -> None:
-    for number, (named, called) in enumerate({"some/thing": "some/thing", "/gone": str(llama.base)}.items()):
+def test_an_export_calls_the_base_by_its_hub_id_and_by_no_folder_of_this_machine(llama: Place, tmp_path: Path) -> None:
+    for number, (named, called) in enumerate({"some/thing": "some/thing", "/gone": None}.items()):
         adapter = copy_naming(llama, tmp_path / f"adapter-{number}", named)
         done = export(adapter, tmp_path / f"out-{number}", to="adapter", opening=Opening(base_path=llama.base))
         before, after = (json.loads((each / "adapter_config.json").read_text()) for each in (adapter, done.out))
-        assert after == before | {"base_model_name_or_path": called}
-        assert done.certificate["base"]["name"] == called
+        assert after["base_model_name_or_path"] == called
+        assert {name: before[name] for name in after.keys() & before.keys() - {"base_model_name_or_path"}} == {
+            name: after[name] for name in after.keys() & before.keys() - {"base_model_name_or_path"}
+        }
+        assert done.certificate["base"]["name"] == (called or str(llama.base))
 
 
 def test_each_verb_takes_base_path_beside_an_adapter(

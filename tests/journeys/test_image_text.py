@@ -97,8 +97,12 @@ def test_a_merged_export_is_the_base_but_for_the_language_models_deltas(trained)
 def test_a_merged_export_sees_an_image_as_base_and_adapter_do(trained):
     kind, folder = trained
     given = with_image(kind)
-    found, base = logits(opened(folder / "hf"), **given), logits(opened(folder / "base"), **given)
-    assert torch.equal(found, logits(merged_by_peft(folder), **given))
+    merged, plain = opened(folder / "hf"), merged_by_peft(folder)
+    theirs = plain.state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in merged.state_dict().items())
+    found, base = logits(merged, **given), logits(opened(folder / "base"), **given)
+    # the same bits lie at other places of their files, where the CPU adds up in another order
+    torch.testing.assert_close(found, logits(plain, **given), rtol=1e-5, atol=1e-5)
     assert not torch.equal(found, base)
     other = given | {"pixel_values": -given["pixel_values"]}
     assert not torch.equal(logits(opened(folder / "hf"), **other), found)

@@ -21,7 +21,7 @@ def test_importing_fledge_imports_nothing_heavy():
 
 def test_the_promised_names_are_the_ones_with_a_home():
     assert sorted(fledge.__all__) == sorted(fledge._HOMES) == dir(fledge)
-    assert len(fledge.__all__) == 28
+    assert len(fledge.__all__) == 31
     assert {"Recipe", "load_recipe", "train", "evaluate", "generate", "chat", "export"} <= set(fledge.__all__)
     assert {"examine", "write_recipe", "import_recipe", "recipe_schema"} <= set(fledge.__all__)
     assert {"push", "Parcel", "Address"} <= set(fledge.__all__)

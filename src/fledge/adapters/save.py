@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from fledge.adapters.attach import Adapted
 from fledge.adapters.images import check_held
 from fledge.adapters.read import check_rows, config_of, put_weights
+from fledge.adapters.settings import said_settings, write_settings
 from fledge.adapters.state import state_of
 from fledge.adapters.vocabulary import make_room
 from fledge.config.adapter_file import Described, describe_adapter
@@ -36,11 +37,9 @@ def save_adapter(adapted: Adapted, folder: Path, *, base: str, revision: str) ->
         saved.lora_alpha = config.lora_alpha * (math.sqrt(2) if config.use_rslora else 2)
         saved.r, saved.init_lora_weights = 2 * config.r, True
     saved.inference_mode, saved.base_model_name_or_path, saved.revision = True, base, revision
-    if isinstance(saved.target_modules, set):
-        saved.target_modules = sorted(saved.target_modules)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(state.items())}
     save_file(tensors, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
-    saved.save_pretrained(str(folder))
+    write_settings(said_settings(saved.to_dict()), folder)
 
 
 def _initial_state(adapted: Adapted) -> dict[str, torch.Tensor]:

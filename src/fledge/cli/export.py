@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fledge.cli.options import AdaptersRecipe, AsJson, BasePath, RunOrAdapter, TrustRemoteCode, Which
+from fledge.cli.options import AdaptersRecipe, AsJson, BasePath, ProveIn, RunOrAdapter, TrustRemoteCode, Which
 from fledge.cli.show import echo, say, show_json, show_notices
 
 
@@ -54,6 +54,7 @@ def run(
         Onto,
         typer.Option(help="A quantised run: merge onto what its base stands for, or onto the base as it came."),
     ] = Onto.auto,
+    prove_in: ProveIn = None,
     which: Which = "last",
     recipe: AdaptersRecipe = None,
     base_path: BasePath = None,
@@ -69,14 +70,14 @@ def run(
     check_given(run, opening)
     check_out(out.resolve())
 
-    from fledge.commands.export import export
+    from fledge.commands.export import Extras, export
 
     result = export(
         run,
         out,
         to=to.value,
         dtype=dtype.value if dtype else None,
-        onto=onto.value,
+        extras=Extras(onto.value, tuple(prove_in or ())),
         opening=opening,
         say=say,
     )

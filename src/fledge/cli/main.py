@@ -24,6 +24,7 @@ VERBS = {
     "generate": ("generate", "Answer one prompt with a run's adapter."),
     "chat": ("chat", "Talk with a run's adapter."),
     "export": ("export", "Write a run's adapter, or base and adapter merged, checked against what was trained."),
+    "verify": ("verify", "Prove a finished export again, in this environment and in others."),
     "push": ("push", "Send a run's adapter, or base and adapter merged, to a model hub: proven, with a model card."),
     "init": ("init", "Write a commented recipe to start from."),
     "import": ("import_recipe", "Translate another tool's configuration into a recipe."),

@@ -37,6 +37,14 @@ BasePath = Annotated[
     Path | None,
     typer.Option("--base-path", metavar="FOLDER", help="Where RUN's base lies now; a run's must be the same base."),
 ]
+ProveIn = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prove-in",
+        metavar="PYTHON",
+        help="The Python of another environment, which reads the export too and must find the same; may be repeated.",
+    ),
+]
 Which = Annotated[
     Literal["last", "best"], typer.Option("--which", help="The last adapter, or the best by validation loss.")
 ]

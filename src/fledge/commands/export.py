@@ -21,6 +21,7 @@ from fledge.exporting.behaviour import Probe, fit_rows
 from fledge.exporting.certificate import file_copies
 from fledge.exporting.folder import export_to
 from fledge.exporting.merging import Asked
+from fledge.exporting.readers import check_pythons
 from fledge.exporting.targets.draft import Order
 from fledge.exporting.targets.table import TARGETS
 from fledge.exporting.trained import Source
@@ -50,6 +51,20 @@ _BASES = {"dequantized": "the dequantised base", "full": "the base in full preci
 
 
 @dataclass(frozen=True, slots=True)
+class Extras:
+    """What few exports need."""
+
+    onto: Asked = "auto"
+    """What a quantised run is merged onto; auto is what measures closest to the trained model."""
+    prove_in: tuple[str, ...] = ()
+    """Pythons of other environments: each of them reads the export too, is compared in the same way, and is named in
+    the certificate by its versions."""
+
+
+NO_EXTRAS = Extras()
+
+
+@dataclass(frozen=True, slots=True)
 class Exported:
     """An export that was proven: its folder and its certificate, which lies in it.
 
@@ -74,13 +89,8 @@ class Exported:
     def findings(self) -> list[str]:
         """What was compared, a line each, for a person to read."""
         checks = self.certificate["checks"]
-        logits, text, effect = checks["logits"], checks["text"], checks["effect"]
-        lines = [
-            f"logits: largest difference {_with_limit(logits)}, mean KL {logits['mean_kl']:.3g} "
-            f"(allowed {logits['tolerance']['mean_kl']:.2g}) at {logits['positions']} positions",
-            f"greedy text: {text['same']} of {text['prompts']} the same"
-            + f", {text['ties']} tied" * bool(text["ties"]),
-        ]
+        logits, effect = checks["logits"], checks["effect"]
+        lines = said_of_behaviour(checks)
         if "merge" in checks:
             lines.insert(0, _said_of_merging(checks["merge"]))
         if "choice" in checks:
@@ -94,10 +104,32 @@ class Exported:
             share = logits["mean_kl"] / effect["mean_kl"]
             cure = "; --dtype float32 avoids it" if self.to == "hf" else ""
             lines.append(f"rounding moves the model {share:.0%} as far as the training did{cure}")
+        lines += map(said_of_reader, self.certificate.get("readers", []))
         lines += self.certificate.get("remarks", [])
         if not self.is_filed and self.has_run:
             lines.append("the run folder cannot be written: the certificate is in the export alone")
         return lines
+
+
+def said_of_behaviour(checks: dict[str, Any]) -> list[str]:
+    """What the export does beside what was trained, a line each, for a person."""
+    logits, text = checks["logits"], checks["text"]
+    return [
+        f"logits: largest difference {_with_limit(logits)}, mean KL {logits['mean_kl']:.3g} "
+        f"(allowed {logits['tolerance']['mean_kl']:.2g}) at {logits['positions']} positions",
+        f"greedy text: {text['same']} of {text['prompts']} the same" + f", {text['ties']} tied" * bool(text["ties"]),
+    ]
+
+
+def said_of_reader(reader: dict[str, Any]) -> str:
+    """What an environment has read, for a person."""
+    versions, text = reader["versions"], reader["text"]
+    named = ", ".join(f"{name} {versions[name]}" for name in ("transformers", "peft") if name in versions)
+    tied = f", {text['ties']} tied" * bool(text["ties"])
+    return (
+        f"read by {named}: largest difference {_with_limit(reader['logits'])}, "
+        f"greedy text {text['same']} of {text['prompts']} the same{tied}"
+    )
 
 
 def _said_of_merging(found: dict[str, Any]) -> str:
@@ -121,7 +153,7 @@ def export(
     *,
     to: To = "hf",
     dtype: Format | None = None,
-    onto: Asked = "auto",
+    extras: Extras = NO_EXTRAS,
     opening: Opening | None = None,
     say: Say = say_nothing,
 ) -> Exported:
@@ -131,21 +163,22 @@ def export(
     The folder gets its name only after a fresh process without Fledge has loaded it and what it does there was compared
     with what was trained: logits, greedy text, tokenizer, template, BOS and stop tokens. The figures are in its
     certificate.json and, for people, certificate.html, and copies of both in the run folder where that can be written.
-    `dtype` is for the merged weights, the recipe's where None. `onto` is what a quantised run is merged onto; auto is
-    what measures closest to the trained model. `say` gets a line for each part of the work that begins. With a
+    `dtype` is for the merged weights, the recipe's where None. `say` gets a line for each part of the work that
+    begins. With a
     `base_path` in `opening` a local base is then called by that place in what is written, and a hub id stays the base's
     name. Raises ProofError with nothing left where they differ, RunError where the run cannot be opened, an option has
     no effect, or `out` is taken or cannot be written.
     """
     out = Path(out).resolve()
     check_out(out)
+    pythons = check_pythons(extras.prove_in, kind=to)
     opening = opening or Opening()
     opened = open_tuned(run, opening)
     check_base(opened)
-    order = order_for(opened.recipe.model, to, dtype=dtype, onto=onto)
+    order = order_for(opened.recipe.model, to, dtype=dtype, onto=extras.onto)
     source = source_of(opened, opening.chosen, say=say)
     say("preparing the rows to compare on")
-    certificate = export_to(to, source, out=out, probe=probe_of(opened), order=order)
+    certificate = export_to(to, source, out=out, probe=probe_of(opened), order=order, pythons=pythons)
     notices = (*opened.notices, *(_for_others(opened) if to == "adapter" else ()))
     is_filed = opened.plain is None and file_copies(certificate, opened.run)
     return Exported(out, to, certificate, is_filed, notices, has_run=opened.plain is None)

@@ -8,6 +8,7 @@ import torch
 from fledge.config.model import Dtype
 from fledge.exporting.behaviour import Probe, logits_of
 from fledge.exporting.merged import Base, Merged, merged_onto, outline_of
+from fledge.exporting.streamed import batch_logits, is_streamed, streamed
 from fledge.exporting.trained import Learnt, Onto, Source
 from fledge.exporting.verify import Distance, check_distance, distance, tolerance_of
 from fledge.models.outline import Outline
@@ -55,7 +56,7 @@ def merge_closest(source: Source, learnt: Learnt, *, probe: Probe, asked: Asked,
     """
     outline, updates = outline_of(source)
     device = torch.device(learnt.device)
-    has_room = _fits(outline, "float32", device)
+    has_room = fits(outline, "float32", device=device)
     if not source.is_quantized:
         merged = merged_onto(source, "full", outline=outline, updates=updates)
         figures = _measure(source, "trained", merged, probe=probe, device=device).figures if has_room else None
@@ -85,8 +86,11 @@ def _measure(
     """The merged model's logits of the probe's rows: in float32, held against those before merging, or in `dtype`."""
     before = None if dtype else _logits(source.load("float32", onto), probe)
     source.say(f"merging the adapter into {_BASES[onto]}, in {dtype or 'float32'}, and measuring it")
+    if dtype is not None and is_streamed(merged.outline, dtype, device=device):
+        with streamed(merged, dtype) as model:
+            return _Measured(batch_logits(model, probe.rows), None)
     model = merged.model(dtype or "float32")
-    after = _logits(model.to(device) if _fits(merged.outline, dtype or "float32", device) else model, probe)
+    after = _logits(model.to(device) if fits(merged.outline, dtype or "float32", device=device) else model, probe)
     if before is None:
         return _Measured(after, None)
     figures = check_distance(distance(before, after), tolerance_of("float32"), of="merging")
@@ -97,7 +101,7 @@ def _logits(model: Any, probe: Probe) -> tuple[torch.Tensor, ...]:
     return tuple(logits_of(model, row) for row in probe.rows)
 
 
-def _fits(outline: Outline, dtype: Dtype, device: torch.device) -> bool:
+def fits(outline: Outline, dtype: Dtype, *, device: torch.device) -> bool:
     """Whether the model in a number format has room where it computes and in host memory, where it is made."""
     values = sum(parameter.numel() for parameter in outline.model.parameters())
     room = min(available_bytes(each) for each in {device, torch.device("cpu")})

@@ -2,12 +2,13 @@
 
 import gc
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,10 +74,13 @@ class Outside:
     """Name -> digest as `digest_of` has it; empty where the case wants none."""
     reading: Reading | None
     """None where the export has no tokenizer that can be loaded."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of the Python and the libraries that have read it."""
 
 
-def ask_outside(cases: Sequence[OutsideCase]) -> list[Outside]:
-    """What each case does, from one process in which `import fledge` fails.
+def ask_outside(cases: Sequence[OutsideCase], *, python: str | None = None) -> list[Outside]:
+    """What each case does, from one process in which `import fledge` fails; `python` is the Python of another
+    environment, and this one where None.
 
     Whoever asks has let go of models of its own: the process loads them one after the other on the same machine.
     Raises ProofError with the process's last words where an export cannot be loaded.
@@ -88,9 +92,11 @@ def ask_outside(cases: Sequence[OutsideCase]) -> list[Outside]:
         outs = [Path(name) / str(place) for place in range(len(cases))]
         body = [asdict(case) | {"out": str(out)} for case, out in zip(cases, outs, strict=True)]
         request = Path(name) / "request.json"
+        (Path(name) / "script").mkdir()
         request.write_text(json.dumps({"threads": torch.get_num_threads(), "cases": body}), encoding="utf-8")
-        # -P keeps this folder, whose modules have everyday names, off the process's path
-        command = [sys.executable, "-P", str(SCRIPT), str(request)]
+        # in a folder of its own, for the modules here have everyday names, which are not to stand for others
+        script = shutil.copy(SCRIPT, Path(name) / "script" / SCRIPT.name)
+        command = [python or sys.executable, str(script), str(request)]
         # without a stdin the library cannot wait for somebody to allow remote code
         try:
             done = subprocess.run(
@@ -98,10 +104,11 @@ def ask_outside(cases: Sequence[OutsideCase]) -> list[Outside]:
             )
         except OSError as error:  # not the export's fault, as which it would be told further up
             what = f"no second process can be started, which would load the export without Fledge: {error.strerror}"
-            raise ProofError(what, where=sys.executable, cure="give this user the right to run it") from error
+            cure = "give the path of a Python that has transformers" if python else "give this user the right to run it"
+            raise ProofError(what, where=python or sys.executable, cure=cure) from error
         if done.returncode:
             told = sum(out.with_suffix(".json").is_file() for out in outs)
-            raise ProofError(_last_words(done, cases[told].kind), where=cases[told].folder)
+            raise ProofError(_last_words(done, cases[told].kind), where=python or cases[told].folder)
         return [_read(out) for out in outs]
 
 
@@ -122,6 +129,7 @@ def _read(out: Path) -> Outside:
         stop_ids=frozenset(told["stop_ids"]),
         dtype=told["dtype"],
         tensors=told.get("tensors", {}),
+        versions=told["versions"],
         reading=read
         and Reading(tuple(map(tuple, read["ids"])), read["template"], read["rendered"], tuple(read["rendered_ids"])),
     )

@@ -1,31 +1,37 @@
 """Runs by itself: loads exports where Fledge cannot be imported, and writes down what they do.
 
 It is what somebody without Fledge would write, so it shares no code with Fledge. A kind of export is one function that
-loads it and one line in LOADERS.
+loads it and one line in LOADERS. It runs in any Python from 3.9 on that has transformers from 4.41 on, so that an
+export can be proven in the very environment that will read it.
 """
+
+from __future__ import annotations
 
 import hashlib
 import importlib
 import importlib.util
 import json
 import os
+import platform
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import transformers
 from safetensors.torch import save_file
 from transformers import (
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
-    AutoModelForImageTextToText,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     GenerationConfig,
 )
 
 Case = dict[str, Any]
+VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+DTYPE = "dtype" if VERSION >= (4, 56) else "torch_dtype"
+"""What from_pretrained calls the number format."""
 ALONE = {"adapter_kwargs": {"subfolder": ".no-adapter"}}
 """Keeps from_pretrained from loading an adapter that lies beside a base's weights, by looking where there is none."""
 
@@ -36,9 +42,10 @@ def load_adapter(case: Case) -> tuple[Any, Any]:
     peft = importlib.import_module("peft")
     tokenizer = AutoTokenizer.from_pretrained(case["folder"], trust_remote_code=case["trust_remote_code"])
     base = _load(case["base"], case, {"revision": case["revision"]}, ALONE)
-    brings_tokens = bool(peft.PeftConfig.from_pretrained(case["folder"]).trainable_token_indices)
+    settings = peft.PeftConfig.from_pretrained(case["folder"])
+    brings_tokens = bool(getattr(settings, "trainable_token_indices", None))
     if brings_tokens and len(tokenizer) > base.get_input_embeddings().weight.shape[0]:
-        base.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        base.resize_token_embeddings(len(tokenizer), **({"mean_resizing": False} if VERSION >= (4, 46) else {}))
     model = peft.PeftModel.from_pretrained(base, case["folder"]).get_base_model()
     if os.path.isfile(os.path.join(case["folder"], "generation_config.json")):  # noqa: PTH113, PTH118
         model.generation_config = GenerationConfig.from_pretrained(case["folder"])
@@ -69,7 +76,10 @@ def load_gguf(case: Case) -> tuple[Any, Any]:
 def _load(where: str, case: Case, how: dict[str, Any], more: dict[str, Any] | None = None) -> Any:
     how = how | {"trust_remote_code": case["trust_remote_code"]}
     kind, dtype = _auto(AutoConfig.from_pretrained(where, **how)), getattr(torch, case["dtype"])
-    model = kind.from_pretrained(where, **how, **(more or {}), dtype=dtype, attn_implementation=case["attention"])
+    how |= {**(more or {}), DTYPE: dtype}
+    if case["attention"] is not None:
+        how["attn_implementation"] = case["attention"]
+    model = kind.from_pretrained(where, **how)
     if type(model).__name__ == "Llama4ForConditionalGeneration":  # computes nothing by itself in transformers 5.24
         model.language_model.register_forward_hook(_lend_no_images)
     return model
@@ -85,11 +95,11 @@ def _auto(config: Any) -> Any:
     """The automatic class of a configuration; one for images where that is the class whose weights these are."""
     if config.is_encoder_decoder:
         return AutoModelForSeq2SeqLM
-    known, named = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, config.architectures or ()
+    known, named = getattr(transformers, "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING", {}), config.architectures or ()
     reads_images = type(config) in known and (
         known[type(config)].__name__ in named or type(config) not in AutoModelForCausalLM._model_mapping
     )
-    return AutoModelForImageTextToText if reads_images else AutoModelForCausalLM
+    return transformers.AutoModelForImageTextToText if reads_images else AutoModelForCausalLM
 
 
 LOADERS: dict[str, Callable[[Case], tuple[Any, Any]]] = {"adapter": load_adapter, "hf": load_hf, "gguf": load_gguf}
@@ -100,6 +110,7 @@ def tell(case: Case) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     model, tokenizer = LOADERS[case["kind"]](case)
     model = model.to(case["device"]).eval()
     told: dict[str, Any] = {"dtype": str(model.dtype).removeprefix("torch."), "stop_ids": _stops(model)}
+    told["versions"] = _versions(case)
     if case["wants_tensors"]:
         told["tensors"] = {name: _digest(tensor, model.dtype) for name, tensor in model.state_dict().items()}
     with torch.no_grad():
@@ -107,6 +118,13 @@ def tell(case: Case) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         told["answers"] = [_answer(model, prompt, case["max_new_tokens"]) for prompt in case["prompts"]]
     told["tokenizer"] = None if tokenizer is None else _read(tokenizer, case)
     return logits, told
+
+
+def _versions(case: Case) -> dict[str, str]:
+    """Of Python and of the libraries that read the export."""
+    names = ["transformers", "tokenizers", "torch", *(["peft"] if case["kind"] == "adapter" else [])]
+    found = {name: str(importlib.import_module(name).__version__) for name in names}
+    return {"python": platform.python_version(), **found}
 
 
 def _logits(model: Any, row: list[int]) -> torch.Tensor:
@@ -166,7 +184,8 @@ def _read(tokenizer: Any, case: Case) -> dict[str, Any]:
     template = tokenizer.chat_template
     ids = [tokenizer(text, add_special_tokens=is_bare)["input_ids"] for text, is_bare in case["texts"]]
     told: dict[str, Any] = {"ids": ids, "rendered": None, "rendered_ids": []}
-    told["template"] = template if isinstance(template, str | None) else json.dumps(template, sort_keys=True)
+    is_plain = template is None or isinstance(template, str)
+    told["template"] = template if is_plain else json.dumps(template, sort_keys=True)
     if template and case["conversation"]:
         how: dict[str, Any] = {"conversation": case["conversation"], "add_generation_prompt": True}
         told["rendered"] = tokenizer.apply_chat_template(**how, tokenize=False)

@@ -16,6 +16,7 @@ from fledge.models.attention import IMPLEMENTATIONS, flash_missing
 from fledge.models.beside import ALONE, check_alone, note_beside
 from fledge.models.exceptions import NOTES, check_exceptions, mend
 from fledge.models.facts import read_facts
+from fledge.models.generation import check_generation
 from fledge.models.kinds import auto_class
 from fledge.models.language import check_reads_text, set_aside, text_config
 from fledge.models.load_quantized import Tell, check_whole, load_quantized
@@ -81,6 +82,7 @@ def load_base(
 def _read(config: ModelConfig, tell: Tell) -> PreTrainedModel:
     """The model as the library loads it."""
     source, attention = locate(config.name_or_path), _attention(config.attention)
+    check_generation(config)
     method = None
     try:
         described = AutoConfig.from_pretrained(

@@ -4,7 +4,7 @@ import copy
 import functools
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -52,6 +52,8 @@ class Outline:
     """Names in the files of what the library makes the model's tensors of: they cannot be read by the model's names."""
     tied: Mapping[str, str]
     """Other names of tied tensors -> the one that stands for them."""
+    doubles: Mapping[str, str] = field(default_factory=dict)
+    """Names in the files of what the files hold twice -> the model's own name that stands for it."""
 
     def own_name(self, name: str) -> str:
         """The name that stands for a tensor."""
@@ -88,7 +90,8 @@ def read_outline(config: ModelConfig, *, rows: int = 0) -> Outline:
         what, cure = f"the base cannot be read: {said(error)}", cure_of(error, otherwise=cure)
         raise ModelError(what, where=config.name_or_path, cure=cure) from error
     names, rest = _names(model, stored)
-    return Outline(config, source, model, stored, names, rest, _tied(model, stored, names))
+    tied, doubles = _tied(model, stored, names)
+    return Outline(config, source, model, stored, names, rest, tied, doubles)
 
 
 def _of_whole(config: ModelConfig, source: str, described: Any, model: PreTrainedModel) -> Outline:
@@ -124,25 +127,28 @@ def _names(model: PreTrainedModel, stored: Mapping[str, Stored]) -> tuple[dict[s
     return found, tuple(rest)
 
 
-def _tied(model: PreTrainedModel, stored: Mapping[str, Stored], found: dict[str, str]) -> dict[str, str]:
-    """Which names stand for others, and of those the files' names are taken out of `found`.
+def _tied(
+    model: PreTrainedModel, stored: Mapping[str, Stored], found: dict[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Which names stand for others, and of those the files' names are taken out of `found`; the files' names of what
+    they hold twice.
 
     Where the files hold two tensors that differ, they know better than the configuration, and are tied no more.
     """
-    tied = dict(model.all_tied_weights_keys)
+    tied, doubles = dict(model.all_tied_weights_keys), {}
     for other, name in list(tied.items()):
         if other not in found:
             continue
         if name not in found:
             found[name] = found.pop(other)
         elif torch.equal(stored[found[name]].read(), stored[found[other]].read()):
-            del found[other]
+            doubles[found.pop(other)] = name
         else:
             del tied[other], model.all_tied_weights_keys[other]
             parent, _, last = other.rpartition(".")
             separate = torch.empty_like(model.get_parameter(other), device="meta")
             setattr(model.get_submodule(parent), last, nn.Parameter(separate, requires_grad=False))
-    return tied
+    return tied, doubles
 
 
 def dequantized_weights(config: ModelConfig) -> dict[str, Make]:

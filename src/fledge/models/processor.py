@@ -11,11 +11,10 @@ from transformers.utils import (
     PROCESSOR_NAME,
     VIDEO_PROCESSOR_NAME,
 )
-from transformers.utils.hub import cached_file
 
 from fledge.config.model import ModelConfig
 from fledge.errors import ModelError
-from fledge.models.locate import locate
+from fledge.models.own_files import own_file
 
 _FILES = (PROCESSOR_NAME, IMAGE_PROCESSOR_NAME, VIDEO_PROCESSOR_NAME)
 
@@ -28,14 +27,14 @@ def copy_processor(base: ModelConfig, folder: Path) -> None:
     """
     names = [*_FILES, *([] if (folder / CHAT_TEMPLATE_FILE).exists() else [LEGACY_PROCESSOR_CHAT_TEMPLATE_FILE])]
     for name in names:
-        found = _file(base, name)
+        found = own_file(base, name)
         if found is not None:
             shutil.copyfile(found, folder / name)
 
 
 def processor_template(base: ModelConfig) -> str | None:
     """The chat template that lies in a file of the processor's own, where the tokenizer may have none."""
-    found = _file(base, LEGACY_PROCESSOR_CHAT_TEMPLATE_FILE)
+    found = own_file(base, LEGACY_PROCESSOR_CHAT_TEMPLATE_FILE)
     if found is None:
         return None
     try:
@@ -44,15 +43,3 @@ def processor_template(base: ModelConfig) -> str | None:
         what = f"the processor's chat template cannot be read: {error!r}"
         raise ModelError(what, where=str(found), cure="fetch the base again, all of its files") from error
     return template if isinstance(template, str) else None
-
-
-def _file(base: ModelConfig, name: str) -> Path | None:
-    found = cached_file(
-        locate(base.name_or_path),
-        name,
-        revision=base.revision,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    return None if found is None else Path(found)

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from fledge.errors import ModelError
 from fledge.models.load_tokenizer import saved_tokenizer
+from fledge.models.spelling import with_older_merges
 from fledge.models.tokenizer import Tokenizer
 
 RULES, CONFIG = "tokenizer.json", "tokenizer_config.json"
@@ -40,6 +41,14 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     (folder / RULES).write_text(tokenizer.rules, encoding="utf-8")
     if not (tokenizer.has_own_code and _keeps_code(tokenizer, folder)):
         _load_as_it_is(tokenizer, folder / CONFIG)
+
+
+def save_for_others(tokenizer: Tokenizer, folder: Path) -> None:
+    """The same for people who have other versions of the libraries: merges in the form that all of them read."""
+    save_tokenizer(tokenizer, folder)
+    path = folder / RULES
+    rules = with_older_merges(json.loads(path.read_text(encoding="utf-8")))
+    path.write_text(json.dumps(rules, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def _keeps_code(tokenizer: Tokenizer, folder: Path) -> bool:

@@ -6,8 +6,9 @@ The library's own `pread` holds each tensor twice while it is read, which for an
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ DTYPES = {
     "F8_E5M2": torch.float8_e5m2,
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_ALIGNED = 64
+"""Tensors begin at such places in a file, as long as their sizes are multiples of it, for files may be mapped."""
 _LARGEST_HEADER = 100 << 20
 """Bytes, as the format's own library allows."""
 
@@ -131,18 +134,49 @@ def _stored(path: Path, entry: dict[str, Any], data: int) -> Stored:
     return Stored(path, entry["dtype"], shape, data + start)
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A tensor that is made when its turn to be written comes."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    make: Callable[[], torch.Tensor]
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
 def write_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     """Write a safetensors file, tensor by tensor, so that no second copy of all of them is made."""
-    header, start = {}, 0
-    for name, tensor in tensors.items():
-        end = start + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    write_planned(
+        {name: Planned(each.dtype, tuple(each.shape), partial(_itself, each)) for name, each in tensors.items()}, path
+    )
+
+
+def _itself(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+def write_planned(planned: Mapping[str, Planned], path: Path) -> None:
+    """Write a safetensors file of tensors that are made one after the other: memory holds one of them at a time.
+
+    Raises AssertionError where a tensor is made otherwise than it was planned.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # without it transformers 4 reads no file
+    start = 0
+    for name, plan in planned.items():
+        end = start + plan.size
+        header[name] = {"dtype": _NAMES[plan.dtype], "shape": list(plan.shape), "data_offsets": [start, end]}
         start = end
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-(8 + len(text)) % _ALIGNED)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for tensor in tensors.values():
+        for name, plan in planned.items():
+            tensor = plan.make()
+            assert (tensor.dtype, tuple(tensor.shape)) == (plan.dtype, plan.shape), f"{name} was planned otherwise"
             if tensor.numel():
                 flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
                 file.write(memoryview(flat.numpy()))

@@ -1,33 +1,40 @@
-"""Writes a whole model as a Hugging Face folder that others can load and serve."""
+"""Writes what lies beside a merged model's weights: the base's own files, with what training changed written in."""
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel
+from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME
 
-from fledge.models.companions import save_companions
-from fledge.models.language import text_config
-from fledge.models.quiet import quiet
-from fledge.models.tokenizer import Tokenizer
+from fledge.config.model import Dtype, ModelConfig
+from fledge.models.generation import own_generation, written_generation
+from fledge.models.own_files import own_code, own_json
+from fledge.models.saved_words import save_for_others
+from fledge.models.tokenizer import Tokenizer, ids_in
+from fledge.models.written_config import written_config
 
-SHARD = "5GB"
-"""The most that one file of weights holds, unless one tensor alone is larger."""
 
+def write_beside(
+    model: PreTrainedModel, folder: Path, *, base: ModelConfig, tokenizer: Tokenizer, dtype: Dtype
+) -> None:
+    """Write config.json, generation_config.json, the tokenizer and the base's own code into `folder`.
 
-def write_model(model: PreTrainedModel, tokenizer: Tokenizer, *, folder: Path) -> None:
-    """Write config.json, safetensors, tokenizer, chat template and generation_config.json into `folder`.
-
-    generation_config.json keeps what the base's own says of sampling and names every token an answer ends with. The
-    weights are written from where they lie: no second copy of a model on the CPU is made.
+    Of `model` only its form is asked: it may be without weights. Each file is the base's, key by key, but for what
+    training changed; the ids on which an answer ends are written where they are others than the base's own.
     """
-    save_companions(tokenizer, folder)
-    settings, stops = model.generation_config, sorted(tokenizer.stop_ids)
-    settings.eos_token_id = stops[0] if len(stops) == 1 else stops or None
-    settings.pad_token_id = tokenizer.pad_token_id
-    if not settings.do_sample:  # the library refuses to write sampling options that have no effect
-        settings.temperature = settings.top_p = settings.top_k = None
-    text_config(model).use_cache = True
-    with quiet():
-        model.save_pretrained(folder, max_shard_size=SHARD)
-    mode = (folder / "config.json").stat().st_mode
-    for path in folder.glob("*.safetensors"):
-        path.chmod(mode)  # the library leaves weights readable by their owner alone
+    save_for_others(tokenizer, folder)
+    own = own_json(base, CONFIG_NAME) or model.config.to_dict()
+    generation = own_generation(base, model.config)
+    in_config, in_generation = (frozenset(ids_in(each.get("eos_token_id"))) for each in (own, generation))
+    changed = None if tokenizer.stop_ids in (in_config, in_generation) else tokenizer.stop_ids
+    write_settings(written_config(own, model, dtype=dtype, stop_ids=changed), folder / CONFIG_NAME)
+    write_settings(written_generation(generation, tokenizer), folder / GENERATION_CONFIG_NAME)
+    for name, path in own_code(base, own).items():
+        shutil.copyfile(path, folder / name)
+
+
+def write_settings(settings: dict[str, Any], path: Path) -> None:
+    """A JSON file in the order of its keys."""
+    path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

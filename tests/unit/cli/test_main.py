@@ -14,7 +14,7 @@ from fledge.cli.show import show_beside
 from fledge.errors import FledgeError, StoppedBySignal, TrainingError
 
 HEAVY = "{'torch', 'transformers', 'pydantic', 'ruamel', 'rich', 'numpy', 'datasets', 'peft'}"
-VERBS = ["train", "evaluate", "generate", "chat", "export", "push", "init", "import", "schema", "doctor"]
+VERBS = ["train", "evaluate", "generate", "chat", "export", "verify", "push", "init", "import", "schema", "doctor"]
 
 
 def fledge(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

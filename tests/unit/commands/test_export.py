@@ -11,7 +11,7 @@ import pytest
 
 from fledge.adapters import merge as merge_of_adapters
 from fledge.cli.main import run as fledge
-from fledge.commands.export import export
+from fledge.commands.export import Extras, export
 from fledge.commands.opening import Opening
 from fledge.errors import ModelError, ProofError, RunError
 from fledge.exporting import folder as exporting
@@ -23,6 +23,10 @@ from fledge.rundir import RunDir
 from tests.unit.exporting.drafts import GGUF_SPOILS, SPOILS, num_models
 
 KINDS = ("adapter", "hf", "gguf")
+TOKEN_ROWS = (
+    "this adapter has rows for tokens (trainable_token_indices), which vLLM does not load from an adapter: "
+    "for servers write the merged model, --to hf or --to gguf"
+)
 
 
 @pytest.fixture
@@ -75,7 +79,8 @@ def test_a_certificate_says_what_was_compared_and_names_every_file(to, chat_run,
     assert set(certificate["limits"]) == {"logits"} | ({"merge"} if to != "adapter" else set())
     trained_file = chat_run / "adapter/adapter_model.safetensors"
     assert certificate["adapter"]["sha256"] == hashlib.sha256(trained_file.read_bytes()).hexdigest()
-    assert certificate.get("remarks") == ([] if to == "gguf" else None)
+    remarks = {"gguf": [], "adapter": [TOKEN_ROWS]}
+    assert certificate.get("remarks") == remarks.get(to)
     assert any("greedy text: 4 of 4" in line for line in exported.findings())
     assert len({path.stat().st_mode for path in out.iterdir()}) == 1, "who can read the rest can read the weights"
     assert held == [before], "no model of ours is in memory while the fresh process has its own"
@@ -115,8 +120,8 @@ def test_a_merge_that_is_none_fails_and_leaves_nothing(how, to, run, tmp_path, m
 
 
 CHANGES = {
-    "hf": (hf_target, "write_model", *SPOILS["stop-token"]),
-    "adapter": (adapter_target, "save_companions", *SPOILS["template-byte"]),
+    "hf": (hf_target, "write_beside", *SPOILS["stop-token"]),
+    "adapter": (adapter_target, "save_companions_for_others", *SPOILS["template-byte"]),
     "gguf": (gguf_target, "write_gguf", *GGUF_SPOILS["one-tensor"]),
 }
 
@@ -163,8 +168,8 @@ def test_a_place_that_cannot_be_written_is_an_error_in_words_before_any_work(run
         ("hf", {"dtype": "q8_0"}, "q8_0 is no number format of --to hf(.|\n)*float32, bfloat16, float16"),
         ("gguf", {"dtype": "bfloat16"}, "bfloat16 is no number format of --to gguf(.|\n)*f16, bf16, q8_0"),
         ("adapter", {"dtype": "float32"}, "no number format of --to adapter(.|\n)*leave --dtype away"),
-        ("adapter", {"onto": "full"}, "merges nothing(.|\n)*leave --onto away"),
-        ("hf", {"onto": "dequantized"}, "base is not quantised(.|\n)*leave --onto away"),
+        ("adapter", {"extras": Extras(onto="full")}, "merges nothing(.|\n)*leave --onto away"),
+        ("hf", {"extras": Extras(onto="dequantized")}, "base is not quantised(.|\n)*leave --onto away"),
     ],
 )
 def test_an_option_that_would_have_no_effect_is_refused(to, options, words, run, tmp_path, monkeypatch):

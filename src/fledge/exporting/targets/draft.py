@@ -25,20 +25,28 @@ class Order:
     """What a quantised run is merged onto."""
 
 
+Check = Callable[[Path, Sequence[Outside]], dict[str, Any]]
+"""The figures for the certificate, from an export's folder and what a reader has answered."""
+
+
 @dataclass(frozen=True, slots=True)
 class Draft:
     """An export in its folder. No model of it is in memory."""
 
     cases: tuple[OutsideCase, ...]
     """What the fresh process is asked."""
-    prove: Callable[[Path, Sequence[Outside]], dict[str, Any]]
-    """The certificate's checks, from the folder and the answers. Raises ProofError where it is not what was trained."""
+    agree: Check
+    """The certificate's checks that hold in any reader. Raises ProofError where it computes, reads or stops otherwise
+    than what was trained.
+    """
+    prove: Check
+    """All checks, for the fresh process. Raises ProofError like `agree`."""
     remarks: tuple[str, ...] | None = None
     """What people should know of the export; None where its form has no such list."""
 
 
 class Write(Protocol):
-    """Writes an export into a folder."""
+    """Writes an export into a folder; or, of one that lies there finished, says what is to be asked and answered."""
 
     def __call__(self, source: Source, folder: Path, *, probe: Probe, order: Order) -> Draft: ...
 
@@ -48,6 +56,8 @@ class Target:
     """A kind of export."""
 
     write: Write
+    again: Write
+    """Writes nothing: what is to be proven again of a finished export."""
     formats: tuple[str, ...]
     """Number formats it can be asked for; none where it has one of its own."""
     is_merged: bool

@@ -1,9 +1,11 @@
 """A merged model as one GGUF file: merged in float32, rounded once, read back by a reader that is not the writer."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
+
+import torch
 
 from fledge.config.model import Dtype
 from fledge.errors import ProofError
@@ -12,14 +14,14 @@ from fledge.exporting.gguf.rounding import FILE_TYPES, FileType
 from fledge.exporting.gguf.spaces import choose_spaces
 from fledge.exporting.gguf.write import check_form, longest, read_by, remarks, rows_of, write_gguf
 from fledge.exporting.merged import outline_of
-from fledge.exporting.merging import merge_closest
+from fledge.exporting.merging import fits, merge_closest
 from fledge.exporting.outside import Outside
 from fledge.exporting.reading import lesson_of
 from fledge.exporting.sealed import file_sha256
 from fledge.exporting.targets.draft import Draft, Order, case_for, check_behaviour
 from fledge.exporting.targets.rounded import check_rounded, digests_of_rounded
 from fledge.exporting.targets.words import check_words, read_words
-from fledge.exporting.trained import Source, measure_trained
+from fledge.exporting.trained import Learnt, Source, measure_trained
 from fledge.exporting.verify import Tolerance, check_stops, tolerance_of, widest
 from fledge.runtime.precision import TORCH_DTYPES
 
@@ -63,32 +65,64 @@ def write_gguf_file(source: Source, folder: Path, *, probe: Probe, order: Order)
     sha256, kind = file_sha256(path), TORCH_DTYPES[dtype]
     expected = digests_of_rounded(merged.names(), merged.tensor, file_type=file_type, dtype=kind)
     del merged, closest
-    loose = _loose(model)
-    most = longest(model) if source.tokenizer.decoder_start_id is None else None
-    shorter, behaviour = _within(most, probe, learnt.behaviour)
-    lesson = lesson_of(source.tokenizer, probe.rows)
-    asked = replace(case_for(source, folder, probe=shorter, device=learnt.device), kind="gguf", wants_tensors=True)
-    case = replace(
-        asked, file=path.name, reader=reader, dtype=dtype, texts=lesson.texts, conversation=lesson.conversation
-    )
+    draft = _draft(_File(path.name, file_type, model, dtype, reader), source, folder, learnt, probe=probe)
 
     def prove(folder: Path, answers: Sequence[Outside]) -> dict[str, Any]:
-        (found,) = answers
-        words = read_words(folder / path.name)
-        of, tolerance = "the GGUF file", widest(TOLERANCES[file_type], tolerance_of(source.base.dtype, dtype))
-        ended = replace(found, answers=_ended(found.answers, shorter, stops=words.stop_ids, most=most))
-        told = check_behaviour(behaviour, ended, tolerance=tolerance, of=of, tokenizer=source.tokenizer, probe=shorter)
-        told["logits"]["in"] = dtype
-        told["logits"]["read_by"] = "transformers" if reader is None else "a script that comes with Fledge"
-        told["stops"] = check_stops(source.tokenizer, words.stop_ids)
-        told |= check_words(source.tokenizer, lesson, words=words, reading=found.reading, rows=rows_of(model))
-        told["files"] = check_rounded(expected, found.tensors, loose=loose)
+        told = checks | draft.prove(folder, answers)
+        told["files"] = check_rounded(expected, answers[0].tensors, loose=_loose(model))
         if file_sha256(folder / path.name) != sha256:
             cure = "nothing was kept; look at the disk, and try again"
             raise ProofError("the file is not what was written", where=path.name, cure=cure)
-        return checks | told | {"effect": learnt.effect}
+        return told | {"effect": learnt.effect}
 
-    return Draft((case,), prove, remarks=remarks(model, source.tokenizer, spaces=spaces))
+    return replace(draft, prove=prove, remarks=remarks(model, source.tokenizer, spaces=spaces))
+
+
+def gguf_again(source: Source, folder: Path, *, probe: Probe, order: Order) -> Draft:
+    """What a finished file must still do. Its bits are told by the certificate."""
+    file_type, outline = cast(FileType, order.dtype), outline_of(source)[0]
+    learnt = measure_trained(source, probe)
+    has_room = fits(outline, "float32", device=torch.device(learnt.device))
+    dtype: Dtype = "float32" if has_room else _narrow(file_type, source)
+    reader = None if has_room and read_by(outline.model) == "transformers" else str(READER)
+    file = _File(f"model-{file_type}.gguf", file_type, outline.model, dtype, reader)
+    return _draft(file, source, folder, learnt, probe=probe)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A written file and how it is read back."""
+
+    name: str
+    file_type: FileType
+    model: Any
+    """The merged model's form, without weights."""
+    dtype: Dtype
+    """That its reader makes of the weights."""
+    reader: str | None
+
+
+def _draft(file: _File, source: Source, folder: Path, learnt: Learnt, *, probe: Probe) -> Draft:
+    most = longest(file.model) if source.tokenizer.decoder_start_id is None else None
+    shorter, behaviour = _within(most, probe, learnt.behaviour)
+    lesson = lesson_of(source.tokenizer, probe.rows)
+    asked = replace(case_for(source, folder, probe=shorter, device=learnt.device), kind="gguf", wants_tensors=True)
+    asked = replace(asked, texts=lesson.texts, conversation=lesson.conversation)
+    case = replace(asked, file=file.name, reader=file.reader, dtype=file.dtype)
+    tolerance = widest(TOLERANCES[file.file_type], tolerance_of(source.base.dtype, file.dtype))
+
+    def agree(folder: Path, answers: Sequence[Outside]) -> dict[str, Any]:
+        (found,) = answers
+        words, of = read_words(folder / file.name), "the GGUF file"
+        ended = replace(found, answers=_ended(found.answers, shorter, stops=words.stop_ids, most=most))
+        told = check_behaviour(behaviour, ended, tolerance=tolerance, of=of, tokenizer=source.tokenizer, probe=shorter)
+        told["logits"]["in"] = file.dtype
+        told["logits"]["read_by"] = "transformers" if file.reader is None else "a script that comes with Fledge"
+        told["stops"] = check_stops(source.tokenizer, words.stop_ids)
+        rows = rows_of(file.model)
+        return told | check_words(source.tokenizer, lesson, words=words, reading=found.reading, rows=rows)
+
+    return Draft((case,), agree, agree)
 
 
 def _narrow(file_type: FileType, source: Source) -> Dtype:

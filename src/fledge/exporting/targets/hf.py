@@ -12,11 +12,12 @@ from fledge.exporting.merging import merge_closest
 from fledge.exporting.outside import Outside
 from fledge.exporting.reading import check_identity, check_reading, lesson_of
 from fledge.exporting.targets.draft import Draft, Order, case_for, check_behaviour
-from fledge.exporting.trained import Source, measure_trained
-from fledge.exporting.verify import check_stops, check_tensors, digests_of, tolerance_of
+from fledge.exporting.trained import Learnt, Source, measure_trained
+from fledge.exporting.verify import check_stops, tolerance_of
+from fledge.exporting.weights import check_written, write_weights
 from fledge.models.language import image_parts
 from fledge.models.processor import copy_processor
-from fledge.models.write import write_model
+from fledge.models.write import write_beside
 
 FORMATS: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
 
@@ -31,31 +32,53 @@ def write_hf(source: Source, folder: Path, *, probe: Probe, order: Order) -> Dra
     learnt = measure_trained(source, probe)
     closest = merge_closest(source, learnt, probe=probe, asked=order.onto, dtype=dtype)
     source.say(f"writing the merged model, in {dtype}")
-    model, checks = closest.merged.model(dtype), closest.checks
+    merged, checks = closest.merged, closest.checks
     del closest
-    write_model(model, source.tokenizer, folder=folder)
-    if image_parts(model):
+    digests = write_weights(merged, folder, dtype=dtype)
+    form = merged.outline.model
+    write_beside(form, folder, base=source.base, tokenizer=source.tokenizer, dtype=dtype)
+    if image_parts(form):
         copy_processor(source.base, folder)
-    written = digests_of(model)
-    del model
+    del merged
+    draft = _draft(source, folder, learnt, probe=probe, dtype=dtype)
+
+    def prove(folder: Path, answers: Sequence[Outside]) -> dict[str, Any]:
+        files = {"files": check_written(digests, folder, loaded=answers[0].tensors)}
+        return checks | files | draft.prove(folder, answers) | {"effect": learnt.effect}
+
+    return replace(draft, prove=prove)
+
+
+def hf_again(source: Source, folder: Path, *, probe: Probe, order: Order) -> Draft:
+    """What a finished export must still do. The bits of its files are told by its certificate."""
+    learnt = measure_trained(source, probe)
+    return _draft(source, folder, learnt, probe=probe, dtype=cast(Dtype, order.dtype))
+
+
+def _draft(source: Source, folder: Path, learnt: Learnt, *, probe: Probe, dtype: Dtype) -> Draft:
     lesson = lesson_of(source.tokenizer, probe.rows, samples=(*probe.samples, *probe.special))
     asked = case_for(source, folder, probe=probe, device=learnt.device)
     asked = replace(asked, texts=lesson.texts, conversation=lesson.conversation)
     case = replace(asked, kind="hf", dtype=dtype, wants_tensors=True)
 
-    def prove(folder: Path, answers: Sequence[Outside]) -> dict[str, Any]:
+    def agree(folder: Path, answers: Sequence[Outside]) -> dict[str, Any]:
         (found,) = answers
         if found.dtype != dtype:
             raise ProofError(f"the export is read back in {found.dtype}, it was written in {dtype}")
         assert found.reading is not None, "plain transformers always brings a tokenizer"
-        tolerance, of = tolerance_of(dtype, source.base.dtype), "the exported model"
-        told = {"files": check_tensors(written, found.tensors)}
-        told |= check_behaviour(
-            learnt.behaviour, found, tolerance=tolerance, of=of, tokenizer=source.tokenizer, probe=probe
+        told = check_behaviour(
+            learnt.behaviour,
+            found,
+            tolerance=tolerance_of(dtype, source.base.dtype),
+            of="the exported model",
+            tokenizer=source.tokenizer,
+            probe=probe,
         )
         told["stops"] = check_stops(source.tokenizer, found.stop_ids)
-        read = check_reading(lesson, found.reading)
-        told["tokenizer"] = check_identity(source.tokenizer, folder) | read.pop("ids")
-        return checks | told | read | {"effect": learnt.effect}
+        return told | check_reading(lesson, found.reading)
 
-    return Draft((case,), prove)
+    def prove(folder: Path, answers: Sequence[Outside]) -> dict[str, Any]:
+        told = agree(folder, answers)
+        return told | {"tokenizer": check_identity(source.tokenizer, folder) | told.pop("ids")}
+
+    return Draft((case,), agree, prove)
