@@ -270,9 +270,9 @@ def _probe(
     return Probe(
         rows=fit_rows([row[:ROW_TOKENS] for row in rows], vocab_size=tokenizer.size),
         prompts=fit_rows([prompt[-ROW_TOKENS:] for prompt in prompts], vocab_size=tokenizer.size),
-        answer_of=lambda model, prompt: (
-            answers_of(model, tokenizer, prompts=[prompt], sampling=Sampling(ANSWER_TOKENS))[0].ids
-        ),
+        answers_of=lambda model, asked: [
+            answer.ids for answer in answers_of(model, tokenizer, prompts=asked, sampling=Sampling(ANSWER_TOKENS))
+        ],
         max_new_tokens=ANSWER_TOKENS,
         origin=origin,
         samples=tuple((text, tuple(ids)) for text, ids in samples),

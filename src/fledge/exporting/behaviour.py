@@ -12,8 +12,8 @@ import torch
 MAX_VALUES = 64_000_000
 """Logits that are held at once: 256 MB in float32."""
 
-AnswerOf = Callable[[Any, Sequence[int]], Sequence[int]]
-"""The greedy continuation of a prompt by a model, both as ids."""
+AnswersOf = Callable[[Any, Sequence[Sequence[int]]], Sequence[Sequence[int]]]
+"""The greedy continuations of prompts by a model, computed together, all as ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +22,9 @@ class Probe:
 
     rows: tuple[tuple[int, ...], ...]
     prompts: tuple[tuple[int, ...], ...]
-    answer_of: AnswerOf
+    answers_of: AnswersOf
     max_new_tokens: int
-    """Of an answer of `answer_of`."""
+    """Of an answer of `answers_of`."""
     origin: str
     """Where rows and prompts come from, for people: validation rows as a rule."""
     samples: tuple[tuple[str, tuple[int, ...]], ...] = ()
@@ -72,10 +72,41 @@ def _answer_logits(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> 
     return logits_of(model, (*prompt, *answer))[len(prompt) - 1 :]
 
 
-def measure(model: Any, probe: Probe) -> Behaviour:
-    """Run a probe on a model in eval mode."""
-    answers = tuple(tuple(probe.answer_of(model, prompt)) for prompt in probe.prompts)
+def measure(model: Any, probe: Probe, *, is_large: bool = False) -> Behaviour:
+    """Run a probe on a model in eval mode; of a large one rows, and prompts, are computed together."""
+    if is_large:
+        return _measure_together(model, probe)
+    answers = tuple(tuple(probe.answers_of(model, [prompt])[0]) for prompt in probe.prompts)
     answer_logits = tuple(
         _answer_logits(model, prompt, answer) for prompt, answer in zip(probe.prompts, answers, strict=True)
     )
     return Behaviour(tuple(logits_of(model, row) for row in probe.rows), answers, answer_logits)
+
+
+def _measure_together(model: Any, probe: Probe) -> Behaviour:
+    """The same with few passes through the model. An encoder-decoder's answers are read one by one."""
+    answers = tuple(map(tuple, probe.answers_of(model, probe.prompts)))
+    pairs = list(zip(probe.prompts, answers, strict=True))
+    if model.config.is_encoder_decoder:
+        answer_logits = tuple(_answer_logits(model, prompt, answer) for prompt, answer in pairs)
+        return Behaviour(batch_logits(model, probe.rows), answers, answer_logits)
+    found = batch_logits(model, [*probe.rows, *((*prompt, *answer) for prompt, answer in pairs)])
+    count = len(probe.rows)
+    answer_logits = tuple(each[len(prompt) - 1 :] for each, prompt in zip(found[count:], probe.prompts, strict=True))
+    return Behaviour(found[:count], answers, answer_logits)
+
+
+def batch_logits(model: Any, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, ...]:
+    """Float32 logits [T,V] of each row, on the CPU, computed together so that each weight is made whole once.
+
+    Rows are padded at their end, where no position of theirs sees it. An encoder-decoder reads each on both sides.
+    """
+    longest, device = max(map(len, rows)), next(model.parameters()).device
+    ids = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in rows], device=device)
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = ids
+    with torch.no_grad():
+        logits = model(**inputs, use_cache=False).logits
+    return tuple(each[: len(row)].float().cpu() for each, row in zip(logits, rows, strict=True))

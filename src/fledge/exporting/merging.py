@@ -6,9 +6,9 @@ from typing import Any, Literal
 import torch
 
 from fledge.config.model import Dtype
-from fledge.exporting.behaviour import Probe, logits_of
+from fledge.exporting.behaviour import Probe, batch_logits, logits_of
 from fledge.exporting.merged import Base, Merged, merged_onto, outline_of
-from fledge.exporting.streamed import batch_logits, is_streamed, streamed
+from fledge.exporting.streamed import is_streamed, streamed
 from fledge.exporting.trained import Learnt, Onto, Source
 from fledge.exporting.verify import Distance, check_distance, distance, tolerance_of
 from fledge.models.outline import Outline
@@ -86,7 +86,7 @@ def _measure(
     """The merged model's logits of the probe's rows: in float32, held against those before merging, or in `dtype`."""
     before = None if dtype else _logits(source.load("float32", onto), probe)
     source.say(f"merging the adapter into {_BASES[onto]}, in {dtype or 'float32'}, and measuring it")
-    if dtype is not None and is_streamed(merged.outline, dtype, device=device):
+    if dtype is not None and is_streamed(merged.outline, device=device):
         with streamed(merged, dtype) as model:
             return _Measured(batch_logits(model, probe.rows), None)
     model = merged.model(dtype or "float32")

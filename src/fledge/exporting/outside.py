@@ -48,6 +48,12 @@ class OutsideCase:
     conversation: tuple[Mapping[str, str], ...] = ()
     """To be rendered by the chat template, if there is one."""
     wants_tensors: bool = False
+    is_streamed: bool = False
+    """Whether blocks stay in the export's files until they compute: of a model that would fill the memory. Then rows
+    are computed together, and no answer is generated: it is asked which token the export takes after each of `given`.
+    """
+    given: tuple[tuple[int, ...], ...] = ()
+    """The expected answer to each prompt, where the export is streamed."""
 
 
 @dataclass(frozen=True, slots=True)

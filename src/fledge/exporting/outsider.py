@@ -77,12 +77,30 @@ def _load(where: str, case: Case, how: dict[str, Any], more: dict[str, Any] | No
     how = how | {"trust_remote_code": case["trust_remote_code"]}
     kind, dtype = _auto(AutoConfig.from_pretrained(where, **how)), getattr(torch, case["dtype"])
     how |= {**(more or {}), DTYPE: dtype}
+    if case["is_streamed"]:
+        how["device_map"] = _places(kind, where, {"trust_remote_code": case["trust_remote_code"]})
+        how["offload_folder"] = case["out"] + ".offloaded"
     if case["attention"] is not None:
         how["attn_implementation"] = case["attention"]
     model = kind.from_pretrained(where, **how)
     if type(model).__name__ == "Llama4ForConditionalGeneration":  # computes nothing by itself in transformers 5.24
         model.language_model.register_forward_hook(_lend_no_images)
     return model
+
+
+def _places(kind: Any, where: str, how: dict[str, Any]) -> dict[str, str]:
+    """For accelerate: blocks stay on the disk until they compute, the rest lies in memory."""
+    with torch.device("meta"):
+        empty = kind.from_config(AutoConfig.from_pretrained(where, **how), **how)
+    lists = [(name, each) for name, each in empty.named_modules() if isinstance(each, torch.nn.ModuleList)]
+    outer = [(name, each) for name, each in lists if not any(name.startswith(f"{other}.") for other, _ in lists)]
+    most = max(len(each) for _, each in outer)
+    blocks = [f"{name}.{number}" for name, each in outer if len(each) == most for number in range(most)]
+    held = {
+        name.rsplit(".", 1)[0] for name, _ in (*empty.named_parameters(remove_duplicate=False), *empty.named_buffers())
+    }
+    rest = sorted(name for name in held if not any(f"{name}.".startswith(f"{block}.") for block in blocks))
+    return {**dict.fromkeys(rest, "cpu"), **dict.fromkeys(blocks, "disk")}
 
 
 def _lend_no_images(_module: Any, _given: Any, out: Any) -> None:
@@ -108,16 +126,65 @@ LOADERS: dict[str, Callable[[Case], tuple[Any, Any]]] = {"adapter": load_adapter
 def tell(case: Case) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Float32 logits [T,V] of each row of ids, by its place, and what else is asked of an export."""
     model, tokenizer = LOADERS[case["kind"]](case)
-    model = model.to(case["device"]).eval()
+    model = (model if case["is_streamed"] else model.to(case["device"])).eval()
     told: dict[str, Any] = {"dtype": str(model.dtype).removeprefix("torch."), "stop_ids": _stops(model)}
     told["versions"] = _versions(case)
-    if case["wants_tensors"]:
+    if case["wants_tensors"] and not case["is_streamed"]:
         told["tensors"] = {name: _digest(tensor, model.dtype) for name, tensor in model.state_dict().items()}
     with torch.no_grad():
-        logits = {str(place): _logits(model, row) for place, row in enumerate(case["rows"])}
-        told["answers"] = [_answer(model, prompt, case["max_new_tokens"]) for prompt in case["prompts"]]
+        found, told["answers"] = (_streamed if case["is_streamed"] else _one_by_one)(model, case)
+    logits = {str(place): each for place, each in enumerate(found)}
     told["tokenizer"] = None if tokenizer is None else _read(tokenizer, case)
     return logits, told
+
+
+def _one_by_one(model: Any, case: Case) -> tuple[list[torch.Tensor], list[list[int]]]:
+    """Logits [T,V] of each row, and the answer to each prompt."""
+    logits = [_logits(model, row) for row in case["rows"]]
+    return logits, [_answer(model, prompt, case["max_new_tokens"]) for prompt in case["prompts"]]
+
+
+def _streamed(model: Any, case: Case) -> tuple[list[torch.Tensor], list[list[int]]]:
+    """The same with few passes through the model: rows together, and each answer as far as it is the given one."""
+    rows, prompts, given = case["rows"], case["prompts"], case["given"]
+    if model.config.is_encoder_decoder:
+        first = _first_id(model)
+        found = _together(model, [*rows, *prompts], [*rows, *([first, *answer] for answer in given)])
+        scores = found[len(rows) :]
+    else:
+        found = _together(model, [*rows, *([*prompt, *answer] for prompt, answer in zip(prompts, given))])
+        scores = [each[len(prompt) - 1 :] for each, prompt in zip(found[len(rows) :], prompts)]
+    stops, most = set(_stops(model)), case["max_new_tokens"]
+    answers = [_taken(each, answer, stops, most) for each, answer in zip(scores, given)]
+    return found[: len(rows)], answers
+
+
+def _taken(scores: torch.Tensor, given: list[int], stops: set[int], most: int) -> list[int]:
+    """The greedy answer up to where it leaves the given one, from the scores [T+1,V] of its T tokens and the next."""
+    for place, token in enumerate(scores.argmax(dim=-1).tolist()):
+        wanted = given[place] if place < len(given) else None
+        if wanted is None and place == most:
+            break
+        if token != wanted:
+            return given[:place] if token in stops else [*given[:place], token]
+    return list(given)
+
+
+def _together(model: Any, read: list[list[int]], written: list[list[int]] | None = None) -> list[torch.Tensor]:
+    """Logits [T,V] of rows that are computed as one batch, padded at their ends."""
+    ids, mask = _padded(read)
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if written is not None:
+        inputs["decoder_input_ids"] = _padded(written)[0]
+    logits = model(**inputs, use_cache=False).logits
+    return [each[: len(row)].float().contiguous() for each, row in zip(logits, written or read)]
+
+
+def _padded(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    longest = max(len(row) for row in rows)
+    ids = [[*row, *[row[-1]] * (longest - len(row))] for row in rows]
+    mask = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
+    return torch.tensor(ids), torch.tensor(mask)
 
 
 def _versions(case: Case) -> dict[str, str]:
@@ -152,9 +219,7 @@ def _answer(model: Any, prompt: list[int], max_new_tokens: int) -> list[int]:
     )
     is_pair = model.config.is_encoder_decoder
     if is_pair:
-        names = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
-        found = (getattr(place, name, None) for name in names for place in (own, model.config))
-        settings.decoder_start_token_id = next(token for token in found if token is not None)
+        settings.decoder_start_token_id = _first_id(model)
     ids = torch.tensor([prompt], device=model.device)
     model.generation_config = settings  # what a call leaves open is read from here
     try:
@@ -163,6 +228,13 @@ def _answer(model: Any, prompt: list[int], max_new_tokens: int) -> list[int]:
         model.generation_config = own
     answer = made[0].tolist()[1 if is_pair else len(prompt) :]
     return answer[: next((place for place, token in enumerate(answer) if token in stops), len(answer))]
+
+
+def _first_id(model: Any) -> int:
+    """What an encoder-decoder's decoder starts with."""
+    names = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
+    found = (getattr(place, name, None) for name in names for place in (model.generation_config, model.config))
+    return int(next(token for token in found if token is not None))
 
 
 def _digest(tensor: torch.Tensor, dtype: torch.dtype) -> str:

@@ -1,10 +1,7 @@
-"""Computes with a large merged model block by block: memory holds one block's weights at a time.
-
-Shapes: N rows, T positions of the longest, V ids.
-"""
+"""Computes with a large merged model block by block: memory holds one block's weights at a time."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -12,24 +9,22 @@ import torch
 from torch import nn
 
 from fledge.config.model import Dtype
+from fledge.exporting.large import is_large
 from fledge.exporting.merged import Merged
 from fledge.models.blocks import blocks
 from fledge.models.outline import Outline, filled
 from fledge.models.tensors import Held
 from fledge.runtime.precision import TORCH_DTYPES
 
-FROM = 4_000_000_000
-"""Bytes of a model from which on it is computed so: below, all of it is in memory, which is faster."""
 
-
-def is_streamed(outline: Outline, dtype: Dtype, *, device: torch.device) -> bool:
+def is_streamed(outline: Outline, *, device: torch.device) -> bool:
     """Whether a merged model is to be computed block by block: a large one, on a CPU, whose tensors can be made one
     at a time. Not those that the library makes of several in the files, nor those of a base that comes quantised.
     """
-    values = sum(parameter.numel() for parameter in outline.model.parameters())
-    is_large = values * TORCH_DTYPES[dtype].itemsize >= FROM
+    weights = sum(parameter.numel() for parameter in outline.model.parameters())
     is_held = any(isinstance(stored, Held) for stored in outline.stored.values())
-    return is_large and device.type == "cpu" and not outline.rest and not is_held
+    is_possible = not outline.rest and not is_held
+    return is_possible and is_large(weights, device.type)
 
 
 @contextlib.contextmanager
@@ -53,22 +48,6 @@ def streamed(merged: Merged, dtype: Dtype) -> Iterator[Any]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def batch_logits(model: Any, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, ...]:
-    """Float32 logits [T,V] of each row, computed together, so that each weight is made once.
-
-    Rows are padded at their end, where no position of theirs sees it. An encoder-decoder reads each on both sides.
-    """
-    longest = max(map(len, rows))
-    ids = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
-    inputs = {"input_ids": ids, "attention_mask": mask}
-    if model.config.is_encoder_decoder:
-        inputs["decoder_input_ids"] = ids
-    with torch.no_grad():
-        logits = model(**inputs, use_cache=False).logits
-    return tuple(each[: len(row)].float() for each, row in zip(logits, rows, strict=True))
 
 
 def _named_blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -9,8 +9,10 @@ import torch
 
 from fledge.config.model import Dtype, ModelConfig
 from fledge.errors import ProofError
-from fledge.exporting.behaviour import Behaviour, Probe, logits_of, measure
+from fledge.exporting.behaviour import Behaviour, Probe, batch_logits, logits_of, measure
+from fledge.exporting.large import is_large
 from fledge.exporting.verify import distance
+from fledge.models.facts import num_weights
 from fledge.models.tokenizer import Tokenizer
 
 Onto = Literal["trained", "dequantized", "full"]
@@ -57,6 +59,8 @@ class Learnt:
     effect: dict[str, Any]
     """How far the adapter moves the base: what the other distances are to be held against."""
     device: str
+    is_large: bool = False
+    """Whether it was computed in few passes, as its export is to be."""
 
 
 def measure_trained(source: Source, probe: Probe, *, onto: Onto = "trained") -> Learnt:
@@ -66,11 +70,13 @@ def measure_trained(source: Source, probe: Probe, *, onto: Onto = "trained") -> 
     """
     model = source.load(source.base.dtype, onto)
     source.say(f"computing what the trained model does: {len(probe.rows)} rows, {len(probe.prompts)} answers")
-    behaviour = measure(model, probe)
+    device = next(model.parameters()).device
+    large = is_large(num_weights(model), device.type)
+    behaviour = measure(model, probe, is_large=large)
     if not all(torch.isfinite(logits).all() for logits in (*behaviour.logits, *behaviour.answer_logits)):
         cure = "nothing was written; look at the losses of the training, or use --which best"
         raise ProofError("the trained model's own logits are not finite", cure=cure)
     with model.disable_adapter():
-        untaught = tuple(logits_of(model, row) for row in probe.rows)
+        untaught = batch_logits(model, probe.rows) if large else tuple(logits_of(model, row) for row in probe.rows)
     effect = distance(behaviour.logits, untaught).as_json()
-    return Learnt(behaviour, effect, str(next(model.parameters()).device))
+    return Learnt(behaviour, effect, str(device), large)

@@ -35,7 +35,7 @@ def read_facts(model: PreTrainedModel) -> ModelFacts:
         num_layers=len(blocks(model)),
         hidden_size=embedding.weight.shape[1],
         vocab_size=embedding.weight.shape[0],
-        num_parameters=sum(p.numel() for p in parameters) + _unpacked(model),
+        num_parameters=num_weights(model),
         parameter_bytes=sum(p.numel() * p.element_size() for p in parameters),
         value_bytes=model.dtype.itemsize,
         is_head_tied=head is not None and head.weight is embedding.weight,
@@ -48,6 +48,11 @@ def read_facts(model: PreTrainedModel) -> ModelFacts:
         numbers=tuple(sorted(set(_numbers(text_config(model).to_dict())))),
         image_parts=aside,
     )
+
+
+def num_weights(model: nn.Module) -> int:
+    """How many weights a model has, each of a quantised layer counted."""
+    return sum(parameter.numel() for parameter in model.parameters()) + _unpacked(model)
 
 
 def _takes_positions(model: PreTrainedModel) -> bool:
@@ -76,7 +81,7 @@ def _takes_positions(model: PreTrainedModel) -> bool:
     return bool((plain - counted).norm() <= _NEARLY * plain.norm())
 
 
-def _unpacked(model: PreTrainedModel) -> int:
+def _unpacked(model: nn.Module) -> int:
     """How many parameters more there are than numbers that hold them."""
     frozen = [module for module in model.modules() if isinstance(module, FrozenLinear)]
     held = sum(getattr(module, part).numel() for module in frozen for part in PARTS[module.kind])

@@ -60,6 +60,8 @@ def _draft(source: Source, folder: Path, learnt: Learnt, *, probe: Probe, dtype:
     asked = case_for(source, folder, probe=probe, device=learnt.device)
     asked = replace(asked, texts=lesson.texts, conversation=lesson.conversation)
     case = replace(asked, kind="hf", dtype=dtype, wants_tensors=True)
+    if learnt.is_large:
+        case = replace(case, is_streamed=True, given=learnt.behaviour.answers)
 
     def agree(folder: Path, answers: Sequence[Outside]) -> dict[str, Any]:
         (found,) = answers
