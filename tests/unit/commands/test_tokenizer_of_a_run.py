@@ -171,7 +171,7 @@ def test_a_save_that_changes_the_tokenizer_fails_before_the_first_step(tmp_path,
 
 
 def test_an_export_whose_tokenizer_reads_the_rows_otherwise_fails(legacy, tmp_path, monkeypatch):
-    real = companions.save_tokenizer
+    real = companions.save_for_others
 
     def spoilt(tokenizer: Tokenizer, folder: Path) -> None:
         real(tokenizer, folder)
@@ -179,7 +179,7 @@ def test_an_export_whose_tokenizer_reads_the_rows_otherwise_fails(legacy, tmp_pa
         rules["pre_tokenizer"]["prepend_scheme"] = "first"
         (folder / "tokenizer.json").write_text(json.dumps(rules))
 
-    monkeypatch.setattr(companions, "save_tokenizer", spoilt)
+    monkeypatch.setattr(companions, "save_for_others", spoilt)
     with pytest.raises(
         FledgeError, match=r"the exported tokenizer reads \d+ of \d+ texts otherwise: .*in the training"
     ):
