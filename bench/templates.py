@@ -13,6 +13,7 @@ import argparse
 import json
 import random
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from typing import Any
 from fledge.data.formats.chat import chat_of
 from fledge.data.rows import Refusal
 from fledge.errors import DataError
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from tests.unit.data.served import conversation, disagreement, tokenizer_for, traits_of, unguarded
 
 TOKEN = re.compile(r"<[|｜][^<>|｜{}' ]+[|｜]>|<(?:start|end)_of_turn>|</?s>|\[/?[A-Z_]+\]|<[A-Z_]+>|<(?:bos|eos)>")
