@@ -36,7 +36,7 @@ def streamed(merged: Merged, dtype: Dtype) -> Iterator[Any]:
     shapes = {name: tensor.shape for name, tensor in outline.model.state_dict().items()}
 
     def make(name: str) -> torch.Tensor:
-        return _hollow(shapes[name]) if name in inside else merged.tensor(name)
+        return _hollow(shapes[name], TORCH_DTYPES[dtype]) if name in inside else merged.tensor(name)
 
     model, hooks = filled(outline, make, dtype=dtype), []
     for name, block in _named_blocks(model):
@@ -65,9 +65,9 @@ def _names_in(model: nn.Module, block: nn.Module) -> tuple[str, ...]:
     return tuple(each[0] for each in names.values() if len(each) == 1)
 
 
-def _hollow(shape: torch.Size) -> torch.Tensor:
-    """A tensor of this shape that takes no memory."""
-    return torch.zeros(1).expand(shape)
+def _hollow(shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
+    """A tensor of this shape that takes no memory, as long as nobody asks for it in another number format."""
+    return torch.zeros(1, dtype=dtype).expand(shape)
 
 
 def _fill(merged: Merged, own: dict[str, nn.Parameter], dtype: torch.dtype, *_: Any) -> None:
@@ -77,4 +77,4 @@ def _fill(merged: Merged, own: dict[str, nn.Parameter], dtype: torch.dtype, *_: 
 
 def _empty(own: dict[str, nn.Parameter], *_: Any) -> None:
     for parameter in own.values():
-        parameter.data = _hollow(parameter.shape).to(parameter.dtype)
+        parameter.data = _hollow(parameter.shape, parameter.dtype)
