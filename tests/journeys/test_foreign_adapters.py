@@ -14,7 +14,7 @@ from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from fledge import Opening, chat, evaluate, export, generate, load_recipe, train
+from fledge import Opening, chat, evaluate, export, generate, load_recipe, train, verify
 from fledge.cli.main import run as run_here
 from fledge.commands import evaluate as evaluation
 from fledge.commands.evaluate import Question
@@ -160,6 +160,7 @@ def test_an_adapters_weights_are_copied_as_they_are_and_its_settings_without_wha
     copied, own = (LoraConfig.from_pretrained(str(folder)) for folder in folders)
     own.base_model_name_or_path = own.revision = None
     assert asdict(copied) == asdict(own)
+    assert verify(llama.folder / "copy", llama.adapter).checks["logits"]["positions"] > 0
 
 
 def test_a_classification_adapter_is_refused_by_each_verb_and_as_a_start(llama: Place) -> None:

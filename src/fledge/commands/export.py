@@ -164,10 +164,9 @@ def export(
     with what was trained: logits, greedy text, tokenizer, template, BOS and stop tokens. The figures are in its
     certificate.json and, for people, certificate.html, and copies of both in the run folder where that can be written.
     `dtype` is for the merged weights, the recipe's where None. `say` gets a line for each part of the work that
-    begins. With a
-    `base_path` in `opening` a local base is then called by that place in what is written, and a hub id stays the base's
-    name. Raises ProofError with nothing left where they differ, RunError where the run cannot be opened, an option has
-    no effect, or `out` is taken or cannot be written.
+    begins. With a `base_path` in `opening` the certificate calls a local base by that place, and a hub id stays the
+    base's name. Raises ProofError with nothing left where they differ, RunError where the run cannot be opened, an
+    option has no effect, or `out` is taken or cannot be written.
     """
     out = Path(out).resolve()
     check_out(out)

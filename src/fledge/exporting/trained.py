@@ -40,12 +40,6 @@ class Source:
         return str(self.about["base"]["name"])
 
     @property
-    def public_base(self) -> str | None:
-        """The base's name where that can be loaded from elsewhere: a hub id. None for a built-in and a local folder."""
-        name = self.base_name
-        return None if name.startswith("builtin:") or Path(name).is_absolute() else name
-
-    @property
     def is_quantized(self) -> bool:
         """Whether the base was trained on in fewer bits than it came in."""
         return self.base.quantization != "none"

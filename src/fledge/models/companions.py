@@ -11,15 +11,15 @@ from fledge.models.locate import locate
 from fledge.models.saved_words import save_for_others, save_tokenizer
 from fledge.models.tokenizer import Tokenizer
 from fledge.models.write import write_settings
+from fledge.models.written_config import as_ids
 
 
 def save_companions(tokenizer: Tokenizer, folder: Path) -> None:
     """Write the tokenizer and a generation_config.json that names every token an answer ends with."""
     save_tokenizer(tokenizer, folder)
-    stops = sorted(tokenizer.stop_ids)
     GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=stops[0] if len(stops) == 1 else stops or None,
+        eos_token_id=as_ids(tokenizer.stop_ids),
         pad_token_id=tokenizer.pad_token_id,
         decoder_start_token_id=tokenizer.decoder_start_id,
     ).save_pretrained(folder)

@@ -10,6 +10,7 @@ from typing import Any
 from fledge.adapters.settings import for_others, write_settings
 from fledge.errors import ProofError
 from fledge.exporting.behaviour import Behaviour, Probe, logits_of
+from fledge.exporting.card import hub_id
 from fledge.exporting.outside import Outside
 from fledge.exporting.reading import check_identity, check_reading, lesson_of
 from fledge.exporting.sealed import file_sha256
@@ -104,7 +105,7 @@ def _copy(source: Source, folder: Path) -> None:
 
 def _settings(source: Source) -> dict[str, Any]:
     """What adapter_config.json says: of the run's own what stands at no default, and the base as others can load it."""
-    return for_others(_read(source.adapter), base=source.public_base)
+    return for_others(_read(source.adapter), base=hub_id(source.base_name))
 
 
 def _read(folder: Path) -> dict[str, Any]:
