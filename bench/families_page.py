@@ -35,13 +35,21 @@ def page(results: Sequence[Result], *, version: str) -> str:
     built = [result for result in results if result["built"]]
     tally = Counter(kind_of(result) for result in built)
     told = ", ".join(f"{count} {_WORDS[kind]}" for kind, count in tally.most_common())
-    share = tally["exact"] / len(built)
-    lines = [_HEAD.format(version=version, tally=f"Of {len(built)} bases: {told}. {share:.0%} train exactly.")]
+    lines = [_HEAD.format(version=version, tally=f"Of {len(built)} bases: {told}. {_of_exact(built)}")]
     lines += ["| model_type | flag | computed by | largest difference of a loss |", "| --- | --- | --- | --- |"]
     chosen = [result for result in built if kind_of(result) in _COMPUTED]
     lines += [_line(result) for result in sorted(chosen, key=lambda result: result["name"])]
     lines += ["", *_others(built), "## Not built", "", *_not_built(results)]
     return "\n".join(lines) + "\n"
+
+
+def _of_exact(built: Sequence[Result]) -> str:
+    """How many model types train exactly, how they are computed, and the largest difference."""
+    exact = [result for result in built if kind_of(result) == "exact"]
+    types = {result["name"].partition("+")[0] for result in exact}
+    ways = ", ".join(f"{way} {count}" for way, count in Counter(how(result) for result in exact).most_common())
+    far = max(largest(result) for result in exact)
+    return f"Exact are {len(exact) / len(built):.0%}, of {len(types)} model types ({ways}), by {far:.1e} at most."
 
 
 def _line(result: Result) -> str:

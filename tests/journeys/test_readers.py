@@ -1,5 +1,6 @@
 """An export is what was trained in the environments of other people too."""
 
+import ast
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ from fledge.commands.export import Extras, export
 from fledge.commands.train import train
 from fledge.commands.verify import verify
 from fledge.errors import ProofError, RunError
+from fledge.exporting.outside import SCRIPT
 from fledge.exporting.sealed import file_sha256
 from tests.readers import reader
 from tests.runs import fledge, load, recipe_dict, write_rows
@@ -120,6 +122,10 @@ def test_verify_says_what_it_found_and_refuses_another_run(tmp_path):
             verify(tmp_path / to, other)
     found = json.loads(fledge("verify", str(tmp_path / "hf"), "--run", str(run), "--json").stdout)
     assert found["kind"] == "hf" and found["checks"]["logits"]["positions"] > 0
+
+
+def test_the_script_that_other_pythons_run_has_no_newer_syntax():
+    ast.parse(SCRIPT.read_text(encoding="utf-8"), feature_version=(3, 9))
 
 
 def test_a_python_that_cannot_read_is_refused_before_any_work(tmp_path):

@@ -1,8 +1,8 @@
 """Runs by itself: loads exports where Fledge cannot be imported, and writes down what they do.
 
 It is what somebody without Fledge would write, so it shares no code with Fledge. A kind of export is one function that
-loads it and one line in LOADERS. It runs in any Python from 3.9 on that has transformers from 4.41 on, so that an
-export can be proven in the very environment that will read it.
+loads it and one line in LOADERS. It is written for Python from 3.9 on and transformers from 4.41 on, so that an export
+can be proven in the very environment that will read it.
 """
 
 from __future__ import annotations
