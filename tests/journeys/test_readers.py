@@ -3,6 +3,7 @@
 import ast
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,5 @@ def test_a_python_that_cannot_read_is_refused_before_any_work(tmp_path):
         with pytest.raises(RunError, match=words):
             export(run, tmp_path / "out", extras=Extras(prove_in=(python,)))
         assert not (tmp_path / "out").exists()
+    with pytest.raises(RunError, match=r"--prove-in: a GGUF file is proven here alone"):
+        export(run, tmp_path / "out", to="gguf", extras=Extras(prove_in=(sys.executable,)))

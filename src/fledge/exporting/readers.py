@@ -11,12 +11,17 @@ from fledge.errors import ProofError, RunError
 from fledge.exporting.outside import ask_outside
 from fledge.exporting.targets.draft import Draft
 
-_NEEDED = {"adapter": "transformers, peft", "hf": "transformers", "gguf": "transformers, gguf"}
+_NEEDED = {"adapter": "transformers, peft", "hf": "transformers"}
 _SECONDS = 300
 
 
 def check_pythons(pythons: Sequence[str], *, kind: str) -> tuple[str, ...]:
-    """The full path of each Python. Raises RunError where one cannot be started, or lacks what reads this kind."""
+    """The full path of each Python. Raises RunError where one cannot be started, or lacks what reads this kind, and for
+    a GGUF file, which is not made for transformers: some are read by a script of ours alone.
+    """
+    if pythons and kind not in _NEEDED:
+        cure = "leave --prove-in away, or prove the same model with --to hf"
+        raise RunError("a GGUF file is proven here alone", where="--prove-in", cure=cure)
     return tuple(_checked(python, kind=kind) for python in pythons)
 
 
